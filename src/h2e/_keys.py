@@ -1,0 +1,44 @@
+"""Every key that h2e reads or writes by default, with what it holds."""
+
+from __future__ import annotations
+
+TABLE = "table"
+"""``sdata.tables``: the one table over all slides."""
+
+RANK = "rank"
+"""``table.layers``: expression ranks, ``float32`` in [0, 1]."""
+
+TARGET = "h2e_target"
+"""``table.var``: which genes are targets, ``bool``."""
+
+TISSUE_FRACTION = "tissue_fraction"
+"""``table.obs``: share of the spot's own subtile that is tissue."""
+
+UM_PER_PX = "um_per_px"
+"""``table.obs``: µm per unit of the spots' own coordinates (a pixel of the full-resolution image)."""
+
+PREDICTION = "h2e"
+"""``table.obsm``: predictions, a ``float32`` DataFrame, spots × targets; ``table.uns``: how they were made; ``sdata.attrs``: how images were normalized."""
+
+NOVELTY = "h2e_novelty"
+"""``table.obs``: distance of the spot's features to those of the training spots, 0 typical."""
+
+
+def tissue(image_key: str) -> str:
+    """``sdata.labels`` key of the tissue mask of an image (same name as in squidpy)."""
+    return f"{image_key}_tissue"
+
+
+def normalized(image_key: str) -> str:
+    """``sdata.images`` key of the stain-normalized version of an image (same name as in squidpy)."""
+    return f"{image_key}_normalized"
+
+
+def held_out(key: str) -> str:
+    """``table.obsm`` key of the held-out predictions that belong to the predictions under ``key``."""
+    return f"{key}_loo"
+
+
+def spread(key: str) -> str:
+    """``table.obsm`` key of the spread of the predictions under ``key``."""
+    return f"{key}_std"
