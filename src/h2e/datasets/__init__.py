@@ -2,4 +2,6 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from h2e.datasets._toy import toy_cohort
+
+__all__ = ["toy_cohort"]

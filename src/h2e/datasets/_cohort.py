@@ -1,0 +1,103 @@
+"""What every data set here ends as: lazy pyramids, circles and one table, each slide in a coordinate system of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import anndata as ad
+import dask.array as da
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_matrix
+
+from h2e import _keys
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from geopandas import GeoDataFrame
+    from spatialdata import SpatialData
+    from xarray import DataTree
+
+
+def halve(pixels: np.ndarray) -> np.ndarray:
+    """Average blocks of 2 × 2 pixels and round; a last odd row or column is left out. (…, y, x) ``uint8``."""
+    height, width = (size // 2 * 2 for size in pixels.shape[-2:])
+    blocks = pixels[..., :height, :width].astype(np.uint16)
+    rows = blocks[..., 0::2, :] + blocks[..., 1::2, :]
+    return ((rows[..., 0::2] + rows[..., 1::2] + 2) // 4).astype(np.uint8)
+
+
+def pyramid(pixels: np.ndarray, n_levels: int) -> list[np.ndarray]:
+    """Halve an image (c, y, x) again and again.
+
+    It is first cut at the right and the bottom to a multiple of the coarsest factor, so that a pixel of any level
+    is exactly a block of pixels of the finest one: the origin is shared and no level is stretched.
+    """
+    factor = 2 ** (n_levels - 1)
+    height, width = (size // factor * factor for size in pixels.shape[1:])
+    levels = [pixels[:, :height, :width]]
+    while len(levels) < n_levels:
+        levels.append(halve(levels[-1]))
+    return levels
+
+
+def multiscale_image(levels: Sequence[da.Array], system: str) -> DataTree:
+    """Make an image element of the levels of a pyramid, each half of the one before."""
+    from spatialdata.models import Image2DModel
+    from spatialdata.transformations import Identity, set_transformation
+    from xarray import DataArray, Dataset, DataTree
+
+    def level_of(index: int) -> Dataset:
+        """Name the axes of one level; coordinates are pixel centres of the finest level."""
+        pixels = levels[index]
+        y, x = ((np.arange(size) + 0.5) * 2.0**index for size in pixels.shape[1:])
+        return Dataset(
+            {"image": DataArray(pixels, dims=("c", "y", "x"), coords={"c": ["r", "g", "b"], "y": y, "x": x})}
+        )
+
+    image = DataTree.from_dict({f"scale{index}": level_of(index) for index in range(len(levels))})
+    set_transformation(image, {system: Identity()}, set_all=True)
+    Image2DModel().validate(image)
+    return image
+
+
+def circles(xy: np.ndarray, radius_px: float, system: str) -> GeoDataFrame:
+    """Make a shapes element of spots; their index is 0, 1, 2, …"""
+    from spatialdata.models import ShapesModel
+    from spatialdata.transformations import Identity
+
+    return ShapesModel.parse(
+        np.asarray(xy, dtype=np.float64), geometry=0, radius=float(radius_px), transformations={system: Identity()}
+    )
+
+
+def spot_table(
+    counts: pd.DataFrame, *, region: str, donor: str, array: np.ndarray, um_per_px: float, names: Iterable[str]
+) -> AnnData:
+    """Make the table of one slide; ``array`` holds row and column of each spot on the array."""
+    obs = pd.DataFrame(
+        {
+            "region": region,
+            "instance_id": np.arange(len(counts)),
+            "donor": donor,
+            "array_row": array[:, 0],
+            "array_col": array[:, 1],
+            _keys.UM_PER_PX: float(um_per_px),
+        },
+        index=pd.Index(list(names), dtype=object),
+    )
+    values = csr_matrix(counts.to_numpy(dtype=np.float32))
+    return ad.AnnData(values, obs=obs, var=pd.DataFrame(index=pd.Index(counts.columns.astype(str), dtype=object)))
+
+
+def assemble(images: dict[str, DataTree], shapes: dict[str, GeoDataFrame], tables: Sequence[AnnData]) -> SpatialData:
+    """Put slides together: a gene that a slide's table does not list was not seen there, which is a count of 0."""
+    from spatialdata import SpatialData
+    from spatialdata.models import TableModel
+
+    table = ad.concat(tables, join="outer", fill_value=0, merge="first")
+    table.obs["region"] = pd.Categorical(table.obs["region"], categories=list(shapes))
+    table.obs["donor"] = pd.Categorical(table.obs["donor"])
+    table = TableModel.parse(table, region=list(shapes), region_key="region", instance_key="instance_id")
+    return SpatialData(images=images, shapes=shapes, tables={_keys.TABLE: table})
