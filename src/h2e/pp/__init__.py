@@ -2,4 +2,7 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from h2e.pp._ranks import rank_transform
+from h2e.pp._targets import select_targets
+
+__all__ = ["rank_transform", "select_targets"]

@@ -1,0 +1,116 @@
+"""Expression values of a table: found, checked, log-normalized; which slide a row belongs to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Matrix = np.ndarray | sparse.sparray | sparse.spmatrix
+"""Spots × genes, dense or sparse."""
+
+
+def expression(adata: AnnData, *, layer: str | None = None, log_normalized: bool = False) -> Matrix:
+    """Log-normalized expression, computed from counts if need be: a ``float32`` CSR, or an array if X is one.
+
+    Counts are scaled to 10,000 per spot over *all* genes before the logarithm, so that a subset of spots or of
+    targets changes nothing. Values are taken as they are with ``log_normalized=True``, or where ``uns["log1p"]``
+    (scanpy's mark) says so of an ``adata.X`` that is not whole numbers.
+    """
+    values, where = values_of(adata, layer)
+    marked = layer is None and "log1p" in adata.uns and not _is_whole(_stored(values))
+    if log_normalized or marked:
+        check_values(values, where)
+        return _float32(values)
+    check_counts(values, where)
+    return log_normalize(values)
+
+
+def log_normalize(counts: Matrix, *, target_sum: float = 1e4) -> Matrix:
+    """``log1p`` of counts per ``target_sum``; a spot without counts stays zero; sparse stays sparse (CSR)."""
+    total = np.asarray(counts.sum(axis=1), dtype=np.float64).reshape(-1, 1)
+    scale = np.divide(target_sum, total, out=np.zeros_like(total), where=total > 0)
+    if not sparse.issparse(counts):
+        return np.log1p(np.asarray(counts) * scale).astype(np.float32)
+    result = counts.tocsr().astype(np.float64)  # a copy: the input is not touched
+    result.data = np.log1p(result.data * np.repeat(scale.ravel(), np.diff(result.indptr)))
+    return result.astype(np.float32)
+
+
+def values_of(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
+    """``adata.X`` or a layer of it, and what to call it in an error."""
+    if layer is None:
+        if adata.X is None:
+            msg = f"adata.X is empty; pass layer=, one of {list(adata.layers)}."
+            raise ValueError(msg)
+        return adata.X, "adata.X"
+    if layer not in adata.layers:
+        msg = f"{layer!r} is not in adata.layers; it has {list(adata.layers)}."
+        raise KeyError(msg)
+    return adata.layers[layer], f"adata.layers[{layer!r}]"
+
+
+def check_values(values: Matrix, where: str) -> None:
+    """Refuse missing, infinite and negative values."""
+    stored = _stored(values)
+    if not np.isfinite(stored).all():
+        n = int((~np.isfinite(stored)).sum())
+        msg = f"{where} holds {n} NaN or infinite values; expression must be finite. Drop or fill these spots or genes first."
+        raise ValueError(msg)
+    if (stored < 0).any():
+        n = int((stored < 0).sum())
+        msg = (
+            f"{where} holds {n} negative values (smallest {stored.min():g}), as scaled or centred data do; "
+            "pass layer= with counts or with log-normalized expression."
+        )
+        raise ValueError(msg)
+
+
+def check_counts(values: Matrix, where: str) -> None:
+    """Refuse what cannot be counts: missing, negative or broken numbers."""
+    check_values(values, where)
+    stored = _stored(values)
+    if not _is_whole(stored):
+        example = stored[stored != np.round(stored)][0]
+        msg = (
+            f"{where} holds no counts (it has values such as {example:g}); pass layer= with the counts, "
+            "or log_normalized=True if these values are log-normalized already."
+        )
+        raise ValueError(msg)
+
+
+def labels_of(adata: AnnData, key: str) -> np.ndarray:
+    """A column of ``adata.obs`` as strings, one per spot, none missing."""
+    if key not in adata.obs:
+        msg = f"{key!r} is not in adata.obs; it has {list(adata.obs)}."
+        raise KeyError(msg)
+    missing = int(adata.obs[key].isna().sum())
+    if missing:
+        msg = f"adata.obs[{key!r}] is missing for {missing} of {adata.n_obs} spots; fill it, or drop these spots."
+        raise ValueError(msg)
+    return adata.obs[key].astype(str).to_numpy(dtype=str)
+
+
+def slide_labels(adata: AnnData, library_key: str | None = None) -> np.ndarray:
+    """The slide of each spot: ``library_key``, else the table's region key, else one slide for all."""
+    key = library_key or adata.uns.get("spatialdata_attrs", {}).get("region_key")
+    return np.full(adata.n_obs, "all") if key is None else labels_of(adata, key)
+
+
+def _stored(values: Matrix) -> np.ndarray:
+    """The values that are stored: of a sparse matrix the rest are zeros, which need no check."""
+    return values.data if sparse.issparse(values) else np.asarray(values)
+
+
+def _is_whole(stored: np.ndarray) -> bool:
+    """Whether all values are whole numbers."""
+    return np.issubdtype(stored.dtype, np.integer) or bool((stored == np.round(stored)).all())
+
+
+def _float32(values: Matrix) -> Matrix:
+    """A ``float32`` CSR or array."""
+    return (values.tocsr() if sparse.issparse(values) else np.asarray(values)).astype(np.float32)

@@ -1,0 +1,184 @@
+"""Expression ranks: within a spot, or within a slide and gene."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from scipy import sparse
+
+from h2e import _keys
+from h2e.pp._expression import Matrix, check_values, slide_labels, values_of
+from h2e.pp._target_values import resolve_targets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from anndata import AnnData
+
+log = logging.getLogger(__name__)
+
+
+def rank_transform(
+    adata: AnnData,
+    *,
+    axis: Literal["gene", "spot"] = "gene",
+    layer: str | None = None,
+    library_key: str | None = None,
+    targets: Sequence[str] | None = None,
+    key_added: str = _keys.RANK,
+    copy: bool = False,
+    overwrite: bool = False,
+) -> AnnData | None:
+    """Replace expression by its ranks.
+
+    Ranks are comparable between slides where counts are not: they do not depend
+    on sequencing depth or on the transform of the counts, and a model need not
+    learn a scale per target.
+
+    Zeros stay 0, so that a sparse matrix stays sparse. A positive value gets
+    (its rank − 1) / (number of values − 1), where the values are all those that
+    it is ranked among, zeros included, and ties share their mean rank.
+
+    Parameters
+    ----------
+    adata
+        Table of spots × genes: counts or any expression that is not negative.
+    axis
+        ``"gene"`` ranks each gene over the spots of its slide, ``"spot"`` ranks
+        the targets of each spot against one another.
+    layer
+        Layer to rank. ``None`` ranks ``adata.X``.
+    library_key
+        Column of ``adata.obs`` that says which slide a spot belongs to, used by
+        ``axis="gene"``. ``None`` takes the region key of a table that is part of
+        a SpatialData; without one all spots are one slide.
+    targets
+        Genes to rank. ``None`` ranks those that ``adata.var["h2e_target"]``
+        marks, or all where there is no such column. All other genes are 0 in
+        the result.
+    key_added
+        Layer to write.
+    copy
+        Return a copy instead of writing to ``adata``.
+    overwrite
+        Replace a layer that h2e did not write.
+
+    Returns
+    -------
+    ``None``, or the copy if ``copy=True``. Sets the following fields:
+
+    ``adata.layers[key_added]`` : ``float32``, spots × genes, sparse if the input is
+        Ranks in [0, 1].
+    ``adata.uns["h2e"]["params"][key_added]`` : ``dict``
+        How they were made.
+
+    Examples
+    --------
+    >>> import anndata as ad, h2e, numpy as np
+    >>> adata = ad.AnnData(np.array([[5.0, 0.0, 2.0], [1.0, 1.0, 9.0]]))
+    >>> h2e.pp.rank_transform(adata, axis="spot")
+    >>> adata.layers["rank"]
+    array([[1.  , 0.  , 0.5 ],
+           [0.25, 0.25, 1.  ]], dtype=float32)
+    """
+    _check_free(adata, key_added, overwrite=overwrite)
+    values, where = values_of(adata, layer)
+    if targets is None and _keys.TARGET in adata.var:
+        targets = list(adata.var_names[adata.var[_keys.TARGET]])
+    columns = np.arange(adata.n_vars)
+    if targets is not None:
+        columns = np.sort(adata.var_names.get_indexer(resolve_targets(adata, targets)))
+    slides = slide_labels(adata, library_key) if axis == "gene" else None
+    check_values(values, where)
+    ranks = rank_values(values[:, columns], axis=axis, slides=slides)
+
+    adata = adata.copy() if copy else adata
+    adata.layers[key_added] = ranks if len(columns) == adata.n_vars else _widen(ranks, columns, adata.n_vars)
+    _note(adata, key_added, {"axis": axis, "layer": layer or "X", "n_targets": len(columns)})
+    log.info("wrote layers[%r]: ranks of %d genes within each %s", key_added, len(columns), axis)
+    return adata if copy else None
+
+
+def rank_values(x: Matrix, *, axis: Literal["gene", "spot"], slides: Sequence[str] | None = None) -> Matrix:
+    """Ranks in [0, 1] of the values of each row, or of each column within each slide; zeros stay 0.
+
+    Returns ``float32`` in the format of ``x``. ``slides`` names the slide of each row, ``None`` means one slide.
+    """
+    if axis not in ("gene", "spot"):
+        msg = f"axis is {axis!r}; it must be 'gene' (within slide and gene) or 'spot' (within the spot)."
+        raise ValueError(msg)
+    positive = sparse.csr_array(x, copy=True)
+    positive.sum_duplicates()
+    positive.eliminate_zeros()  # stored zeros would be counted as positive values
+    if axis == "spot":
+        data = _rank_segments()(positive.data, positive.indptr, positive.shape[1])
+    else:
+        data = np.empty(positive.nnz, dtype=np.float32)
+        place = sparse.csr_array((np.arange(positive.nnz), positive.indices, positive.indptr), shape=positive.shape)
+        labels = np.zeros(positive.shape[0]) if slides is None else np.asarray(slides)
+        for slide in np.unique(labels):
+            by_gene = place[np.flatnonzero(labels == slide)].tocsc()
+            data[by_gene.data] = _rank_segments()(positive.data[by_gene.data], by_gene.indptr, by_gene.shape[0])
+    ranks = sparse.csr_array((data, positive.indices, positive.indptr), shape=positive.shape)
+    return _like(ranks, x)
+
+
+@cache
+def _rank_segments() -> Callable[[np.ndarray, np.ndarray, int], np.ndarray]:
+    """Compiled ranking of the positive values of each row of a CSR (or column of a CSC) among ``size`` values."""
+    import numba
+
+    @numba.njit(cache=True)
+    def rank_segments(data: np.ndarray, indptr: np.ndarray, size: int) -> np.ndarray:
+        ranks = np.empty(len(data), dtype=np.float32)
+        for segment in range(len(indptr) - 1):
+            start, stop = indptr[segment], indptr[segment + 1]
+            zeros = size - (stop - start)  # they are the lowest values, and come first
+            order = np.argsort(data[start:stop])
+            first = 0
+            while first < len(order):
+                last = first
+                while last + 1 < len(order) and data[start + order[last + 1]] == data[start + order[first]]:
+                    last += 1
+                mean = zeros + (first + last) / 2  # ranks from 0
+                for tied in range(first, last + 1):
+                    ranks[start + order[tied]] = mean / (size - 1) if size > 1 else 0.5
+                first = last + 1
+        return ranks
+
+    return rank_segments
+
+
+def _like(ranks: sparse.csr_array, x: Matrix) -> Matrix:
+    """Ranks in the container of ``x``."""
+    if not sparse.issparse(x):
+        return ranks.toarray()
+    kept = sparse.csr_matrix(ranks) if sparse.isspmatrix(x) else ranks
+    return kept.asformat(x.format)
+
+
+def _widen(ranks: Matrix, columns: np.ndarray, n_vars: int) -> Matrix:
+    """The ranks in their columns of a matrix of ``n_vars`` genes, the others 0."""
+    if not sparse.issparse(ranks):
+        wide = np.zeros((ranks.shape[0], n_vars), dtype=np.float32)
+        wide[:, columns] = ranks
+        return wide
+    rows = ranks.tocsr()
+    shape = (ranks.shape[0], n_vars)
+    return type(rows)((rows.data, columns[rows.indices], rows.indptr), shape=shape).asformat(ranks.format)
+
+
+def _check_free(adata: AnnData, key: str, *, overwrite: bool) -> None:
+    """Refuse to replace a layer that h2e did not write."""
+    ours = key in adata.uns.get(_keys.PREDICTION, {}).get("params", {})
+    if key in adata.layers and not (ours or overwrite):
+        msg = f"adata.layers[{key!r}] is there and was not written by h2e; pass another key_added, or overwrite=True."
+        raise ValueError(msg)
+
+
+def _note(adata: AnnData, key: str, params: dict[str, Any]) -> None:
+    """Store how the layer was made, which also marks it as written by h2e."""
+    adata.uns.setdefault(_keys.PREDICTION, {}).setdefault("params", {})[key] = params
