@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anndata as ad
@@ -101,3 +103,24 @@ def assemble(images: dict[str, DataTree], shapes: dict[str, GeoDataFrame], table
     table.obs["donor"] = pd.Categorical(table.obs["donor"])
     table = TableModel.parse(table, region=list(shapes), region_key="region", instance_key="instance_id")
     return SpatialData(images=images, shapes=shapes, tables={_keys.TABLE: table})
+
+
+def fit_pitch(xy: np.ndarray, array: np.ndarray) -> float:
+    """Fit pixels linearly on array coordinates: the side of the square that has the area of a cell of the array.
+
+    Neighbours' distances would be too small where spots are jittered; a fit over all spots is not.
+    """
+    design = np.column_stack([array, np.ones(len(array))])
+    linear = np.linalg.lstsq(design, xy, rcond=None)[0][:2]
+    return float(np.sqrt(abs(np.linalg.det(linear))))
+
+
+def read_counts(path: Path) -> pd.DataFrame:
+    """Read a table of counts, spots × genes, as text with tabs (gzipped or not); columns of one gene are added up."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt") as lines:
+        genes = next(lines).rstrip("\n").split("\t")[1:]
+        rows = [line.partition("\t") for line in lines]
+    values = np.stack([np.fromstring(row[2], dtype=np.float32, sep="\t") for row in rows])
+    counts = pd.DataFrame(values, index=[row[0] for row in rows], columns=genes)
+    return counts if counts.columns.is_unique else counts.T.groupby(level=0, sort=False).sum().T
