@@ -1,0 +1,110 @@
+"""Images of a SpatialData as lazy RGB pyramids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import dask.array as da
+    from spatialdata import SpatialData
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """A lazy RGB pyramid."""
+
+    key: str  # name in sdata.images
+    levels: tuple[da.Array, ...]  # each (3, y, x) uint8, finest first; nothing is read
+    scales: tuple[float, ...]  # pixels of level 0 per pixel of the level: (1.0, 2.0, 4.0, …)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of level 0."""
+        return self.levels[0].shape[1:]
+
+    def level_at(self, scale: float) -> int:
+        """The coarsest level whose pixels are no larger than ``scale`` pixels of level 0."""
+        fine_enough = [i for i, s in enumerate(self.scales) if s <= scale * (1 + 1e-6)]
+        return fine_enough[-1] if fine_enough else 0
+
+
+def open_image(sdata: SpatialData, key: str) -> Image:
+    """An element of ``sdata.images`` as a pyramid; refuses what is not 8-bit RGB."""
+    if key not in sdata.images:
+        msg = f"{key!r} is not in sdata.images; it has {sorted(sdata.images)}."
+        raise KeyError(msg)
+    arrays = _levels(sdata.images[key])
+    first = arrays[0]
+    if first.dtype != np.uint8:
+        msg = f"image {key!r} holds {first.dtype} values, h2e reads 8-bit RGB. Convert it first, for 16 bit for example with (image // 257).astype('uint8'), for floats in [0, 1] with (image * 255).round().astype('uint8')."
+        raise ValueError(msg)
+    if 0 in first.shape[1:]:
+        msg = f"image {key!r} is empty: its shape is {first.shape}."
+        raise ValueError(msg)
+    channels = _rgb(first, key)
+    levels = tuple(a.data if channels == [0, 1, 2] and a.sizes["c"] == 3 else a.data[channels] for a in arrays)
+    scales = tuple(_integral(np.sqrt(np.prod(first.shape[1:]) / np.prod(a.shape[1:]))) for a in arrays)
+    return Image(key, levels, scales)
+
+
+def systems_of(element: object) -> list[str]:
+    """Coordinate systems in which an element is placed."""
+    from spatialdata.transformations import get_transformation
+
+    return list(get_transformation(element, get_all=True))
+
+
+def affine_of(element: object, system: str) -> np.ndarray:
+    """3 × 3 matrix from the element's own (x, y) to a coordinate system."""
+    from spatialdata.transformations import get_transformation
+
+    return get_transformation(element, system).to_affine_matrix(("x", "y"), ("x", "y"))
+
+
+def same_scene(sdata: SpatialData, finer: str, coarser: str) -> bool:
+    """Whether two images cover the same area of a shared coordinate system, the first with strictly smaller pixels."""
+    first, second = sdata.images[finer], sdata.images[coarser]
+    shared = [s for s in systems_of(first) if s in systems_of(second)]
+    if not shared:
+        return False
+    a, b = _corners(first, shared[0]), _corners(second, shared[0])
+    size = np.linalg.norm(a[0] - a[3])
+    more = np.prod(_levels(first)[0].shape[1:]) > np.prod(_levels(second)[0].shape[1:])
+    return bool(more and np.abs(a - b).max() < 0.02 * size)
+
+
+def _corners(element: object, system: str) -> np.ndarray:
+    """The four corners of an image in a coordinate system, (4, 2)."""
+    height, width = _levels(element)[0].shape[1:]
+    corners = np.array([(0, 0, 1), (width, 0, 1), (0, height, 1), (width, height, 1)], float)
+    return (corners @ affine_of(element, system).T)[:, :2]
+
+
+def _levels(element: object) -> list:
+    """The arrays of an image element, finest first."""
+    if hasattr(element, "children"):  # a multiscale image is an xarray DataTree
+        arrays = [next(iter(node.values())) for node in element.children.values()]
+    else:
+        arrays = [element]
+    return sorted((a.transpose("c", "y", "x") for a in arrays), key=lambda a: -a.shape[1])
+
+
+def _rgb(array: object, key: str) -> list[int]:
+    """Positions of red, green and blue."""
+    names = [str(c).lower() for c in array.coords["c"].to_numpy()] if "c" in array.coords else []
+    for wanted in (["r", "g", "b"], ["red", "green", "blue"]):
+        if set(wanted) <= set(names):
+            return [names.index(c) for c in wanted]
+    n_channels = array.sizes["c"]
+    if n_channels in (3, 4) and names in ([], [str(i) for i in range(n_channels)]):  # unnamed: RGB or RGBA
+        return [0, 1, 2]
+    msg = f"image {key!r} has {n_channels} channels named {names}, h2e reads RGB. Give it three channels with c_coords=['r', 'g', 'b']; channels go first, (c, y, x)."
+    raise ValueError(msg)
+
+
+def _integral(ratio: float) -> float:
+    """Pyramids halve and trim, so a ratio of shapes that is almost whole is whole."""
+    return float(round(ratio)) if abs(ratio - round(ratio)) < 0.02 * ratio else float(ratio)

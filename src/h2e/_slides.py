@@ -1,0 +1,247 @@
+"""The only door to SpatialData: which image a spot lies on, where, and how large a pixel is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from h2e import _keys
+from h2e._images import Image, affine_of, open_image, same_scene, systems_of
+from h2e._lattice import PITCH_UM, lattice
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from geopandas import GeoDataFrame
+    from spatialdata import SpatialData
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Slide:
+    """An image and the spots on it."""
+
+    name: str  # library; by default the region
+    group: str  # donor; by default the name
+    region: str  # key of the shapes
+    image: Image
+    xy: np.ndarray  # (n, 2) spot centres (x, y) in pixels of level 0; the centre of the first pixel is (0.5, 0.5)
+    rows: np.ndarray  # (n,) positions of these spots in the table
+    radius_px: float  # of a spot, in pixels of level 0
+    spacing_px: float  # pitch of the spots, in pixels of level 0
+    um_per_px: float  # of level 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def spacing_um(self) -> float:
+        """Pitch of the spots in µm."""
+        return self.spacing_px * self.um_per_px
+
+    def take(self, keep: np.ndarray) -> Slide:
+        """The same slide with the spots ``keep`` (mask or positions) only."""
+        return replace(self, xy=self.xy[keep], rows=self.rows[keep])
+
+
+def get_table(sdata: SpatialData, table_key: str = _keys.TABLE) -> AnnData:
+    """The table over all slides, or an error that lists what is there."""
+    if table_key not in sdata.tables:
+        msg = f"{table_key!r} is not in sdata.tables; it has {sorted(sdata.tables)}. Pass table_key, or make a table with h2e.pp.make_spots."
+        raise KeyError(msg)
+    return sdata.tables[table_key]
+
+
+def region_keys(table: AnnData) -> tuple[str, str]:
+    """Names of the ``obs`` columns that say which shapes element, and which of its instances, a row is about."""
+    attrs = table.uns.get("spatialdata_attrs")
+    if attrs is None:
+        msg = "the table annotates no element: uns['spatialdata_attrs'] is missing. Make it with spatialdata.models.TableModel.parse(table, region=..., region_key=..., instance_key=...)."
+        raise ValueError(msg)
+    return attrs["region_key"], attrs["instance_key"]
+
+
+def find_slides(
+    sdata: SpatialData,
+    *,
+    table_key: str = _keys.TABLE,
+    image_key: str | Mapping[str, str] | None = None,
+    library_key: str | None = None,
+    group_key: str | None = None,
+    um_per_px: float | Mapping[str, float] | None = None,
+    normalized: bool = False,
+) -> list[Slide]:
+    """Every slide that the table annotates, sorted by name; with ``normalized``, on its normalized image if there is one."""
+    table = get_table(sdata, table_key)
+    region_key, _ = region_keys(table)
+    library = _column(table, library_key or region_key)
+    groups = library if group_key is None else _column(table, group_key)
+    regions = table.obs[region_key].astype(str).to_numpy()
+    slides = []
+    for name in sorted(set(library)):
+        rows = np.flatnonzero(library == name)
+        group = _the_one(groups[rows], f"slide {name!r} lies in several groups of obs[{group_key!r}]")
+        region = _the_one(regions[rows], f"slide {name!r} of obs[{library_key!r}] lies on several regions")
+        key = paired_image(sdata, region, image_key)
+        image = open_image(sdata, key)
+        if normalized and _keys.normalized(key) in sdata.images:
+            image = open_image(sdata, _keys.normalized(key))
+        given = um_per_px.get(name) if isinstance(um_per_px, Mapping) else um_per_px
+        slides.append(
+            _place(
+                name, group, region, image, rows, table, _shapes(sdata, region), _to_pixels(sdata, region, key), given
+            )
+        )
+    return slides
+
+
+def source_images(
+    sdata: SpatialData, *, table_key: str = _keys.TABLE, image_key: str | Mapping[str, str] | None = None
+) -> list[str]:
+    """Images that h2e works on: one for each region of the table, and those that no region lies on; never derived ones."""
+    if isinstance(image_key, str):
+        open_image(sdata, image_key)
+        return [image_key]
+    regions = []
+    if table_key in sdata.tables:
+        table = sdata.tables[table_key]
+        regions = sorted(set(table.obs[region_keys(table)[0]].astype(str)))
+    paired = [paired_image(sdata, region, image_key) for region in regions]
+    taken = {system for region in regions for system in systems_of(_shapes(sdata, region))}
+    free = [key for key in _candidates(sdata) if not taken & set(systems_of(sdata.images[key]))]
+    alone = [key for key in free if not any(same_scene(sdata, finer, key) for finer in free if finer != key)]
+    found = sorted({*paired, *alone})
+    if not found:
+        msg = f"there is no image to work on: sdata.images has {sorted(sdata.images)}."
+        raise ValueError(msg)
+    return found
+
+
+def paired_image(sdata: SpatialData, region: str, image_key: str | Mapping[str, str] | None = None) -> str:
+    """The image that a region lies on: the finest of those that show the same scene in a shared coordinate system."""
+    systems = set(systems_of(_shapes(sdata, region)))
+    if image_key is not None:
+        key = image_key if isinstance(image_key, str) else image_key.get(region)
+        if key is None:
+            msg = f"image_key names no image for region {region!r}; it has {sorted(image_key)}."
+            raise ValueError(msg)
+        open_image(sdata, key)
+        if not systems & set(systems_of(sdata.images[key])):
+            msg = f"image {key!r} shares no coordinate system with region {region!r}: {systems_of(sdata.images[key])} and {sorted(systems)}. Set one with spatialdata.transformations.set_transformation."
+            raise ValueError(msg)
+        return key
+    there = [key for key in _candidates(sdata) if systems & set(systems_of(sdata.images[key]))]
+    finest = [key for key in there if all(key == other or same_scene(sdata, key, other) for other in there)]
+    if len(finest) != 1:
+        what = (
+            "no image"
+            if not there
+            else f"{len(there)} images {there} that do not show one scene at several resolutions"
+        )
+        msg = f"region {region!r} shares a coordinate system with {what}; sdata.images has {sorted(sdata.images)}. Pass image_key: a name, or a mapping from region to name."
+        raise ValueError(msg)
+    return finest[0]
+
+
+def _place(
+    name: str,
+    group: str,
+    region: str,
+    image: Image,
+    rows: np.ndarray,
+    table: AnnData,
+    shapes: GeoDataFrame,
+    to_px: np.ndarray,
+    um_per_px: float | None,
+) -> Slide:
+    """Put the spots of some rows of the table on their image."""
+    instances = table.obs[region_keys(table)[1]].to_numpy()[rows]
+    index = shapes.index.get_indexer(instances)
+    if (index < 0).any():
+        msg = f"{(index < 0).sum()} rows of the table name instances that shapes {region!r} does not have, such as {instances[index < 0][0]!r}."
+        raise ValueError(msg)
+    centres = np.column_stack([shapes.geometry.centroid.x, shapes.geometry.centroid.y])
+    pixels = centres @ to_px[:2, :2].T + to_px[:2, 2]
+    _check_inside(pixels[index], image, name)
+    obs = table.obs.iloc[rows]
+    if {"array_row", "array_col"} <= set(obs):
+        spacing, kind = lattice(pixels[index], obs[["array_col", "array_row"]].to_numpy(float))
+    else:  # of all shapes, so that it does not depend on which of them are in the table
+        spacing, kind = lattice(pixels)
+    factor = float(np.sqrt(abs(np.linalg.det(to_px[:2, :2]))))  # pixels per unit of the shapes
+    if um_per_px is None and _keys.UM_PER_PX in obs:
+        um_per_px = float(obs[_keys.UM_PER_PX].iloc[0]) / factor
+    elif um_per_px is None:
+        log.info(
+            "slide %r: %s lattice, pitch taken to be %g µm; pass um_per_px if it is not", name, kind, PITCH_UM[kind]
+        )
+        um_per_px = float(f"{PITCH_UM[kind] / spacing:.3g}")  # known to a percent; a subset of spots must give the same
+    if not (np.isfinite(um_per_px) and um_per_px > 0):
+        msg = f"um_per_px of slide {name!r} is {um_per_px}; it must be a positive number of µm."
+        raise ValueError(msg)
+    return Slide(name, group, region, image, pixels[index], rows, _radius(shapes) * factor, spacing, float(um_per_px))
+
+
+def _to_pixels(sdata: SpatialData, region: str, image_key: str) -> np.ndarray:
+    """Affine matrix from the coordinates of the shapes to pixels of level 0 of the image."""
+    shapes, image = _shapes(sdata, region), sdata.images[image_key]
+    system = next(s for s in systems_of(shapes) if s in systems_of(image))
+    return np.linalg.solve(affine_of(image, system), affine_of(shapes, system))
+
+
+def _candidates(sdata: SpatialData) -> list[str]:
+    """Images that were not derived by h2e or squidpy from another one."""
+    derived = {_keys.normalized(key) for key in sdata.images}
+    return sorted(key for key in sdata.images if key not in derived)
+
+
+def _shapes(sdata: SpatialData, region: str) -> GeoDataFrame:
+    """The shapes that the table calls ``region``."""
+    if region not in sdata.shapes:
+        msg = f"the table annotates region {region!r}, which is not in sdata.shapes; it has {sorted(sdata.shapes)}."
+        raise KeyError(msg)
+    return sdata.shapes[region]
+
+
+def _radius(shapes: GeoDataFrame) -> float:
+    """Radius of a spot; of a bin, that of the circle of equal area."""
+    if "radius" in shapes:
+        return float(np.median(shapes["radius"]))
+    return float(np.sqrt(np.median(shapes.area) / np.pi))
+
+
+def _check_inside(xy: np.ndarray, image: Image, name: str) -> None:
+    """Refuse spots whose centre is not on the image."""
+    height, width = image.shape
+    outside = ~((xy >= 0) & (xy <= (width, height))).all(axis=1)
+    if outside.any():
+        (x0, y0), (x1, y1) = xy.min(axis=0), xy.max(axis=0)
+        msg = (
+            f"{outside.sum()} of {len(xy)} spots of slide {name!r} lie outside of image {image.key!r} ({width} × {height} px): "
+            f"x from {x0:.0f} to {x1:.0f}, y from {y0:.0f} to {y1:.0f}. Check the transformations, or drop these spots from the table."
+        )
+        raise ValueError(msg)
+
+
+def _column(table: AnnData, key: str) -> np.ndarray:
+    """A column of ``obs`` as strings, or an error that lists the columns."""
+    if key not in table.obs:
+        msg = f"{key!r} is not in table.obs; it has {list(table.obs)}."
+        raise KeyError(msg)
+    if table.obs[key].isna().any():
+        msg = f"obs[{key!r}] is missing for {int(table.obs[key].isna().sum())} of {table.n_obs} spots."
+        raise ValueError(msg)
+    return table.obs[key].astype(str).to_numpy()
+
+
+def _the_one(values: np.ndarray, complaint: str) -> str:
+    """The value that all have in common."""
+    found = sorted(set(values))
+    if len(found) != 1:
+        msg = f"{complaint}: {found}; a slide has one."
+        raise ValueError(msg)
+    return found[0]

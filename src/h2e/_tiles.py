@@ -1,0 +1,235 @@
+"""Tiles around spots: the only place where full-resolution pixels are read, each chunk once per pass."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import dask.array as da
+
+    from h2e._images import Image
+    from h2e._slides import Slide
+
+BATCH_BYTES = 2**23
+"""How many bytes of pixels are decoded at a time."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What a learner sees around a spot."""
+
+    extent: float  # side of the square, in spot spacings of the training slides or in µm
+    px: int  # side of the tile in pixels
+    unit: str = "spacing"
+
+    def __post_init__(self) -> None:
+        if self.unit not in ("spacing", "um") or self.extent <= 0 or self.px < 1:
+            msg = f"{self} is no view: extent and px must be positive, unit 'spacing' or 'um'."
+            raise ValueError(msg)
+
+    def extent_um(self, spacing_um: float) -> float:
+        """Side of the square in µm, given the spacing of the training slides."""
+        return self.extent * (spacing_um if self.unit == "spacing" else 1.0)
+
+
+def read_views(
+    slide: Slide, xy: np.ndarray, views: Sequence[View], *, spacing_um: float | None = None
+) -> list[np.ndarray]:
+    """Cut every view around every point: for each view an ``uint8`` batch (n, 3, px, px).
+
+    ``xy`` are pixels of level 0. ``spacing_um`` is the spacing that views in spacings mean, by default that of the
+    slide. A view is cut from the coarsest level that has enough pixels and averaged over area to its size; views of
+    one level share the reading of its chunks. Beyond its edge the image is continued by its outermost pixels.
+    """
+    image, xy = slide.image, np.asarray(xy, float).reshape(-1, 2)
+    requests = []
+    for view in views:
+        extent_px = view.extent_um(slide.spacing_um if spacing_um is None else spacing_um) / slide.um_per_px
+        level = image.level_at(extent_px / view.px)
+        request = _Request(
+            level, _origins(xy, extent_px, image.scales[level]), _side(extent_px, image.scales[level]), view.px
+        )
+        if request.side < 0.95 * view.px:
+            asked, there = slide.um_per_px * extent_px / view.px, slide.um_per_px * image.scales[level]
+            msg = f"slide {slide.name!r} has {there:.3g} µm/px where {view} asks for {asked:.3g} µm/px: its tiles are enlarged."
+            warnings.warn(msg, stacklevel=2)
+        requests.append(request)
+    for level in sorted({request.level for request in requests}):
+        _fill(image.levels[level], [request for request in requests if request.level == level])
+    return [request.out for request in requests]
+
+
+def read_windows(image: Image, level: int, origins: np.ndarray, side: int) -> np.ndarray:
+    """Windows of one level as they are, ``uint8`` (n, 3, side, side); ``origins`` are their first pixels (x, y)."""
+    request = _Request(level, np.asarray(origins, np.int64).reshape(-1, 2), side, side)
+    _fill(image.levels[level], [request])
+    return request.out
+
+
+def _side(extent_px: float, scale: float) -> int:
+    """Side of a view in whole pixels of a level."""
+    return max(1, round(extent_px / scale))
+
+
+def _origins(xy: np.ndarray, extent_px: float, scale: float) -> np.ndarray:
+    """First pixels (x, y) of the windows that are centred on points, to the nearest whole pixel of a level."""
+    return np.floor(xy / scale - _side(extent_px, scale) / 2 + 0.5).astype(np.int64)
+
+
+@dataclass(eq=False)
+class _Request:
+    """Windows of one level and the batch that they are averaged into."""
+
+    level: int
+    origins: np.ndarray  # (n, 2) first pixels (x, y), may lie outside of the image
+    side: int
+    px: int
+    out: np.ndarray = field(init=False)  # (n, 3, px, px) uint8
+    pending: dict[int, tuple[np.ndarray, int]] = field(
+        init=False, default_factory=dict
+    )  # window so far, chunks to come
+
+    def __post_init__(self) -> None:
+        self.out = np.empty((len(self.origins), 3, self.px, self.px), np.uint8)
+
+    def inside(self, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """First and last (exclusive) pixel (x, y) of the level that each window needs, at least one."""
+        size = np.array(shape[::-1])
+        first = np.clip(self.origins, 0, size - 1)
+        return first, np.maximum(np.clip(self.origins + self.side, 0, size), first + 1)
+
+    def place(
+        self, tile: int, chunk: np.ndarray, corner: np.ndarray, first: np.ndarray, last: np.ndarray, n: int
+    ) -> None:
+        """Take what a chunk has of a window that ``n`` chunks share; average the window once it is complete."""
+        (x0, y0), (height, width) = self.origins[tile] - corner, chunk.shape[1:]
+        if 0 <= x0 <= width - self.side and 0 <= y0 <= height - self.side:  # the common case needs no copy
+            self._average(tile, chunk, y0, x0)
+            return
+        window, left = self.pending.pop(tile, (None, n))
+        if window is None:
+            window = np.empty((3, *(last - first)[::-1]), np.uint8)
+        (xa, ya), (xb, yb) = np.maximum(first, corner), np.minimum(last, corner + np.array([width, height]))
+        to, source = (
+            (ya - first[1], yb - first[1], xa - first[0], xb - first[0]),
+            chunk[:, ya - corner[1] : yb - corner[1], xa - corner[0] : xb - corner[0]],
+        )
+        window[:, to[0] : to[1], to[2] : to[3]] = source
+        if left > 1:
+            self.pending[tile] = (window, left - 1)
+            return
+        before, after = first - self.origins[tile], self.origins[tile] + self.side - last
+        if before.any() or after.any():
+            window = _continued(window, before, after, self.side)
+        self._average(tile, window, 0, 0)
+
+    def _average(self, tile: int, source: np.ndarray, y0: int, x0: int) -> None:
+        """Average the window of a tile over area to its size."""
+        if self.side == self.px:
+            self.out[tile] = source[:, y0 : y0 + self.side, x0 : x0 + self.side]
+        else:
+            _resample()(source, y0, x0, *_weights(self.side, self.px), self.out[tile])
+
+
+def _continued(window: np.ndarray, before: np.ndarray, after: np.ndarray, side: int) -> np.ndarray:
+    """Repeat the outermost pixels of a window that lies partly beyond the image."""
+    height, width = window.shape[1:]
+    rows = np.clip(np.arange(side) - before[1], 0, height - 1)
+    columns = np.clip(np.arange(side) - before[0], 0, width - 1)
+    return np.ascontiguousarray(window[:, rows[:, None], columns])
+
+
+def _fill(level: da.Array, requests: list[_Request]) -> None:
+    """Decode every chunk of a level under the windows once, and hand it to the tiles that touch it."""
+    level = level.rechunk({0: -1})
+    edges = [np.concatenate([[0], np.cumsum(level.chunks[axis])]) for axis in (2, 1)]  # of columns, of rows
+    touched: dict[tuple[int, int], list[tuple]] = {}
+    for request in requests:
+        first, last = request.inside(level.shape[1:])
+        spans = [
+            np.column_stack(
+                [np.searchsorted(e, first[:, k], "right") - 1, np.searchsorted(e, last[:, k], "left")]
+            ).tolist()
+            for k, e in enumerate(edges)
+        ]
+        for tile, ((j0, j1), (i0, i1)) in enumerate(zip(*spans, strict=True)):
+            for i in range(i0, i1):
+                for j in range(j0, j1):
+                    part = (request, tile, first[tile], last[tile], (i1 - i0) * (j1 - j0))
+                    touched.setdefault((i, j), []).append(part)
+    for (i, j), chunk in _decode(level, sorted(touched)):
+        corner = np.array([edges[0][j], edges[1][i]])
+        for request, tile, first, last, n in touched[i, j]:
+            request.place(tile, chunk, corner, first, last, n)
+
+
+def _decode(level: da.Array, wanted: list[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+    """Compute chunks of a level, a bounded number at a time and each once."""
+    from dask.base import get_scheduler
+
+    graph, keys = level.__dask_graph__(), level.__dask_keys__()[0]
+    get = get_scheduler(collections=[level])
+    step = max(1, BATCH_BYTES // (3 * max(level.chunks[1]) * max(level.chunks[2])))
+    for start in range(0, len(wanted), step):
+        some = wanted[start : start + step]
+        names = [keys[i][j] for i, j in some]
+        chunks = list(get(graph.cull(set(names)), names))
+        for at in some:  # a chunk is let go as soon as its tiles are cut
+            yield at, np.ascontiguousarray(chunks.pop(0))
+
+
+@cache
+def _weights(side: int, px: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each of ``px`` pixels, the first of ``side`` source pixels that it averages, and their weights (k, px).
+
+    Shrinking weighs each source pixel by its overlap, enlarging interpolates linearly.
+    """
+    source, ratio = np.arange(side), side / px
+    if ratio >= 1:
+        left = np.arange(px)[:, None] * ratio
+        dense = np.minimum(source + 1, left + ratio) - np.maximum(source, left)
+    else:
+        centre = np.clip((np.arange(px)[:, None] + 0.5) * ratio - 0.5, 0, side - 1)
+        dense = 1 - np.abs(centre - source)
+    dense[dense < 1e-9] = 0
+    k = int((dense > 0).sum(axis=1).max())
+    first = np.minimum((dense > 0).argmax(axis=1), side - k)
+    weights = np.take_along_axis(dense, first[:, None] + np.arange(k), axis=1)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return first.astype(np.uint32), np.ascontiguousarray(weights.T, np.float32)
+
+
+@cache
+def _resample() -> Callable:
+    """Compile the separable weighted average of a window; rows first, so that both passes run along memory."""
+    from numba import njit
+
+    @njit(nogil=True, fastmath=True)
+    def resample(source, y0, x0, first, weights, out):
+        k, px = weights.shape
+        side = first[-1] + k
+        row, total = np.empty(side, np.float32), np.empty(px, np.float32)
+        for c in range(3):
+            for i in range(px):
+                row[:] = 0
+                for a in range(k):
+                    weight = weights[a, i]
+                    line = source[c, y0 + first[i] + a, x0 : x0 + side]
+                    for x in range(side):
+                        row[x] += weight * np.float32(line[x])
+                total[:] = 0.5  # so that cutting off rounds
+                for b in range(k):
+                    for j in range(px):
+                        total[j] += weights[b, j] * row[first[j] + np.uint32(b)]
+                for j in range(px):
+                    out[c, i, j] = np.uint8(np.int32(total[j]))
+
+    return resample
