@@ -8,40 +8,48 @@ PITCH_UM = {"hexagonal": 100.0, "square": 200.0}
 """Pitch of the technology in µm: Visium (hexagonal), Spatial Transcriptomics version 1 (square)."""
 
 
-def lattice(xy: np.ndarray, array_xy: np.ndarray | None = None) -> tuple[float, str]:
+def lattice(xy: np.ndarray) -> tuple[float, str]:
     """Pitch of the spots, in the unit of ``xy``, and ``"hexagonal"`` or ``"square"``.
 
-    Jitter makes the distance to the *nearest* neighbour too small. Where the array coordinates are known, the spots
-    are put back on their lattice first; else the pitch is the median length of all links that are within a quarter
-    of it, which jitter shortens as often as it lengthens.
+    Jitter makes the distance to the *nearest* neighbour too small. The pitch is therefore the median length of all
+    links that are within a quarter of it, which jitter shortens as often as it lengthens.
 
     Examples
     --------
-    >>> square = np.stack(np.meshgrid(np.arange(9), np.arange(7)), axis=-1).reshape(-1, 2)
-    >>> lattice(10.0 * square, square)
+    >>> lattice(10.0 * np.stack(np.meshgrid(np.arange(9), np.arange(7)), axis=-1).reshape(-1, 2))
     (10.0, 'square')
     """
+    from scipy.spatial import KDTree
+
+    xy = np.unique(xy, axis=0)
     if len(xy) < 2:
-        msg = f"a spot spacing needs at least 2 spots, there are {len(xy)}; pass um_per_px."
+        msg = f"a spot spacing needs at least 2 spots, there is {len(xy)}."
         raise ValueError(msg)
-    if array_xy is not None and np.linalg.matrix_rank(array_xy - array_xy.mean(axis=0)) == 2:
-        design = np.column_stack([array_xy, np.ones(len(array_xy))])
-        xy = design @ np.linalg.lstsq(design, xy, rcond=None)[0]
-    lengths = _neighbour_distances(xy)
+    lengths = KDTree(xy).query(xy, k=range(2, min(7, len(xy)) + 1))[0]  # to the six nearest others
     pitch = float(np.median(lengths[:, 0]))
     for _ in range(20):
         links = np.abs(lengths - pitch) < pitch / 4
-        new = float(np.median(lengths[links]))
-        if np.isclose(new, pitch, rtol=1e-9):
-            break
-        pitch = new
+        pitch = float(np.median(lengths[links]))
     inner = np.sort(links.sum(axis=1))[len(links) // 2 :]  # spots at the rim have fewer neighbours
     return round(pitch, 9), "hexagonal" if np.median(inner) > 4.5 else "square"
 
 
-def _neighbour_distances(xy: np.ndarray, k: int = 6) -> np.ndarray:
-    """Distances to the ``k`` nearest other spots, nearest first; positions that coincide are one."""
-    from scipy.spatial import KDTree
+def lattice_of_array(xy: np.ndarray, array: np.ndarray) -> tuple[float, str] | None:
+    """The same from the array coordinates (column, row) of the spots, or ``None`` if they lie on one line.
 
-    xy = np.unique(xy, axis=0)
-    return KDTree(xy).query(xy, k=range(2, min(k + 1, len(xy)) + 1))[0]
+    An affine map from array to position is fitted, so jitter averages out and any subset of spots will do. On a
+    hexagonal array (Visium) every second column of a row is used, so that its neighbours are (2, 0) and (1, ±1).
+
+    Examples
+    --------
+    >>> array = np.array([[0, 0], [1, 0], [0, 1], [5, 3]])
+    >>> lattice_of_array(10.0 * array, array)
+    (10.0, 'square')
+    """
+    if np.linalg.matrix_rank(array - array.mean(axis=0)) < 2:
+        return None
+    steps = np.linalg.lstsq(array - array.mean(axis=0), xy - xy.mean(axis=0), rcond=None)[0]
+    hexagonal = np.linalg.norm(np.array([[2, 0], [1, 1], [1, -1]]) @ steps, axis=1)
+    square = np.linalg.norm(steps, axis=1)
+    kind, lengths = ("hexagonal", hexagonal) if np.ptp(hexagonal) < 0.1 * hexagonal.mean() else ("square", square)
+    return round(float(lengths.mean()), 9), kind

@@ -11,7 +11,7 @@ import numpy as np
 
 from h2e import _keys
 from h2e._images import Image, affine_of, open_image, same_scene, systems_of
-from h2e._lattice import PITCH_UM, lattice
+from h2e._lattice import PITCH_UM, lattice, lattice_of_array
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -168,10 +168,10 @@ def _place(
     pixels = centres @ to_px[:2, :2].T + to_px[:2, 2]
     _check_inside(pixels[index], image, name)
     obs = table.obs.iloc[rows]
+    found = None
     if {"array_row", "array_col"} <= set(obs):
-        spacing, kind = lattice(pixels[index], obs[["array_col", "array_row"]].to_numpy(float))
-    else:  # of all shapes, so that it does not depend on which of them are in the table
-        spacing, kind = lattice(pixels)
+        found = lattice_of_array(pixels[index], obs[["array_col", "array_row"]].to_numpy(float))
+    spacing, kind = found or lattice(pixels)  # of all shapes, so that it does not depend on which are in the table
     factor = float(np.sqrt(abs(np.linalg.det(to_px[:2, :2]))))  # pixels per unit of the shapes
     if um_per_px is None and _keys.UM_PER_PX in obs:
         um_per_px = float(obs[_keys.UM_PER_PX].iloc[0]) / factor

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from spatialdata.models import Image2DModel
+from spatialdata.transformations import Identity, Scale, get_transformation, remove_transformation, set_transformation
+
+from h2e._images import open_image
+from h2e._lattice import lattice, lattice_of_array
+from h2e._slides import find_slides, paired_image, source_images
+
+
+def grid(kind: str, n: int = 12) -> np.ndarray:
+    i, j = (a.ravel().astype(float) for a in np.meshgrid(np.arange(n), np.arange(n)))
+    return np.column_stack([i + (j % 2) / 2, j * np.sqrt(3) / 2]) if kind == "hexagonal" else np.column_stack([i, j])
+
+
+@pytest.mark.parametrize("kind", ["hexagonal", "square"])
+@pytest.mark.parametrize("jitter", [0.0, 0.06])
+def test_the_pitch_survives_jitter_rotation_and_holes(kind: str, jitter: float):
+    rng = np.random.default_rng(0)
+    xy = 290 * (grid(kind) + rng.normal(0, jitter, (144, 2)))
+    turn = np.array([[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]])
+    pitch, found = lattice((xy @ turn)[rng.random(144) < 0.9])
+    assert found == kind
+    assert pitch == pytest.approx(290, rel=0.015)
+
+
+@pytest.mark.parametrize("kind", ["hexagonal", "square"])
+def test_array_coordinates_give_the_pitch_of_any_subset_through_jitter(kind: str):
+    rng = np.random.default_rng(0)
+    i, j = (a.ravel() for a in np.meshgrid(np.arange(12), np.arange(12)))
+    array = np.column_stack([2 * i + j % 2, j]) if kind == "hexagonal" else np.column_stack([i, j])
+    xy = 290 * grid(kind) + rng.normal(0, 20, (144, 2))
+    for some in (slice(None), slice(None, None, 7)):
+        pitch, found = lattice_of_array(xy[some], array[some])
+        assert found == kind
+        assert pitch == pytest.approx(290, rel=0.03)
+    assert lattice_of_array(xy[:12], array[:12]) is None  # one row
+
+
+def test_one_spot_has_no_pitch():
+    with pytest.raises(ValueError, match="at least 2 spots"):
+        lattice(np.zeros((1, 2)))
+
+
+def test_slides_are_sorted_and_their_spots_keyed_by_region_and_instance(cohort):
+    table = cohort["table"][np.random.default_rng(0).permutation(cohort["table"].n_obs)].copy()
+    del cohort.tables["table"]
+    cohort["table"] = table
+    slides = find_slides(cohort, group_key="donor")
+    assert [s.name for s in slides] == sorted(table.obs["region"].unique())
+    for slide in slides:
+        shapes = cohort.shapes[slide.name].loc[table.obs["instance_id"].to_numpy()[slide.rows]]
+        np.testing.assert_allclose(slide.xy, np.column_stack([shapes.geometry.x, shapes.geometry.y]))
+        assert set(table.obs["donor"].iloc[slide.rows]) == {slide.group}
+        assert slide.image.key == f"{slide.name}_image"
+
+
+def test_positions_go_through_the_transformations(cohort):
+    region = find_slides(cohort)[0].region
+    before = find_slides(cohort)[0]
+    image = cohort.images[f"{region}_image"]
+    set_transformation(image, Scale([2, 1.25], ("x", "y")), region)  # the pixels of the image are now larger
+    after = find_slides(cohort)[0]
+    np.testing.assert_allclose(after.xy, before.xy / [2, 1.25])
+    assert after.um_per_px == pytest.approx(before.um_per_px * np.sqrt(2.5))
+
+
+def add_image(sdata, key: str, like: str, factor: int, **kwargs) -> None:
+    source = sdata.images[like]["scale0"]["image"].data
+    small = source[:, ::factor, ::factor]
+    system = like.removesuffix("_image")
+    transformations = {system: Scale([factor, factor], ("x", "y"))} if factor > 1 else {system: Identity()}
+    sdata.images[key] = Image2DModel.parse(
+        small, dims=("c", "y", "x"), c_coords=["r", "g", "b"], transformations=transformations, **kwargs
+    )
+
+
+def test_of_several_resolutions_the_finest_is_taken(cohort):
+    add_image(cohort, "hires", "toy_A1_image", 2)
+    add_image(cohort, "lowres", "toy_A1_image", 8)
+    assert paired_image(cohort, "toy_A1") == "toy_A1_image"
+    assert "hires" not in source_images(cohort)
+    slide = find_slides(
+        cohort, image_key={"toy_A1": "hires"} | {r: f"{r}_image" for r in ("toy_A2", "toy_B1", "toy_C1")}
+    )[0]
+    assert slide.image.key == "hires"
+    assert slide.um_per_px == pytest.approx(2 * find_slides(cohort)[0].um_per_px)
+    np.testing.assert_allclose(2 * slide.xy, find_slides(cohort)[0].xy)
+
+
+def test_two_equally_fine_images_are_ambiguous(cohort):
+    add_image(cohort, "other_stain", "toy_A1_image", 1)
+    with pytest.raises(
+        ValueError, match=r"region 'toy_A1' .* 2 images \['other_stain', 'toy_A1_image'\].*Pass image_key"
+    ):
+        find_slides(cohort)
+    assert find_slides(cohort, image_key={r: f"{r}_image" for r in cohort.shapes})[0].image.key == "toy_A1_image"
+
+
+def test_images_of_different_scenes_are_ambiguous(cohort):
+    source = cohort.images["toy_A1_image"]["scale0"]["image"].data[:, :100, :100]
+    cohort.images["corner"] = Image2DModel.parse(source, dims=("c", "y", "x"), transformations={"toy_A1": Identity()})
+    with pytest.raises(ValueError, match="do not show one scene"):
+        find_slides(cohort)
+
+
+def test_a_normalized_image_is_never_a_source_but_is_used_where_asked(cohort):
+    add_image(cohort, "toy_A1_image_normalized", "toy_A1_image", 1)
+    assert source_images(cohort) == [f"{r}_image" for r in sorted(cohort.shapes)]
+    assert find_slides(cohort)[0].image.key == "toy_A1_image"
+    assert find_slides(cohort, normalized=True)[0].image.key == "toy_A1_image_normalized"
+    assert find_slides(cohort, normalized=True)[1].image.key == "toy_A2_image"
+
+
+def test_slides_without_spots_are_source_images(cohort):
+    lonely = cohort.images["toy_A1_image"]["scale0"]["image"].data
+    cohort.images["only_he"] = Image2DModel.parse(
+        lonely, dims=("c", "y", "x"), transformations={"elsewhere": Identity()}
+    )
+    assert "only_he" in source_images(cohort)
+
+
+def test_what_is_missing_is_named_with_what_is_there(cohort):
+    with pytest.raises(KeyError, match=r"'tabel' is not in sdata.tables; it has \['table'\]"):
+        find_slides(cohort, table_key="tabel")
+    with pytest.raises(KeyError, match="'nobody' is not in table.obs"):
+        find_slides(cohort, group_key="nobody")
+    with pytest.raises(KeyError, match="'nope' is not in sdata.images"):
+        find_slides(cohort, image_key="nope")
+    with pytest.raises(ValueError, match="shares no coordinate system with region 'toy_A2'"):
+        find_slides(cohort, image_key="toy_A1_image")
+    with pytest.raises(ValueError, match="names no image for region 'toy_A2'"):
+        find_slides(cohort, image_key={"toy_A1": "toy_A1_image"})
+    del cohort.images["toy_A1_image"]
+    with pytest.raises(ValueError, match="shares a coordinate system with no image"):
+        find_slides(cohort)
+    del cohort.shapes["toy_A1"]
+    with pytest.raises(KeyError, match="'toy_A1', which is not in sdata.shapes"):
+        find_slides(cohort)
+
+
+def test_spots_outside_of_the_image_are_refused(cohort):
+    shapes = cohort.shapes["toy_A1"]
+    set_transformation(shapes, Scale([1.5, 1.5], ("x", "y")), "toy_A1")
+    with pytest.raises(
+        ValueError, match=r"\d+ of 60 spots of slide 'toy_A1' lie outside of image 'toy_A1_image' \(416 × 416 px\)"
+    ):
+        find_slides(cohort)
+
+
+def test_a_slide_lies_in_one_group(cohort):
+    cohort["table"].obs["half"] = np.where(np.arange(cohort["table"].n_obs) % 2, "a", "b")
+    with pytest.raises(ValueError, match=r"slide 'toy_A1' lies in several groups of obs\['half'\]: \['a', 'b'\]"):
+        find_slides(cohort, group_key="half")
+
+
+def test_a_given_pixel_size_overrides_and_is_checked(cohort):
+    assert find_slides(cohort, um_per_px=2.0)[0].um_per_px == 2.0
+    assert find_slides(cohort, um_per_px={"toy_A1": 3.0})[0].um_per_px == 3.0
+    with pytest.raises(ValueError, match="must be a positive number"):
+        find_slides(cohort, um_per_px=-1.0)
+
+
+def test_without_a_stored_pixel_size_the_pitch_of_the_technology_gives_it(cohort):
+    expected = [s.um_per_px for s in find_slides(cohort)]
+    del cohort["table"].obs["um_per_px"]
+    np.testing.assert_allclose([s.um_per_px for s in find_slides(cohort)], expected, rtol=0.01)
+
+
+def test_a_subset_of_the_spots_has_the_same_scale(cohort):
+    del cohort["table"].obs["um_per_px"]
+    before = {s.name: s.um_per_px for s in find_slides(cohort)}
+    table = cohort["table"][::3].copy()
+    del cohort.tables["table"]
+    cohort["table"] = table
+    assert {s.name: s.um_per_px for s in find_slides(cohort)} == before
+
+
+@pytest.mark.parametrize(
+    ("pixels", "complaint"),
+    [
+        (np.zeros((1, 9, 9), np.uint8), "1 channels"),
+        (np.zeros((3, 9, 9), np.float32), "float32 values, h2e reads 8-bit RGB"),
+        (np.zeros((3, 9, 9), np.uint16), "16 bit"),
+        (np.zeros((9, 9, 3), np.uint8), "9 channels"),
+    ],
+)
+def test_images_that_are_not_8_bit_rgb_are_refused(cohort, pixels: np.ndarray, complaint: str):
+    cohort.images["odd"] = Image2DModel.parse(pixels, dims=("c", "y", "x"))
+    with pytest.raises(ValueError, match=complaint):
+        open_image(cohort, "odd")
+
+
+@pytest.mark.parametrize("names", [None, ["r", "g", "b", "a"], ["A", "B", "G", "R"]])
+def test_an_alpha_channel_is_left_out_and_channels_go_by_name(cohort, names: list | None):
+    pixels = np.arange(4, dtype=np.uint8)[:, None, None] * np.ones((1, 5, 5), np.uint8)
+    cohort.images["rgba"] = Image2DModel.parse(pixels, dims=("c", "y", "x"), c_coords=names)
+    expected = [3, 2, 1] if names and names[0] == "A" else [0, 1, 2]
+    np.testing.assert_array_equal(open_image(cohort, "rgba").levels[0][:, 0, 0].compute(), expected)
+
+
+def test_a_table_that_annotates_nothing_is_refused(cohort):
+    del cohort["table"].uns["spatialdata_attrs"]
+    with pytest.raises(ValueError, match="annotates no element"):
+        find_slides(cohort)
+
+
+def test_shapes_and_images_may_share_more_than_one_coordinate_system(cohort):
+    shapes = cohort.shapes["toy_A1"]
+    before = find_slides(cohort)[0].xy
+    set_transformation(shapes, Scale([2, 2], ("x", "y")), "um")
+    set_transformation(cohort.images["toy_A1_image"], Scale([2, 2], ("x", "y")), "um")
+    np.testing.assert_allclose(find_slides(cohort)[0].xy, before)
+    remove_transformation(shapes, "toy_A1")
+    assert "toy_A1" not in get_transformation(shapes, get_all=True)
+    np.testing.assert_allclose(find_slides(cohort)[0].xy, before)
