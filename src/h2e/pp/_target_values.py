@@ -41,7 +41,7 @@ def resolve_targets(adata: AnnData, targets: Sequence[str] | None = None, *, obs
         raise ValueError(msg)
     refuse_duplicates(names, "targets")
     refuse_duplicates(there[there.isin(names)].to_numpy(dtype=str), where)
-    missing = [name for name in names if name not in there]
+    missing = [name for name in names.tolist() if name not in there]
     if missing:
         raise KeyError(_missing(missing, list(there), where))
     return names.tolist()

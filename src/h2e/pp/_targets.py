@@ -206,7 +206,7 @@ def _scores_by_group(x: Matrix, xy: np.ndarray, slides: np.ndarray, groups: np.n
         ]
         by_slide = [score for rows in of_group if (score := morans_i(x[rows], xy[rows])) is not None]
         if not by_slide:
-            msg = f"group {group!r} has no slide with neighbouring spots, so nothing can vary in space; leave it out."
+            msg = f"group {str(group)!r} has no slide with neighbouring spots, so nothing can vary in space; leave it out."
             raise ValueError(msg)
         scores.append(np.mean(by_slide, axis=0))
     return scores
