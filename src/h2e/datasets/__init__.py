@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from h2e.datasets._her2st import her2st
+from h2e.datasets._mob import mob
 from h2e.datasets._toy import toy_cohort
+from h2e.datasets._visium_mini import visium_mini
 
-__all__ = ["her2st", "toy_cohort"]
+__all__ = ["her2st", "mob", "toy_cohort", "visium_mini"]

@@ -35,7 +35,10 @@ def read_picture(path: Path) -> np.ndarray:
             "ignore", Image.DecompressionBombWarning
         )  # slides are large; these were chosen by the user
         with Image.open(path) as picture:
-            return np.moveaxis(np.asarray(picture.convert("RGB")), -1, 0)
+            if picture.mode != "RGB":  # which would copy it
+                picture = picture.convert("RGB")
+            pixels = np.asarray(picture)
+    return np.moveaxis(pixels, -1, 0)
 
 
 def open_pyramid(path: Path, system: str, *, n_levels: int) -> DataTree:

@@ -1,0 +1,76 @@
+"""A crop of a Visium slide of mouse brain with 49 spots."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anndata as ad
+import numpy as np
+
+from h2e import _keys
+from h2e._lattice import PITCH_UM, lattice
+from h2e.datasets._cohort import assemble, circles
+from h2e.datasets._fetch import cache_folder, fetch, local_folder, locate, read_registry
+from h2e.datasets._pyramids import open_pyramid
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+URL = "https://raw.githubusercontent.com/scverse/squidpy/be17fcf/"
+
+NAME = "V1_Adult_Mouse_Brain"
+N_LEVELS = 3
+
+
+def visium_mini(folder: str | Path | None = None, *, progress: bool = True) -> SpatialData:
+    """A crop of a Visium slide of mouse brain: 49 spots, for trying things out.
+
+    From 10x Genomics' ``V1_Adult_Mouse_Brain`` (CC BY 4.0), cropped for the tests of
+    `squidpy <https://github.com/scverse/squidpy>`_.
+
+    Parameters
+    ----------
+    folder
+        Folder with ``test_data.h5ad`` and ``test_img.jpg``, in it, in ``V1_Adult_Mouse_Brain_crop`` or in
+        ``tests/_data``. ``None`` takes ``$H2E_DATA/visium_mini`` if that exists, and else downloads 1 MB, once, to
+        ``$H2E_CACHE`` (default: the system's cache).
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    Image ``V1_Adult_Mouse_Brain_image`` at full resolution, circles and coordinate system ``V1_Adult_Mouse_Brain``. The
+    table holds 1,999 genes; **its X is log-normalized, there are no counts**. ``obs`` has ``leiden``, a clustering, and
+    no array coordinates: the source has none.
+
+    Examples
+    --------
+    >>> import h2e.datasets
+    >>> h2e.datasets.visium_mini("nowhere")
+    Traceback (most recent call last):
+    FileNotFoundError: 'nowhere' is not a folder; give the folder with the visium_mini data, or None to download them.
+    """
+    path = local_folder(folder, "visium_mini")
+    if path is None:
+        path = fetch(URL, read_registry("visium_mini"), cache_folder() / "visium_mini", progress=progress)
+    source, picture = (
+        locate(path, file, f"{NAME}_crop/{file}", f"tests/_data/{file}") for file in ("test_data.h5ad", "test_img.jpg")
+    )
+    if source is None or picture is None:
+        msg = f"{str(path)!r} does not have both test_data.h5ad and test_img.jpg. Pass a folder that has, or None to download."
+        raise FileNotFoundError(msg)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ad.OldFormatWarning)  # written by an old version; read right by this one
+        adata = ad.read_h5ad(source)
+    xy = adata.obsm["spatial"].astype(float)
+    table = ad.AnnData(adata.X.tocsr().astype(np.float32), obs=adata.obs[["leiden"]], var=adata.var[["gene_ids"]])
+    table.obs["region"] = NAME
+    table.obs["instance_id"] = np.arange(table.n_obs)
+    table.obs["donor"] = NAME
+    table.obs[_keys.UM_PER_PX] = PITCH_UM["hexagonal"] / lattice(xy)[0]
+    (facts,) = adata.uns["spatial"].values()
+    radius = facts["scalefactors"]["spot_diameter_fullres"] / 2
+    image = open_pyramid(picture, NAME, n_levels=N_LEVELS)
+    return assemble({f"{NAME}_image": image}, {NAME: circles(xy, radius, NAME)}, [table])
