@@ -21,7 +21,7 @@ PYTEST_ARGS ?=
 VENV := .venv
 LOWEST := .venv-lowest
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+PIP := $(PY) -m pip install -qq --disable-pip-version-check
 
 # On Linux the registry's own torch brings gigabytes of CUDA packages, so the CPU build is asked for by its local version.
 TORCH ?= 2.13.0
@@ -95,11 +95,13 @@ $(VENV)/.torch-plain: | $(VENV)/.made
 	@rm -f $(VENV)/.torch-* && touch $@
 
 $(VENV)/.package: pyproject.toml | $(VENV)/.torch-$(FLAVOUR)
-	$(PIP) --editable .
+	@echo "installing h2e into $(VENV) ..."
+	@$(PIP) --editable .
 	@touch $@
 
 $(VENV)/.test $(VENV)/.doc $(VENV)/.dev: $(VENV)/.%: pyproject.toml | $(VENV)/.torch-$(FLAVOUR)
-	$(PIP) --editable . --group $*
+	@echo "installing h2e and its $* group into $(VENV) ..."
+	@$(PIP) --editable . --group $*
 	@touch $@
 
 # uv resolves to the lowest direct versions; torch is installed first because its oldest CPU builds are not on the registry.

@@ -1,0 +1,34 @@
+"""The README is run."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import h2e.datasets
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+SECONDS = 60
+
+
+@pytest.mark.skipif(not BLOCKS, reason="the README shows no Python yet")
+def test_the_lines_of_the_readme_run_as_they_stand(
+    cohort: SpatialData, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """Only the data differ: a cohort that every machine has, and one slide of one more donor as ``new``."""
+    monkeypatch.setattr(h2e.datasets, "her2st", lambda *_, **__: cohort)
+    monkeypatch.chdir(tmp_path)
+    new = h2e.datasets.toy_cohort(n_slides=4, n_donors=4).filter_by_coordinate_system("toy_D1")
+    names = {"__name__": "readme", "new": new}
+    started = time.perf_counter()
+    for number, block in enumerate(BLOCKS, start=1):
+        exec(compile(block, f"README.md, block {number}", "exec"), names)
+    assert time.perf_counter() - started < SECONDS
