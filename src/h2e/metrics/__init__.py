@@ -2,4 +2,47 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from ._ceiling import ceiling, reliability
+from ._correlation import ccc, constant_profile_rho, pearson, spearman, spot_rho, within_domain
+from ._coverage import coverage, cross_coverage, residual_quantile
+from ._distribution import auroc_detect, js, nmi, ssim_global
+from ._error import mae, nrmse_range, nrmse_sd, r2, rmse, skill, variance_ratio
+from ._inference import Comparison, block_interval, bootstrap_interval, compare
+from ._null import false_discovery_rate, spatial_pvalue
+from ._score import score
+from ._spatial import moran_gap
+from ._summary import summarize
+
+__all__ = [
+    "Comparison",
+    "auroc_detect",
+    "block_interval",
+    "bootstrap_interval",
+    "ccc",
+    "ceiling",
+    "compare",
+    "constant_profile_rho",
+    "coverage",
+    "cross_coverage",
+    "false_discovery_rate",
+    "js",
+    "mae",
+    "moran_gap",
+    "nmi",
+    "nrmse_range",
+    "nrmse_sd",
+    "pearson",
+    "r2",
+    "reliability",
+    "residual_quantile",
+    "rmse",
+    "score",
+    "skill",
+    "spatial_pvalue",
+    "spearman",
+    "spot_rho",
+    "ssim_global",
+    "summarize",
+    "variance_ratio",
+    "within_domain",
+]

@@ -1,0 +1,73 @@
+"""What every metric asks of its arrays, and when a target counts as constant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+ROUNDING = 1e-6
+"""Values that differ by less than this share of the largest magnitude are one value written with rounding errors."""
+
+
+def check_pair(prediction: ArrayLike, truth: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Prediction and truth as float64 (spots, targets); a vector is one target."""
+    prediction, truth = matrix(prediction, "prediction"), matrix(truth, "truth")
+    if prediction.shape != truth.shape:
+        msg = f"prediction has shape {prediction.shape}, truth {truth.shape}; pass the same spots and targets."
+        raise ValueError(msg)
+    return prediction, truth
+
+
+def matrix(values: ArrayLike, name: str) -> np.ndarray:
+    """Finite float64 values as (spots, targets) with at least two spots; a vector is one target."""
+    values = np.asarray(values, dtype=np.float64)
+    values = values[:, None] if values.ndim == 1 else values
+    if values.ndim != 2 or len(values) < 2 or values.shape[1] < 1:
+        msg = f"{name} must be (spots, targets) with at least 2 spots and 1 target, it has shape {values.shape}."
+        raise ValueError(msg)
+    check_finite(values, name)
+    return values
+
+
+def check_finite(values: np.ndarray, name: str) -> None:
+    """Refuse NaN and infinity, and say how many spots have them and where they come from."""
+    bad = ~np.isfinite(values).reshape(len(values), -1)
+    if not bad.any():
+        return
+    rows = int(bad.any(axis=1).sum())
+    msg = f"{name} is NaN or infinite for {rows} of {len(values)} spots ({int(bad.all(axis=1).sum())} rows entirely)"
+    if name == "prediction":
+        msg += (
+            "; h2e.tl.predict leaves NaN where a spot has no tissue and where the ensemble was trained on it "
+            "(its held-out predictions are in the key ending in '_loo'); score those, or pass only valid rows"
+        )
+    raise ValueError(msg + ".")
+
+
+def labels(values: ArrayLike, n: int, name: str) -> np.ndarray:
+    """One label per spot as strings; missing labels are refused."""
+    import pandas as pd
+
+    values = pd.Series(np.asarray(values))
+    if len(values) != n:
+        msg = f"{name} has {len(values)} labels for {n} spots; pass one per spot."
+        raise ValueError(msg)
+    if values.isna().any():
+        msg = f"{name} is missing for {int(values.isna().sum())} of {n} spots; drop these spots or label them."
+        raise ValueError(msg)
+    return values.astype(str).to_numpy(dtype=object)
+
+
+def is_constant(values: np.ndarray, *, scale: np.ndarray | None = None, axis: int = 0) -> np.ndarray:
+    """Whether values are the same up to rounding, relative to their magnitude (or to ``scale``, that of their source)."""
+    scale = np.abs(values).max(axis=axis) if scale is None else scale
+    return np.ptp(values, axis=axis) <= ROUNDING * scale
+
+
+def ratio(numerator: np.ndarray, denominator: np.ndarray, where: np.ndarray, *, otherwise: float) -> np.ndarray:
+    """Divide where it makes sense, and ``otherwise`` elsewhere."""
+    return np.divide(numerator, denominator, out=np.full(np.shape(numerator), otherwise), where=where)

@@ -1,0 +1,187 @@
+"""Agreement beyond correlation: detection, shared information, structural similarity, shape over spots."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ._checks import check_pair, is_constant, ratio
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+def auroc_detect(prediction: ArrayLike, counts: ArrayLike) -> np.ndarray:
+    """Area under the ROC curve of the prediction for "at least one count", per target.
+
+    Parameters
+    ----------
+    prediction
+        Predicted values, spots × targets; finite.
+    counts
+        Raw counts of the same spots and targets.
+
+    Returns
+    -------
+    One value per target, 0.5 for a constant prediction; NaN where the target is detected in all spots or in none.
+
+    Examples
+    --------
+    >>> import h2e.metrics
+    >>> h2e.metrics.auroc_detect([0.1, 0.2, 0.9, 0.3], [0, 0, 5, 1])
+    array([1.])
+    """
+    from scipy.stats import rankdata
+
+    prediction, counts = check_pair(prediction, counts)
+    check_non_negative(counts, "counts")
+    detected = counts > 0
+    n, positive = len(counts), detected.sum(axis=0)
+    wins = (rankdata(prediction, axis=0) * detected).sum(axis=0) - positive * (positive + 1) / 2
+    pairs = positive * (n - positive)
+    value = ratio(wins, pairs, pairs > 0, otherwise=np.nan)
+    return np.where(is_constant(prediction) & (pairs > 0), 0.5, value)
+
+
+def nmi(prediction: ArrayLike, truth: ArrayLike, *, n_permutations: int = 20, seed: int = 0) -> np.ndarray:
+    """Normalized mutual information of each target over spots, minus its mean over permutations of the spots.
+
+    Values are cut into ``max(10, n^⅓)`` bins of equal frequency (equal values share a bin), and the mutual information
+    is divided by ``√(H·H)``. Uncorrected it is about 0.12 for independent values at 180 spots; corrected, about 0.
+
+    Parameters
+    ----------
+    prediction
+        Predicted values, spots × targets; finite.
+    truth
+        Measured values of the same spots and targets.
+    n_permutations
+        Number of permutations that the chance value is averaged over.
+    seed
+        Seed of the permutations.
+
+    Returns
+    -------
+    One value per target; 0 for a constant prediction, NaN where the truth is constant.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import h2e.metrics
+    >>> x = np.arange(100.0)
+    >>> h2e.metrics.nmi(x, x).round(1)  # 1 minus the chance value of 10 × 10 bins
+    array([0.8])
+    """
+    prediction, truth = check_pair(prediction, truth)
+    rng = np.random.default_rng(seed)
+    n_bins = max(10, int(np.cbrt(len(truth)) + 1e-9))
+    a, b = _bins(prediction, n_bins), _bins(truth, n_bins)
+    entropy = np.sqrt(_entropy(a, n_bins) * _entropy(b, n_bins))
+    chance = [_mutual_information(a[rng.permutation(len(a))], b, n_bins) for _ in range(n_permutations)]
+    gain = _mutual_information(a, b, n_bins) - np.mean(chance, axis=0)
+    value = ratio(gain, entropy, ~is_constant(prediction) & (entropy > 0), otherwise=0.0)
+    return np.where(is_constant(truth), np.nan, value)
+
+
+def ssim_global(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
+    """One structural similarity over all spots of each target (not windowed).
+
+    Both are divided by their own maximum and rounded to 256 levels; ``C1 = (0.01·255)²``, ``C2 = (0.03·255)²``.
+    Negative predictions are clipped to 0.
+
+    Parameters
+    ----------
+    prediction
+        Predicted values, spots × targets; finite.
+    truth
+        Measured values of the same spots and targets; not negative.
+
+    Returns
+    -------
+    One value per target; NaN where the truth is constant.
+
+    Examples
+    --------
+    >>> import h2e.metrics
+    >>> h2e.metrics.ssim_global([0.0, 1.0, 2.0], [0.0, 5.0, 10.0])  # the unit does not matter
+    array([1.])
+    """
+    prediction, truth = check_pair(prediction, truth)
+    check_non_negative(truth, "truth")
+    a, b = _levels(np.clip(prediction, 0, None)), _levels(truth)
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    mean_a, mean_b = a.mean(axis=0), b.mean(axis=0)
+    cov = ((a - mean_a) * (b - mean_b)).mean(axis=0)
+    value = (2 * mean_a * mean_b + c1) * (2 * cov + c2)
+    value /= (mean_a**2 + mean_b**2 + c1) * (a.var(axis=0) + b.var(axis=0) + c2)
+    return np.where(is_constant(truth), np.nan, value)
+
+
+def js(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
+    """Jensen-Shannon divergence (base 2) of each target's distribution over spots; 0 identical, 1 disjoint.
+
+    Negative predictions are clipped to 0. A prediction that is 0 everywhere is taken as uniform, as any constant is.
+
+    Parameters
+    ----------
+    prediction
+        Predicted values, spots × targets; finite.
+    truth
+        Measured values of the same spots and targets; not negative.
+
+    Returns
+    -------
+    One value per target; NaN where the truth is 0 everywhere.
+
+    Examples
+    --------
+    >>> import h2e.metrics
+    >>> h2e.metrics.js([1.0, 0.0], [0.0, 3.0])
+    array([1.])
+    >>> h2e.metrics.js([1.0, 2.0], [10.0, 20.0])
+    array([0.])
+    """
+    from scipy.special import rel_entr
+
+    prediction, truth = check_pair(prediction, truth)
+    check_non_negative(truth, "truth")
+    a, total = np.clip(prediction, 0, None), truth.sum(axis=0)
+    a = np.where(a.sum(axis=0) > 0, a, 1.0)
+    a, b = a / a.sum(axis=0), truth / np.where(total > 0, total, 1.0)
+    middle = (a + b) / 2
+    value = (rel_entr(a, middle) + rel_entr(b, middle)).sum(axis=0) / (2 * np.log(2))
+    return np.where(total > 0, np.clip(value, 0.0, 1.0), np.nan)
+
+
+def check_non_negative(values: np.ndarray, name: str) -> None:
+    """Refuse negative values where the metric has no meaning for them."""
+    if (values < 0).any():
+        msg = f"{name} is negative for {int((values < 0).any(axis=0).sum())} of {values.shape[1]} targets; this metric "
+        msg += "needs values of at least 0, such as log-normalized expression, counts or proportions."
+        raise ValueError(msg)
+
+
+def _levels(values: np.ndarray) -> np.ndarray:
+    """Scale each target to its maximum and round to 256 levels."""
+    top = values.max(axis=0)
+    return np.round(255 * values / np.where(top > 0, top, 1.0))
+
+
+def _bins(values: np.ndarray, n_bins: int) -> np.ndarray:
+    """Bin of equal frequency of each value within its target; equal values share a bin."""
+    from scipy.stats import rankdata
+
+    return ((rankdata(values, axis=0) - 0.5) / len(values) * n_bins).astype(np.int64)
+
+
+def _mutual_information(a: np.ndarray, b: np.ndarray, n_bins: int) -> np.ndarray:
+    """Mutual information of the bins of each target, in nats: H(a) + H(b) − H(a, b)."""
+    return _entropy(a, n_bins) + _entropy(b, n_bins) - _entropy(a * n_bins + b, n_bins**2)
+
+
+def _entropy(code: np.ndarray, n_codes: int) -> np.ndarray:
+    """Entropy of the codes of each target, in nats."""
+    n, n_targets = code.shape
+    share = np.bincount((code + n_codes * np.arange(n_targets)).ravel(), minlength=n_codes * n_targets) / n
+    return -(share * np.log(np.where(share > 0, share, 1.0))).reshape(n_targets, n_codes).sum(axis=1)

@@ -1,0 +1,236 @@
+"""How sure are we: intervals and comparisons, with the donor as the unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ._score import align
+from ._spatial import check_xy
+from ._summary import added_columns, donor_matrix, over_donors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike
+
+MIN_DONORS = 6
+"""Donors below which there is no interval and no p-value (the smallest sign-flip p-value is 2 / 2⁶ = 0.03)."""
+
+
+def bootstrap_interval(
+    scores: pd.DataFrame, *, level: float = 0.95, n_draws: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """Bootstrap interval of each metric's mean over donors, from six donors on; below that, every donor.
+
+    Donors are drawn, not spots and not slides: the next slide comes from another donor. Quantiles are widened so that
+    for normal donors the interval is as wide as Student's, since a plain bootstrap of six is too narrow.
+
+    Parameters
+    ----------
+    scores
+        Table of :func:`score`; added columns such as ``model`` are kept apart.
+    level
+        Share of intervals that should contain the mean over all donors.
+    n_draws
+        Number of draws.
+    seed
+        Seed of the draws.
+
+    Returns
+    -------
+    A DataFrame with a row per metric: ``mean`` (as in :func:`summarize`), ``lower``, ``upper`` (NaN below six donors),
+    ``n_groups`` and ``groups``, the value of each donor as text.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import h2e.metrics
+    >>> scores = pd.DataFrame({"group": list("ABC"), "slide": list("ABC"), "value": [0.1, 0.2, 0.3]})
+    >>> scores = scores.assign(target="g", metric="pearson", n_spots=100)
+    >>> h2e.metrics.bootstrap_interval(scores).drop(columns="metric")
+       mean  lower  upper  n_groups                  groups
+    0   0.2    NaN    NaN         3  A 0.10, B 0.20, C 0.30
+    """
+    keys = [*added_columns(scores), "metric"]
+    rows = []
+    for key, part in scores.groupby(keys, sort=False, dropna=False):
+        matrix = donor_matrix(part)
+        lower, upper = _bootstrap(matrix.to_numpy(), level, n_draws, np.random.default_rng(seed))
+        donors = ", ".join(f"{name} {value:.2f}" for name, value in matrix.mean().items())
+        rows.append([*key, over_donors(matrix.to_numpy()), lower, upper, matrix.shape[1], donors])
+    return pd.DataFrame(rows, columns=[*keys, "mean", "lower", "upper", "n_groups", "groups"])
+
+
+def block_interval(
+    prediction: ArrayLike,
+    truth: ArrayLike,
+    xy: ArrayLike,
+    *,
+    metric: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    block: float,
+    level: float = 0.95,
+    n_draws: int = 500,
+    seed: int = 0,
+) -> tuple[float, float] | None:
+    """Bootstrap interval of a metric's mean over targets on one slide, drawing square blocks of neighbouring spots.
+
+    It says how far the number depends on the spots that this slide happens to have, not how another donor will do.
+
+    Parameters
+    ----------
+    prediction
+        Predicted values of one slide, spots × targets; finite.
+    truth
+        Measured values of the same spots and targets.
+    xy
+        Coordinates of the spots.
+    metric
+        A function of prediction and truth, such as :func:`pearson`.
+    block
+        Side of a block in the unit of ``xy``; several spot spacings, more than the reach of the autocorrelation.
+    level
+        Wanted share.
+    n_draws
+        Number of draws, each with another origin of the blocks.
+    seed
+        Seed of the draws.
+
+    Returns
+    -------
+    Lower and upper end, or ``None`` where the slide has fewer than six blocks.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import h2e.metrics
+    >>> xy = np.stack(np.meshgrid(np.arange(20.0), np.arange(20.0)), axis=-1).reshape(-1, 2)
+    >>> truth = np.sin(xy[:, 0] / 2)
+    >>> noise = np.random.default_rng(0).normal(size=400)
+    >>> lower, upper = h2e.metrics.block_interval(truth + noise, truth, xy, metric=h2e.metrics.pearson, block=5)
+    >>> bool(0.4 < lower < 0.58 < upper < 0.7)
+    True
+    """
+    prediction, truth, _ = align(prediction, truth)
+    xy = check_xy(xy, len(truth))
+    rng = np.random.default_rng(seed)
+    draws = []
+    for _ in range(n_draws):
+        cell = np.floor((xy - xy.min(axis=0)) / block + rng.random(2)).astype(np.int64)
+        code = np.unique(cell, axis=0, return_inverse=True)[1].ravel()
+        n_blocks = int(code.max()) + 1
+        if n_blocks < MIN_DONORS:
+            return None
+        times = np.bincount(rng.integers(n_blocks, size=n_blocks), minlength=n_blocks)
+        rows = np.repeat(np.arange(len(xy)), times[code])
+        if len(rows) > 2:
+            draws.append(over_donors(metric(prediction[rows], truth[rows])[:, None]))
+    lower, upper = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(lower), float(upper)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two methods on the same donors: the difference of each, their mean, and a p-value where there are enough."""
+
+    metric: str
+    groups: pd.DataFrame
+    difference: float
+    p: float | None
+
+    def __str__(self) -> str:
+        """Every donor, then the mean."""
+        rows = self.groups[["group", "first", "second", "difference"]].itertuples(index=False, name=None)
+        lines = [f"{name}: {one:.3f} - {two:.3f} = {difference:+.3f}" for name, one, two, difference in rows]
+        p = f"no p-value below {MIN_DONORS} donors" if self.p is None else f"p = {self.p:.3f}"
+        return "\n".join([*lines, f"{self.metric}, mean of {len(self.groups)} donors: {self.difference:+.3f} ({p})"])
+
+
+def compare(first: pd.DataFrame, second: pd.DataFrame, *, metric: str = "pearson") -> Comparison:
+    """Compare two methods donor by donor, on the same slides and targets.
+
+    The p-value flips the sign of whole donors (targets of a donor are correlated, and so are its slides), exactly up to
+    sixteen donors; below six there is none.
+
+    Parameters
+    ----------
+    first
+        Table of :func:`score` of one method.
+    second
+        Table of :func:`score` of the other.
+    metric
+        What to compare.
+
+    Returns
+    -------
+    A ``Comparison`` with ``groups`` (``group``, ``first``, ``second``, ``difference``), the mean ``difference`` over
+    donors, and ``p`` or ``None``; printed, it shows every donor.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import h2e.metrics
+    >>> scores = pd.DataFrame({"group": list("AB"), "slide": list("AB"), "value": [0.1, 0.2]})
+    >>> scores = scores.assign(target="g", metric="pearson", n_spots=100)
+    >>> print(h2e.metrics.compare(scores.assign(value=[0.3, 0.25]), scores))
+    A: 0.300 - 0.100 = +0.200
+    B: 0.250 - 0.200 = +0.050
+    pearson, mean of 2 donors: +0.125 (no p-value below 6 donors)
+    """
+    one, two = (_values(scores, metric) for scores in (first, second))
+    if not one.index.equals(two.index):
+        msg = f"the two tables share {len(one.index.intersection(two.index))} of {len(one)} and {len(two)} pairs of "
+        msg += "slide and target; score both methods on the same ones."
+        raise ValueError(msg)
+    if not (one.isna() == two.isna()).all():
+        msg = "the two tables lack values for different slides and targets; score both against the same truth."
+        raise ValueError(msg)
+    columns = {"first": one, "second": two, "difference": one - two}
+    frame = pd.DataFrame(
+        {name: donor_matrix(value.rename("value").reset_index()).mean() for name, value in columns.items()}
+    )
+    groups = frame.dropna().rename_axis("group").reset_index()
+    difference = groups["difference"].to_numpy()
+    p = _sign_flip(difference) if len(groups) >= MIN_DONORS else None
+    return Comparison(metric=metric, groups=groups, difference=float(difference.mean()), p=p)
+
+
+def _values(scores: pd.DataFrame, metric: str) -> pd.Series:
+    """Values of one metric by group, slide and target, each once."""
+    added_columns(scores)
+    part = scores[scores["metric"] == metric].set_index(["group", "slide", "target"])["value"].sort_index()
+    if part.empty:
+        msg = f"metric {metric!r} is not in scores; they have {list(scores['metric'].unique())}."
+        raise ValueError(msg)
+    if part.index.has_duplicates:
+        msg = "scores hold several values for a slide and target; select one model and one split first."
+        raise ValueError(msg)
+    return part
+
+
+def _sign_flip(difference: np.ndarray) -> float:
+    """Two-sided p-value of a mean: all signs up to 16 donors, 65,535 random ones beyond."""
+    n = len(difference)
+    if n <= 16:
+        signs, extra = np.array(list(product([1.0, -1.0], repeat=n))), 0
+    else:
+        signs, extra = np.random.default_rng(0).choice([1.0, -1.0], (2**16 - 1, n)), 1
+    observed = abs(difference.sum()) - 1e-9 * np.abs(difference).sum()
+    return float((extra + (np.abs(signs @ difference) >= observed).sum()) / (extra + len(signs)))
+
+
+def _bootstrap(matrix: np.ndarray, level: float, n_draws: int, rng: np.random.Generator) -> tuple[float, float]:
+    """Percentiles of the mean over drawn donors (columns), as wide as Student's interval for normal donors."""
+    from scipy.stats import norm, t
+
+    n = matrix.shape[1]
+    if n < MIN_DONORS:
+        return np.nan, np.nan
+    tail = norm.cdf(t.ppf((1 - level) / 2, n - 1) * np.sqrt(n / (n - 1)))
+    draws = [over_donors(matrix[:, rng.integers(n, size=n)]) for _ in range(n_draws)]
+    lower, upper = np.nanquantile(draws, [tail, 1 - tail])
+    return float(lower), float(upper)
