@@ -1,203 +1,22 @@
-"""Where the tissue is: a mask of an image at low resolution."""
+"""Find the tissue of each slide, and keep it as a labels element."""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from h2e import _keys
 from h2e._images import open_image
-from h2e._slides import source_images
-from h2e.pp._mask_element import write_mask
+from h2e._slides import find_slides, source_images
+from h2e.pp._mask_element import check_free, find_mask, write_mask
+from h2e.pp._tissue_mask import tissue_mask
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    from h2e._images import Image
+__all__ = ["detect_tissue", "find_mask", "tissue_mask"]
 
 log = logging.getLogger(__name__)
-
-METHODS = ("otsu", "mean")
-SIDE_PX = {"otsu": 1024, "mean": 2048}  # about the longest side of a mask; method-mean was made for images of 2000 px
-COARSEST_UM = 16.0  # of a mask pixel, where µm are known: a sixth of a Visium spacing
-AREA_UM2 = 50_000.0  # specks and holes smaller than this: 5,000 px of a 2000-px ST image, half a Visium spot's cell
-AREA_FRAC = 1e-3  # the same as a share of the image, where µm are not known
-BLACK = 40  # brightest channel of what lets no light through
-MIN_CONTRAST, MAX_CONTRAST = 0.03, 0.12  # below: noise of empty glass; above: tissue even where no glass is seen
-
-
-def tissue_mask(
-    image: Image, *, method: str = "otsu", um_per_px: float | None = None, scale: float | None = None
-) -> tuple[np.ndarray, float]:
-    """Find the tissue in a pyramid, reading only a coarse level.
-
-    Parameters
-    ----------
-    image
-        Pyramid, as ``h2e._images.open_image`` gives it.
-    method
-        ``"otsu"`` or ``"mean"``; see :func:`detect_tissue`.
-    um_per_px
-        µm per pixel of level 0, for the area filters; ``None`` measures areas as shares of the image.
-    scale
-        Pixels of level 0 per pixel of the mask; ``None`` chooses.
-
-    Returns
-    -------
-    The mask (``bool``), and how many pixels of level 0 one of its pixels covers.
-    """
-    if method not in METHODS:
-        msg = f"method {method!r} is not one of {list(METHODS)}."
-        raise ValueError(msg)
-    wanted = _choose_scale(image.shape, method, um_per_px) if scale is None else float(scale)
-    rgb, scale = read_coarse(image, wanted)
-    if method == "mean":
-        return mean_mask(rgb), scale
-    area_px = AREA_FRAC * rgb[..., 0].size if um_per_px is None else AREA_UM2 / (um_per_px * scale) ** 2
-    return otsu_mask(rgb, area_px=area_px), scale
-
-
-def read_coarse(image: Image, scale: float) -> tuple[np.ndarray, float]:
-    """Read an image with about ``scale`` level-0 pixels per pixel: ``uint8`` (y, x, 3), and the scale that it really has."""
-    import dask.array as da
-
-    level = image.level_at(scale)
-    factor = max(1, int(scale / image.scales[level] + 1e-6))
-    array = image.levels[level]
-    if factor > 1:  # block means, a few rows of chunks at a time; the last block is completed with the edge
-        pad = [(0, 0), *((0, -n % factor) for n in array.shape[1:])]
-        chunks = {0: -1, **{i: factor * max(1, min(array.chunks[i]) // factor) for i in (1, 2)}}
-        array = da.pad(array, pad, mode="edge").rechunk(chunks)
-        array = (da.coarsen(np.mean, array, {1: factor, 2: factor}) + 0.5).astype(np.uint8)
-    return np.ascontiguousarray(np.moveaxis(array.compute(), 0, -1)), image.scales[level] * factor
-
-
-def mean_mask(rgb: np.ndarray) -> np.ndarray:
-    """Darker than the mean gray, closed with a disk of 2 px, holes up to 5,000 px filled."""
-    import skimage
-    from skimage.color import rgb2gray
-    from skimage.morphology import closing, disk, remove_small_holes
-
-    gray = rgb2gray(rgb)
-    mask = closing(gray <= gray.mean(), disk(2))
-    renamed = tuple(int(v) for v in skimage.__version__.split(".")[:2]) >= (0, 26)
-    return remove_small_holes(mask, **{"max_size" if renamed else "area_threshold": 5000})
-
-
-def otsu_mask(rgb: np.ndarray, *, area_px: float) -> np.ndarray:
-    """Coloured like a stain and textured like tissue, both against the glass of this image; specks and small holes removed."""
-    from skimage.filters import threshold_otsu
-
-    opaque = _opaque(rgb)
-    if opaque.all():
-        return np.zeros(opaque.shape, bool)
-    red, green, blue, texture = _optical_density(rgb, opaque)
-    chroma = _stain_chroma(red, green, blue)
-    contrast = np.sqrt(chroma * texture)
-    seen = np.maximum(contrast[~opaque], 0.01)
-    low, high = MIN_CONTRAST, MAX_CONTRAST
-    if seen.max() > MIN_CONTRAST:  # glass and tissue lie decades apart, so the split between them is one of logarithms
-        low = float(np.clip(np.exp(threshold_otsu(np.log(seen))), low, high))
-        high = float(np.clip(threshold_otsu(seen), low, high))
-    mask = (contrast > low) & ~opaque & ~_insets(opaque)
-    return _clean(mask, strong=contrast > high, chroma=chroma, green=green, area_px=area_px)
-
-
-def _choose_scale(shape: tuple[int, int], method: str, um_per_px: float | None) -> float:
-    """A power of two that leaves about ``SIDE_PX`` pixels, and mask pixels of 16 µm at most."""
-    scale = 2.0 ** max(0, round(np.log2(max(shape) / SIDE_PX[method])))
-    if um_per_px is not None:
-        scale = min(scale, 2.0 ** max(0, int(np.log2(COARSEST_UM / um_per_px))))
-    return scale
-
-
-def _opaque(rgb: np.ndarray) -> np.ndarray:
-    """Large black areas with their soft edge: the frame of a scan, or what an image was cut out on."""
-    from scipy import ndimage
-
-    black = rgb.max(axis=-1) < BLACK
-    if not black.any():
-        return black
-    labels, n = ndimage.label(black)
-    sizes = np.bincount(labels.ravel(), minlength=n + 1)
-    sizes[0] = 0
-    opaque = (sizes > 0.005 * black.size)[labels]  # a fold or a pigment is smaller
-    return ndimage.binary_dilation(opaque, iterations=2) if opaque.any() else opaque
-
-
-def _insets(opaque: np.ndarray) -> np.ndarray:
-    """Pictures pasted on black, such as a thumbnail or a label: rectangles, other than the largest thing that is not black."""
-    from scipy import ndimage
-
-    inset = np.zeros(opaque.shape, bool)
-    if not opaque.any():
-        return inset
-    labels, _ = ndimage.label(~opaque)
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    for i, box in enumerate(ndimage.find_objects(labels), start=1):
-        window = labels[box]
-        if i != sizes.argmax() and sizes[i] > 0.97 * window.size:
-            inset[box] = True
-    return inset
-
-
-def _optical_density(rgb: np.ndarray, opaque: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Smoothed optical densities of red, green and blue against the glass, and the local contrast of green."""
-    density = -np.log((np.arange(256) + 1) / 256).astype(np.float32)
-    channels = []
-    for c in range(3):
-        counts = np.bincount(rgb[..., c][~opaque], minlength=256)
-        glass = int(np.searchsorted(np.cumsum(counts), 0.95 * counts.sum()))  # brighter than nearly everything
-        channel = (density - density[glass])[rgb[..., c]]
-        channel[opaque] = 0
-        channels.append(channel)
-    red, green, blue = (_blur(channel) for channel in channels)
-    texture = np.sqrt(np.maximum(_blur(channels[1] ** 2) - green**2, 0))
-    return red, green, blue, texture
-
-
-def _blur(channel: np.ndarray) -> np.ndarray:
-    """Two running means of 5 px."""
-    from scipy.ndimage import uniform_filter
-
-    return uniform_filter(uniform_filter(channel, 5), 5)
-
-
-def _stain_chroma(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarray:
-    """How much more green is absorbed than the weaker of red and blue: eosin and haematoxylin do, grays and green pens do not."""
-    chroma = green - np.minimum(red, blue)
-    chroma -= 2 * np.maximum(red - 1.2 * green, 0)  # blue pens absorb red far more than haematoxylin does
-    red_pen = (green > 0.5) & (blue > 0.85 * green) & (red < 0.35 * green)
-    chroma[red_pen] = 0
-    return np.maximum(chroma, 0)
-
-
-def _clean(
-    mask: np.ndarray, *, strong: np.ndarray, chroma: np.ndarray, green: np.ndarray, area_px: float
-) -> np.ndarray:
-    """Keep pieces that are large, partly of strong contrast and not gray; fill small holes in them."""
-    from scipy import ndimage
-
-    labels, n = ndimage.label(mask)
-    flat = labels.ravel()
-    sizes = np.maximum(np.bincount(flat, minlength=n + 1), 1)
-    share_strong = np.bincount(flat, strong.ravel(), minlength=n + 1) / sizes
-    grayness = np.bincount(flat, chroma.ravel(), minlength=n + 1) / np.maximum(
-        np.bincount(flat, green.ravel(), minlength=n + 1), 1e-6
-    )
-    keep = (share_strong > 0.1) & (grayness > 0.15)  # not: smooth pink haze; bubbles, dust and marks on the glass
-    keep[0] = False
-    largest = sizes[keep].max(initial=0)
-    keep &= sizes >= max(area_px, 0.01 * largest)
-    mask = keep[labels]
-    holes, n = ndimage.label(~mask)
-    sizes = np.bincount(holes.ravel(), minlength=n + 1)
-    fill = sizes < area_px
-    fill[0] = True
-    return fill[holes] if mask.any() else mask
 
 
 def detect_tissue(
@@ -227,7 +46,8 @@ def detect_tissue(
         ``"mean"`` is darker than the mean gray, closed with a disk of 2 px, holes up to 5,000 px filled:
         the textbook recipe, for light glass without marks.
     um_per_px
-        µm per pixel of the image, for the areas. ``None`` takes 0.1 % of the image for 0.05 mm².
+        µm per pixel of the images, for the areas. ``None`` takes it from the spots; without spots, 0.1 % of the
+        image counts as 0.05 mm².
     scale
         Pixels of the image per pixel of the mask. ``None`` chooses about a thousand pixels for the longest side.
     key_added
@@ -258,7 +78,10 @@ def detect_tissue(
     names = [key_added or _keys.tissue(key) for key in keys]
     for name in names:
         check_free(sdata, name, overwrite=overwrite)
-    masks = [tissue_mask(image, method=method, um_per_px=um_per_px, scale=scale) for image in images]
+    known = {} if um_per_px is not None else _known_um_per_px(sdata, table_key, image_key)
+    masks = [
+        tissue_mask(image, method=method, um_per_px=um_per_px or known.get(image.key), scale=scale) for image in images
+    ]
     for key, name, (mask, size) in zip(keys, names, masks, strict=True):
         write_mask(sdata, key, name, mask, size, method=method)
         if not mask.any():
@@ -268,3 +91,15 @@ def detect_tissue(
                 key,
             )
         log.info("wrote labels[%r]: %d × %d px, %.1f %% tissue", name, *mask.shape, 100 * mask.mean())
+
+
+def _known_um_per_px(sdata: SpatialData, table_key: str, image_key: str | None) -> dict[str, float]:
+    """µm per pixel of the images that spots lie on."""
+    if table_key not in sdata.tables:
+        return {}
+    try:
+        slides = find_slides(sdata, table_key=table_key, image_key=image_key)
+    except (KeyError, ValueError) as error:  # the areas are the only use here: what is wrong with the spots is not
+        log.info("areas are shares of the image, since its spots cannot be read: %s", error)
+        return {}
+    return {slide.image.key: slide.um_per_px for slide in slides}
