@@ -2,4 +2,7 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from h2e.pl._stains import stains
+from h2e.pl._targets import spots, target_overview
+
+__all__ = ["spots", "stains", "target_overview"]

@@ -1,0 +1,123 @@
+"""Slides before and after stain normalization."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from h2e import _keys
+from h2e._images import Image, open_image
+from h2e._slides import source_images
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from spatialdata import SpatialData
+
+
+def stains(
+    sdata: SpatialData,
+    *,
+    image_key: str | Sequence[str] | None = None,
+    long_side: int = 600,
+    table_key: str = _keys.TABLE,
+    ax: Sequence[Axes] | None = None,
+) -> np.ndarray:
+    """Show each slide before and after stain normalization, with the colours of its stains.
+
+    The swatches are haematoxylin and eosin at an optical density of 1: above, those found on the slide; below,
+    those of the reference. Only a coarse level of each image is read.
+
+    Parameters
+    ----------
+    sdata
+        Slides that :func:`h2e.pp.normalize_stains` has normalized.
+    image_key
+        Image or images to show; by default every source image that has a normalized version.
+    long_side
+        Pixels along the longer side of a picture, at least.
+    table_key
+        Table that says which images are paired with spots.
+    ax
+        Two rows of Axes, one column for each image; by default a new figure.
+
+    Returns
+    -------
+    Axes, 2 × images.
+
+    Examples
+    --------
+    >>> import h2e
+    >>> sdata = h2e.datasets.toy_cohort()
+    >>> h2e.pp.normalize_stains(sdata)
+    >>> h2e.pl.stains(sdata).shape
+    (2, 4)
+    """
+    pairs = _pairs(sdata, image_key, table_key)
+    axes = _axes(ax, len(pairs))
+    for (before, after), column in zip(pairs, axes.T, strict=True):
+        facts = sdata.attrs["h2e"]["stains"][after]
+        column[0].set_title(before)
+        for axis, key, which in zip(column, (before, after), ("slide", "reference"), strict=True):
+            axis.imshow(_thumbnail(open_image(sdata, key), long_side), interpolation="antialiased")
+            axis.set(xticks=[], yticks=[], ylabel="")
+            _swatches(axis, facts[which])
+    axes[0, 0].set_ylabel("before")
+    axes[1, 0].set_ylabel("after")
+    return axes
+
+
+def _pairs(sdata: SpatialData, image_key: str | Sequence[str] | None, table_key: str) -> list[tuple[str, str]]:
+    """Images and their normalized versions."""
+    written: Mapping[str, Mapping] = sdata.attrs.get("h2e", {}).get("stains", {})
+    after = {facts["image"]: key for key, facts in written.items() if key in sdata.images}
+    if image_key is None:
+        wanted = [key for key in source_images(sdata, table_key=table_key) if key in after] or sorted(after)
+    else:
+        wanted = [image_key] if isinstance(image_key, str) else list(image_key)
+    if not wanted or not set(wanted) <= set(after):
+        msg = f"{wanted or 'no image'}: normalized are {sorted(after)}. Run h2e.pp.normalize_stains first."
+        raise KeyError(msg)
+    return [(key, after[key]) for key in wanted]
+
+
+def _axes(ax: Sequence[Axes] | None, n: int) -> np.ndarray:
+    """The Axes given, or those of a new figure, as two rows."""
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        return plt.subplots(2, n, figsize=(2.6 * n, 5.6), squeeze=False, layout="constrained")[1]
+    axes = np.asarray(ax, dtype=object)
+    if axes.size != 2 * n:
+        msg = f"ax has {axes.size} Axes, {n} images need 2 × {n}."
+        raise ValueError(msg)
+    return axes.reshape(2, n)
+
+
+def _thumbnail(image: Image, long_side: int) -> np.ndarray:
+    """The coarsest level that is large enough, thinned to about that size, (y, x, 3)."""
+    level = image.levels[image.level_at(max(image.shape) / long_side)]
+    step = max(1, max(level.shape[1:]) // (2 * long_side))
+    return np.asarray(level[:, ::step, ::step]).transpose(1, 2, 0)
+
+
+def _swatches(axis: Axes, facts: Mapping | None) -> None:
+    """Two small squares in the lower left corner: haematoxylin and eosin, or the mean colour of tissue."""
+    from matplotlib.patches import Rectangle
+
+    for i, colour in enumerate([] if facts is None else _colours(facts)):
+        place = (0.02 + 0.09 * i, 0.02)
+        axis.add_patch(
+            Rectangle(place, 0.08, 0.08, transform=axis.transAxes, facecolor=colour, edgecolor="white", linewidth=0.8)
+        )
+
+
+def _colours(facts: Mapping) -> np.ndarray:
+    """Colours in 0–1 of what is stored on the stains of a slide."""
+    if "stains" in facts:
+        density = np.array(facts["stains"])
+        return np.clip((facts["background"] * np.exp(-density) - 1) / 255, 0, 1)
+    from h2e.pp._stain_spaces import to_rgb
+
+    return to_rgb(np.array([facts["mean"]]), facts["space"]) / 255

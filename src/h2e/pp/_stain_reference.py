@@ -1,0 +1,138 @@
+"""What the stains of a slide, or of a cohort, look like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+
+METHODS = ("macenko", "vahadane", "reinhard")
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True, repr=False)
+class StainReference:
+    """The stains that slides are brought to: plain numbers, comparable by value.
+
+    Made by :func:`h2e.pp.fit_stain_reference`. Macenko and Vahadane describe the colour and the amount of two
+    stains, Reinhard the mean and the spread of the colour of tissue.
+
+    Parameters
+    ----------
+    method
+        ``"macenko"``, ``"vahadane"`` or ``"reinhard"``.
+    background
+        Intensity + 1 at which nothing is absorbed; optical density is ``-log((rgb + 1) / background)``.
+    stains
+        Haematoxylin and eosin, two unit vectors of optical density in red, green and blue.
+    concentrations
+        Amount of each in tissue, at ``percentile``; ``None``: a slide keeps its own amounts.
+    percentile
+        At which amounts are compared. The third quartile is steadier than the usual 99, which follows blur and folds.
+    mean, std
+        Of the colour of tissue in ``space``.
+    space
+        ``"cielab"`` or ``"ruderman"``.
+    n_pixels
+        Stained pixels that it was estimated from.
+    n_patches, patch_px, seed
+        How the tissue of every slide is sampled, so that slides are measured as the reference was.
+
+    Examples
+    --------
+    >>> import h2e
+    >>> reference = h2e.pp.StainReference(
+    ...     "macenko", stains=((0.65, 0.70, 0.29), (0.07, 0.99, 0.11)), concentrations=(0.9, 0.5)
+    ... )
+    >>> h2e.pp.StainReference.from_dict(reference.to_dict()) == reference
+    True
+    """
+
+    method: str
+    background: float = 240.0
+    stains: tuple[Triple, Triple] | None = None
+    concentrations: tuple[float, float] | None = None
+    percentile: float = 75.0
+    mean: Triple | None = None
+    std: Triple | None = None
+    space: str | None = None
+    n_pixels: int = 0
+    n_patches: int = 16
+    patch_px: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            msg = f"method {self.method!r} is not one of {list(METHODS)}."
+            raise ValueError(msg)
+        for name, shape in {"stains": (2, 3), "concentrations": (2,), "mean": (3,), "std": (3,)}.items():
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _plain(value, shape, name))
+        needed = ("mean", "std", "space") if self.method == "reinhard" else ("stains",)
+        if missing := [name for name in needed if getattr(self, name) is None]:
+            msg = f"a {self.method} reference needs {missing}."
+            raise ValueError(msg)
+        if self.space not in (None, "cielab", "ruderman"):
+            msg = f"space {self.space!r} is neither 'cielab' nor 'ruderman'."
+            raise ValueError(msg)
+        if self.background <= 0 or min(self.concentrations or (1,)) <= 0 or min(self.std or (1,)) <= 0:
+            msg = f"background, concentrations and std must be positive: {self}."
+            raise ValueError(msg)
+        if self.stains is not None and np.linalg.matrix_rank(self.matrix, tol=1e-3) < 2:
+            msg = f"the two stains have the same colour: {self.stains}."
+            raise ValueError(msg)
+
+    def __repr__(self) -> str:
+        told = {field.name: getattr(self, field.name) for field in fields(self)}
+        return f"StainReference({', '.join(f'{name}={value!r}' for name, value in told.items() if value is not None)})"
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """Haematoxylin, eosin and what is neither (their normal), the rows unit vectors, 3 × 3."""
+        two = np.array(self.stains) / np.linalg.norm(self.stains, axis=1, keepdims=True)
+        normal = np.cross(two[0], two[1])
+        return np.vstack([two, normal / np.linalg.norm(normal)])
+
+    def to_dict(self) -> dict[str, object]:
+        """As plain strings, numbers and lists, for JSON and ``sdata.attrs``."""
+        return {key: _lists(value) for key, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, object]) -> StainReference:
+        """From what :meth:`to_dict` returned."""
+        known = {field.name for field in fields(cls)}
+        if "method" not in stored or set(stored) - known:
+            msg = f"a stain reference has the entries {sorted(known)}, this has {sorted(stored)}."
+            raise ValueError(msg)
+        return cls(**stored)
+
+
+def _plain(value: object, shape: tuple[int, ...], name: str) -> tuple:
+    """Numbers as tuples, six decimals, of the right shape."""
+    array = np.asarray(value, dtype=float)
+    if array.shape != shape or not np.isfinite(array).all():
+        msg = f"{name} must be {' × '.join(map(str, shape))} finite numbers, got {value!r}."
+        raise ValueError(msg)
+    rounded = np.round(array, 6).tolist()
+    return tuple(map(tuple, rounded)) if array.ndim == 2 else tuple(rounded)
+
+
+def _lists(value: object) -> object:
+    """Tuples as lists, as JSON returns them."""
+    return [_lists(v) for v in value] if isinstance(value, tuple) else value
+
+
+def from_squidpy(reference: object) -> StainReference:
+    """A reference that ``squidpy.experimental.im.fit_stain_reference`` fitted, in our units."""
+    if reference.method == "reinhard":
+        return StainReference("reinhard", mean=reference.mu, std=reference.sigma, space="ruderman")
+    white = np.asarray(reference.white_point, dtype=float)
+    if np.ptp(white) > 2:
+        msg = f"the reference has the white point {white.tolist()}; h2e takes the same background in all channels. Fit it without white_point."
+        raise ValueError(msg)
+    amounts = reference.max_concentrations
+    if amounts is not None:  # theirs are scaled so that an optical density of log(256) is 255
+        amounts = np.asarray(amounts) * np.log(256) / 255
+    stains = np.asarray(reference.stain_matrix).T[:2]
+    return StainReference(reference.method, float(white.mean()) + 1, stains, amounts, percentile=99)

@@ -1,0 +1,292 @@
+"""Bring the stains of all slides to one reference."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from h2e import _keys
+from h2e._images import Image, open_image
+from h2e._slides import find_slides, source_images
+from h2e.pp._mask_element import find_mask
+from h2e.pp._stain_elements import check_keys, image_like
+from h2e.pp._stain_maps import map_image
+from h2e.pp._stain_methods import estimate_stains
+from h2e.pp._stain_reference import METHODS, StainReference, from_squidpy
+from h2e.pp._stain_samples import sample_tissue
+from h2e.pp._tissue import tissue_mask
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from spatialdata import SpatialData
+
+log = logging.getLogger(__name__)
+
+Tissue = tuple[np.ndarray, float]
+"""A mask and how many pixels of level 0 one of its pixels is wide."""
+
+POOLED = 2_000_000
+"""Pixels that a pooled reference is estimated from at most."""
+
+
+def fit_stain_reference(
+    sdata: SpatialData,
+    *,
+    image_key: str | Mapping[str, str] | None = None,
+    method: str = "macenko",
+    tissue_mask_key: str | None = None,
+    n_patches: int = 16,
+    patch_px: int = 256,
+    seed: int = 0,
+    um_per_px: float | Mapping[str, float] | None = None,
+    table_key: str = _keys.TABLE,
+) -> StainReference:
+    """Estimate the stains that all slides have in common.
+
+    Tissue patches are drawn from every slide, at the level of the pyramid nearest to 2 µm per pixel, and every
+    slide has the same weight: no slide sets the look of the cohort. Pen, blood, folds, dust and black borders are
+    left out by their colour.
+
+    Parameters
+    ----------
+    sdata
+        Slides; nothing is written.
+    image_key
+        Image, or mapping from region to image; by default every source image.
+    method
+        ``"macenko"``: the two extreme hues of the tissue; ``"vahadane"``: the two vectors that explain it most
+        sparsely; ``"reinhard"``: mean and spread of its colour in CIE Lab, no stains.
+    tissue_mask_key
+        Tissue mask in ``sdata.labels``; by default that of the image, and where there is none it is computed.
+    n_patches, patch_px
+        Number of patches of a slide and their side; at least half of a patch is tissue.
+    seed
+        Of the choice of patches.
+    um_per_px
+        Resolution of level 0, or a mapping from image to it; by default from the spots.
+    table_key
+        Table that says which images are paired with spots.
+
+    Returns
+    -------
+    A frozen, printable :class:`StainReference`.
+
+    Examples
+    --------
+    >>> import h2e
+    >>> sdata = h2e.datasets.toy_cohort()
+    >>> h2e.pp.fit_stain_reference(sdata).method
+    'macenko'
+    """
+    if method not in METHODS:
+        msg = f"method {method!r} is not one of {list(METHODS)}."
+        raise ValueError(msg)
+    if n_patches < 1 or patch_px < 1:
+        msg = f"n_patches and patch_px must be positive, got {n_patches} and {patch_px}."
+        raise ValueError(msg)
+    keys = source_images(sdata, table_key=table_key, image_key=image_key)
+    resolution = _resolutions(sdata, keys, um_per_px, table_key)
+    images = [open_image(sdata, key) for key in keys]
+    tissues = [tissue_of(sdata, image, tissue_mask_key, resolution[image.key]) for image in images]
+    return fit_reference(
+        images,
+        tissues,
+        um_per_px=[resolution[key] for key in keys],
+        method=method,
+        n_patches=n_patches,
+        patch_px=patch_px,
+        seed=seed,
+    )
+
+
+def normalize_stains(
+    sdata: SpatialData,
+    reference: StainReference | ArrayLike | None = None,
+    *,
+    image_key: str | Mapping[str, str] | None = None,
+    method: str | None = None,
+    tissue_mask_key: str | None = None,
+    key_added: str | None = None,
+    keep_residual: bool = True,
+    um_per_px: float | Mapping[str, float] | None = None,
+    overwrite: bool = False,
+    table_key: str = _keys.TABLE,
+) -> None:
+    """Give the tissue of every slide the stains of a reference.
+
+    Every level of the pyramid becomes a lazy map of the same level, with one set of statistics for the whole slide;
+    only patches of tissue are read now. What is outside of the tissue mask, paler than an optical density of 0.15
+    or black stays exactly as it is; between 0.15 and 0.3 the change fades in, so that no edge appears.
+    Stains of a slide that lie more than 20° from the reference, or that few pixels speak for, are drawn towards it.
+
+    Parameters
+    ----------
+    sdata
+        Slides.
+    reference
+        What to bring them to: a :class:`StainReference`, an RGB image of well-stained tissue, or a reference
+        that ``squidpy.experimental.im.fit_stain_reference`` returned. ``None``: what all slides have in common.
+    image_key
+        Image, or mapping from region to image; by default every source image.
+    method
+        How to fit the reference if none, or an image, is given; ``"macenko"`` by default.
+    tissue_mask_key
+        Tissue mask in ``sdata.labels``; by default that of the image, and where there is none it is computed.
+    key_added
+        Where the result goes; possible with one image.
+    keep_residual
+        Whether what the two stains do not explain is kept. ``False`` is the textbook's two-stain picture.
+    um_per_px
+        Resolution of level 0, or a mapping from image to it; by default from the spots.
+    overwrite
+        Whether an image under that key, which h2e did not write, may be replaced.
+    table_key
+        Table that says which images are paired with spots.
+
+    Returns
+    -------
+    ``None``. Sets the following fields:
+
+    ``sdata.images["{image}_normalized"]`` : ``uint8``, like the image
+        Same pyramid, chunks, transformations and channel names.
+    ``sdata.attrs["h2e"]["stains"]["{image}_normalized"]`` : ``dict``
+        The reference, and the stains of the slide as they were.
+
+    Examples
+    --------
+    >>> import h2e
+    >>> sdata = h2e.datasets.toy_cohort()
+    >>> h2e.pp.normalize_stains(sdata)
+    >>> sorted(sdata.attrs["h2e"]["stains"]) == sorted(key for key in sdata.images if key.endswith("_normalized"))
+    True
+    """
+    keys = source_images(sdata, table_key=table_key, image_key=image_key)
+    written = sdata.attrs.get("h2e", {}).get("stains", {})
+    targets = check_keys(sdata, keys, key_added, written, overwrite=overwrite)
+    resolution = _resolutions(sdata, keys, um_per_px, table_key)
+    images = [open_image(sdata, key) for key in keys]
+    tissues = [tissue_of(sdata, image, tissue_mask_key, resolution[image.key]) for image in images]
+    um = [resolution[key] for key in keys]
+    if reference is None:
+        reference = fit_reference(images, tissues, um_per_px=um, method=method or "macenko")
+    else:
+        reference = as_reference(reference, method)
+    results = []
+    for image, tissue, size in zip(images, tissues, um, strict=True):
+        slide = slide_stains(image, tissue, reference, um_per_px=size)
+        if slide is None:
+            log.warning("image %r has no stained tissue: it is left as it is", image.key)
+        results.append((slide, map_image(image, slide, reference, *tissue, keep_residual=keep_residual)))
+    for key, target, (slide, image) in zip(keys, targets, results, strict=True):
+        replaced = "replaced" if target in sdata.images else "wrote"
+        sdata.images[target] = image_like(sdata.images[key], image)
+        sdata.attrs.setdefault("h2e", {}).setdefault("stains", {})[target] = {
+            "image": key,
+            "reference": reference.to_dict(),
+            "slide": None if slide is None else slide.to_dict(),
+            "keep_residual": keep_residual,
+        }
+        log.info("%s images[%r]: %s, lazily", replaced, target, reference.method)
+
+
+def fit_reference(
+    images: Sequence[Image],
+    tissues: Sequence[Tissue],
+    *,
+    um_per_px: Sequence[float | None] | None = None,
+    method: str = "macenko",
+    n_patches: int = 16,
+    patch_px: int = 256,
+    seed: int = 0,
+) -> StainReference:
+    """The stains that slides have in common, each with the same weight; those with next to no tissue are left out."""
+    sampling = {"n_patches": n_patches, "patch_px": patch_px, "seed": seed}
+    samples = [
+        sample_tissue(image, *tissue, um_per_px=size, **sampling)
+        for image, tissue, size in zip(images, tissues, um_per_px or [None] * len(images), strict=True)
+    ]
+    most = max(map(len, samples), default=0)
+    samples = [sample for sample in samples if len(sample) >= min(most, 1000)]
+    size = min(most, POOLED // max(len(samples), 1))
+    pooled = [sample[np.arange(size) % len(sample)] for sample in samples if len(sample)]
+    found = estimate_stains(np.concatenate(pooled), method) if pooled else None
+    if found is None:
+        msg = f"no stained tissue on {[image.key for image in images]}: nothing to estimate the stains from. Check the tissue masks, or pass a reference."
+        raise ValueError(msg)
+    return replace(found, **sampling)
+
+
+def slide_stains(
+    image: Image, tissue: Tissue, reference: StainReference, *, um_per_px: float | None = None
+) -> StainReference | None:
+    """The stains of one slide, measured as the reference was; ``None`` if there are fewer than 200 stained pixels."""
+    sampling = {"n_patches": reference.n_patches, "patch_px": reference.patch_px, "seed": reference.seed}
+    pixels = sample_tissue(image, *tissue, um_per_px=um_per_px, **sampling)
+    found = estimate_stains(
+        pixels,
+        reference.method,
+        background=reference.background,
+        percentile=reference.percentile,
+        space=reference.space or "cielab",
+    )
+    return None if found is None else replace(found, **sampling)
+
+
+def normalize_image(
+    image: Image,
+    tissue: Tissue,
+    reference: StainReference,
+    *,
+    um_per_px: float | None = None,
+    keep_residual: bool = True,
+) -> Image:
+    """An image with the stains of a reference, lazily: what ``normalize_stains`` writes."""
+    slide = slide_stains(image, tissue, reference, um_per_px=um_per_px)
+    return map_image(image, slide, reference, *tissue, keep_residual=keep_residual)
+
+
+def as_reference(given: object, method: str | None = None) -> StainReference:
+    """A reference from a reference, from one of squidpy, or from an RGB image, all of which is then tissue."""
+    if isinstance(given, StainReference):
+        if method not in (None, given.method):
+            msg = f"the reference was fitted with method {given.method!r}, asked is {method!r}."
+            raise ValueError(msg)
+        return given
+    if hasattr(given, "stain_matrix") and hasattr(given, "mu"):
+        return as_reference(from_squidpy(given), method)
+    pixels = np.asarray(given)
+    if pixels.ndim != 3 or pixels.dtype != np.uint8 or not {pixels.shape[0], pixels.shape[2]} & {3, 4}:
+        msg = f"reference must be a StainReference or an 8-bit RGB image, got {type(given).__name__} of {pixels.dtype} with shape {pixels.shape}."
+        raise TypeError(msg)
+    if pixels.shape[2] not in (3, 4):
+        pixels = pixels.transpose(1, 2, 0)
+    found = estimate_stains(pixels[..., :3].reshape(-1, 3), method or "macenko")
+    if found is None:
+        msg = "the reference image shows no stained tissue."
+        raise ValueError(msg)
+    return found
+
+
+def tissue_of(sdata: SpatialData, image: Image, tissue_mask_key: str | None, um_per_px: float | None) -> Tissue:
+    """The stored tissue mask of an image, or one made now."""
+    stored = find_mask(sdata, image.key, tissue_mask_key)
+    return tissue_mask(image, um_per_px=um_per_px) if stored is None else stored
+
+
+def _resolutions(
+    sdata: SpatialData, keys: Sequence[str], um_per_px: float | Mapping[str, float] | None, table_key: str
+) -> dict[str, float | None]:
+    """Size of a pixel of each image in µm where it is given or the spots tell it."""
+    if isinstance(um_per_px, Mapping):
+        return {key: um_per_px.get(key) for key in keys}
+    known = {}
+    if um_per_px is None and table_key in sdata.tables:
+        try:
+            known = {slide.image.key: slide.um_per_px for slide in find_slides(sdata, table_key=table_key)}
+        except (KeyError, ValueError) as error:  # stains need no spots: without them the level is chosen by its size
+            log.info("the size of a pixel is unknown: %s", error)
+    return {key: known.get(key, um_per_px) for key in keys}
