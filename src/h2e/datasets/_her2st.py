@@ -192,5 +192,5 @@ def read_proportions(folder: Path, tier: str, table: AnnData) -> pd.DataFrame:
             members = [member for member in opened.namelist() if Path(member).name == f"{section}-proportion.tsv"]
             if members:
                 frame = pd.read_csv(opened.open(members[0]), sep="\t", index_col=0).reindex(names)
-    frame.columns = frame.columns.str.strip().str.replace("/", "-")
+    frame.columns = [str(column).strip().replace("/", "-") for column in frame.columns]  # zarr keys cannot hold a slash
     return frame.astype(np.float32).set_axis(table.obs_names)

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 URL = "https://raw.githubusercontent.com/jbergenstrahle/STUtility/9a8f421/"
 
-STEP_UM, RADIUS_UM = 100.0, 50.0
+STEP_UM = (6200 / 65 * 6600 / 62) ** 0.5
+"""One step of row or column: the array has 66 × 63 places on 6.2 × 6.6 mm."""
+
+RADIUS_UM = 50.0
 N_LEVELS = 3
 
 PLACES = ("{name}", "inst/extdata/counts", "inst/extdata", ".")
@@ -50,11 +53,10 @@ def mob(folder: str | Path | None = None, *, progress: bool = True) -> SpatialDa
 
     Notes
     -----
-    The size of a pixel is not recorded. Occupied places of this array have an even sum of row and column: two square
-    lattices of the first array, of 200 µm pitch, one in the middle of the other, so that a step of row or column is
-    100 µm and the nearest spots are 141 µm apart. That makes 4.4 µm a pixel: the 66 × 63 places then cover 6.2 × 6.5
-    mm, and the array is specified as 6.2 × 6.6 mm. Steps are 11 % longer in y than in x in these images, so µm are
-    good to some 5 % in either direction.
+    The size of a pixel is not recorded, so it follows from the array, 6.2 × 6.6 mm with 66 × 63 places of which every
+    other one is a spot: a step is 95 µm in x and 106 µm in y, the nearest spots are 143 µm apart, and a pixel is 4.42
+    µm. Two things in the images agree: steps are longer in y than in x by 11 %, and the prints that spots left on the
+    glass, averaged, are circles of 22 to 23 pixels: 100 µm, the diameter of a spot.
 
     Examples
     --------
