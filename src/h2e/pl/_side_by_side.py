@@ -1,0 +1,48 @@
+"""Maps of all slides beside each other, which is how a cohort is looked at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from h2e._lattice import lattice
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import EllipseCollection
+
+GAP = 3.0
+"""Pitches between two slides."""
+
+
+def side_by_side(xy: np.ndarray, slides: np.ndarray) -> tuple[np.ndarray, list[str], list[float]]:
+    """Positions in pitches with the slides in a row; the slides' names, and where the middle of each is."""
+    placed, names, middle, left = np.empty_like(xy), np.unique(slides).tolist(), [], 0.0
+    for name in names:
+        rows = slides == name
+        pitch = lattice(xy[rows])[0] if len(np.unique(xy[rows], axis=0)) > 1 else 1.0
+        unit = xy[rows] / pitch
+        placed[rows] = unit - unit.min(axis=0) + (left, 0)
+        width = float(np.ptp(unit[:, 0]))
+        middle.append(left + width / 2)
+        left += width + GAP
+    return placed, names, middle
+
+
+def draw_map(ax: Axes, xy: np.ndarray, values: np.ndarray, title: str) -> EllipseCollection:
+    """Draw spots as discs of one pitch at positions in pitches, one artist for all; y points down, NaN is gray."""
+    from matplotlib import colormaps
+    from matplotlib.collections import EllipseCollection
+
+    size = np.full(len(xy), 0.95)
+    discs = EllipseCollection(
+        size, size, np.zeros(len(xy)), units="xy", offsets=xy, offset_transform=ax.transData, rasterized=True
+    )
+    discs.set_cmap(colormaps["viridis"].with_extremes(bad="0.85"))
+    discs.set_array(np.ma.masked_invalid(values))
+    ax.add_collection(discs)
+    ax.set(xlim=(-1, xy[:, 0].max() + 1), ylim=(xy[:, 1].max() + 1, -1), aspect="equal", yticks=[])
+    ax.set_title(title)
+    ax.figure.colorbar(discs, ax=ax, shrink=0.8)
+    return discs

@@ -1,0 +1,234 @@
+"""Look at what was measured: spots of each slide, and targets before anything is learned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from h2e import _keys
+from h2e._slides import get_table
+from h2e.pl._side_by_side import draw_map, side_by_side
+from h2e.pp._expression import check_counts, slide_labels, values_of
+from h2e.pp._target_values import target_frame
+from h2e.pp._targets import positions_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from spatialdata import SpatialData
+
+BOX = {"widths": 0.7, "whis": (1, 99), "showfliers": False, "patch_artist": True, "orientation": "horizontal"}
+"""Boxes that stay readable with 10⁵ spots: whiskers from the 1st to the 99th percentile, no single points."""
+
+
+def spots(
+    data: SpatialData | AnnData,
+    *,
+    table_key: str = _keys.TABLE,
+    library_key: str | None = None,
+    layer: str | None = None,
+    ax: Sequence[Axes] | None = None,
+) -> np.ndarray[tuple[int], np.dtype[Axes]]:
+    """Plot the spots of each slide: how many, their counts and detected genes, and where they are.
+
+    A slide that is much shallower than the others, or spots beside the tissue,
+    show here before they show as a bad score.
+
+    Parameters
+    ----------
+    data
+        SpatialData with a table of spots, or the table.
+    table_key
+        Name of the table in a SpatialData.
+    library_key
+        Column of ``obs`` that says which slide a spot belongs to; ``None`` takes
+        the table's region key.
+    layer
+        Layer with counts; ``None`` takes ``X``.
+    ax
+        Four axes to draw on; ``None`` makes a figure.
+
+    Returns
+    -------
+    Axes of the number of spots, the counts of a spot and the genes detected in
+    it, one row per slide (boxes are quartiles, whiskers the 1st and the 99th
+    percentile), and of a map of the counts with the slides beside each other.
+
+    Examples
+    --------
+    >>> import h2e.datasets, h2e.pl
+    >>> axes = h2e.pl.spots(h2e.datasets.toy_cohort())
+    >>> [label.get_text() for label in axes[0].get_yticklabels()]
+    ['toy_A1', 'toy_A2', 'toy_B1', 'toy_C1']
+    """
+    table = _table(data, table_key)
+    slides = slide_labels(table, library_key)
+    counts, where = values_of(table, layer)
+    check_counts(counts, where)
+    total, genes = (np.asarray(value.sum(axis=1)).ravel() for value in (counts, counts > 0))
+    xy, names, middle = side_by_side(positions_of(table, slides), slides)
+    axes = _spots_axes(len(names)) if ax is None else _axes(ax, 4)
+
+    rows = np.arange(len(names))
+    axes[0].barh(rows, [int((slides == name).sum()) for name in names], height=0.7, color="0.6")
+    axes[0].set_xlabel("spots")
+    for one, values, label in ((axes[1], total, "counts of a spot"), (axes[2], genes, "genes detected in a spot")):
+        _boxes(one, [values[slides == name] for name in names])
+        one.set_xscale("symlog", linthresh=10)  # a spot may have none
+        one.set_xlabel(label)
+    for one in axes[:3]:
+        one.set_yticks(rows, names if one is axes[0] else [""] * len(names))
+        one.set_ylim(len(names) - 0.5, -0.5)
+    draw_map(axes[3], xy, np.log10(1 + total), "log₁₀(1 + counts)")
+    axes[3].set_xticks(middle, names)
+    return axes
+
+
+def target_overview(
+    data: SpatialData | AnnData,
+    targets: Sequence[str] | None = None,
+    *,
+    obsm: str | None = None,
+    layer: str | None = None,
+    log_normalized: bool = False,
+    table_key: str = _keys.TABLE,
+    library_key: str | None = None,
+    n_maps: int = 4,
+    ax: Sequence[Axes] | None = None,
+) -> np.ndarray[tuple[int], np.dtype[Axes]]:
+    """Plot the abundance of the targets, how they correlate, and where some of them are.
+
+    Targets stand in the order of a hierarchical clustering of their
+    correlations, so that what varies together stands together. Correlations are
+    those over the spots of a slide, averaged over slides: spots of several
+    slides are never pooled. The maps show targets that are spread evenly over
+    that order.
+
+    Parameters
+    ----------
+    data
+        SpatialData with a table of spots, or the table.
+    targets
+        Genes, or columns of ``obsm``. ``None`` takes the selected ones.
+    obsm
+        DataFrame in ``.obsm`` that holds the targets, such as proportions of
+        cell types. ``None``: targets are genes.
+    layer
+        Layer with counts; ``None`` takes ``X``.
+    log_normalized
+        The values are log-normalized already.
+    table_key
+        Name of the table in a SpatialData.
+    library_key
+        Column of ``obs`` that says which slide a spot belongs to; ``None`` takes
+        the table's region key.
+    n_maps
+        How many maps.
+    ax
+        Two axes and one per map to draw on; ``None`` makes a figure.
+
+    Returns
+    -------
+    Axes of the distributions, the correlations and the maps. A map shows all
+    slides beside each other in the order of their names, y pointing down.
+
+    Examples
+    --------
+    >>> import h2e.datasets, h2e.pl
+    >>> axes = h2e.pl.target_overview(h2e.datasets.toy_cohort(), ["TOY01", "TOY02", "TOY03"])
+    >>> axes[2].get_title() in {"TOY01", "TOY02", "TOY03"}
+    True
+    """
+    table = _table(data, table_key)
+    slides = slide_labels(table, library_key)
+    frame = target_frame(table, targets, obsm=obsm, layer=layer, log_normalized=log_normalized)
+    correlation = mean_correlation(frame.to_numpy(), slides)
+    order = _cluster(correlation)
+    frame, correlation = frame.iloc[:, order], correlation[np.ix_(order, order)]
+    n_maps = min(n_maps, frame.shape[1])
+    axes = _overview_axes(n_maps, frame.shape[1]) if ax is None else _axes(ax, 2 + n_maps)
+
+    rows = np.arange(frame.shape[1])
+    _boxes(axes[0], list(frame.to_numpy().T))
+    axes[0].set_yticks(rows, frame.columns, fontsize="small")
+    axes[0].set_ylim(len(rows) - 0.5, -0.5)
+    axes[0].set_xlabel("log-normalized expression" if obsm is None else obsm)
+    drawn = axes[1].imshow(correlation, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest", aspect="auto")
+    axes[1].set_yticks(rows, [""] * len(rows))
+    axes[1].set_xticks([])
+    axes[1].set_xlabel("the same targets")
+    axes[1].figure.colorbar(drawn, ax=axes[1], label="correlation within a slide, mean", shrink=0.6)
+    xy, names, middle = side_by_side(positions_of(table, slides), slides)
+    shown = np.linspace(0, len(rows) - 1, n_maps + 2).round().astype(int)[1:-1] if n_maps < len(rows) else rows
+    for one, column in zip(axes[2:], shown, strict=True):
+        draw_map(one, xy, frame.iloc[:, column].to_numpy(), frame.columns[column])
+        one.set_xticks(middle, names if one is axes[-1] else [""] * len(names))
+    return axes
+
+
+def mean_correlation(x: np.ndarray, slides: np.ndarray) -> np.ndarray:
+    """Pearson correlation of the columns within each slide, averaged over slides; 0 where one is constant."""
+    total = np.zeros((x.shape[1], x.shape[1]))
+    for slide in np.unique(slides):
+        z = x[slides == slide].astype(np.float64)
+        z -= z.mean(axis=0)
+        length = np.sqrt((z**2).sum(axis=0))
+        z = np.divide(z, length, out=np.zeros_like(z), where=length > 1e-12)
+        total += z.T @ z
+    mean = total / len(np.unique(slides))
+    np.fill_diagonal(mean, 1)
+    return np.clip(mean, -1, 1)
+
+
+def _cluster(correlation: np.ndarray) -> np.ndarray:
+    """An order in which what correlates stands together."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    if len(correlation) < 3:
+        return np.arange(len(correlation))
+    distance = squareform(1 - correlation, checks=False)
+    return leaves_list(linkage(distance, "average", optimal_ordering=True))
+
+
+def _boxes(ax: Axes, values: list[np.ndarray]) -> None:
+    """Draw a gray box for each list of values."""
+    ax.boxplot(
+        values, positions=np.arange(len(values)), boxprops={"facecolor": "0.8"}, medianprops={"color": "k"}, **BOX
+    )
+
+
+def _axes(ax: Sequence[Axes], n: int) -> np.ndarray:
+    """The axes that were given, if they are as many as the plot draws on."""
+    axes = np.ravel(np.asarray(ax, dtype=object))
+    if len(axes) != n:
+        msg = f"ax holds {len(axes)} axes; this plot draws on {n}."
+        raise ValueError(msg)
+    return axes
+
+
+def _spots_axes(n_slides: int) -> np.ndarray:
+    """A figure with three plots that share their rows above a map."""
+    import matplotlib.pyplot as plt
+
+    figure = plt.figure(figsize=(10, 3.4 + 0.3 * n_slides), layout="constrained")
+    grid = figure.add_gridspec(2, 3, height_ratios=[1.2 + 0.3 * n_slides, 2.2])
+    return np.array([*(figure.add_subplot(grid[0, column]) for column in range(3)), figure.add_subplot(grid[1, :])])
+
+
+def _overview_axes(n_maps: int, n_targets: int) -> np.ndarray:
+    """A figure with distributions, correlations, and the maps below each other."""
+    import matplotlib.pyplot as plt
+
+    figure = plt.figure(figsize=(14, max(2.0 + 0.16 * n_targets, 1.6 * n_maps, 3.0)), layout="constrained")
+    grid = figure.add_gridspec(max(n_maps, 1), 3, width_ratios=[1, 1.2, 2])
+    axes = [figure.add_subplot(grid[:, 0]), figure.add_subplot(grid[:, 1])]
+    return np.array(axes + [figure.add_subplot(grid[row, 2]) for row in range(n_maps)])
+
+
+def _table(data: SpatialData | AnnData, table_key: str) -> AnnData:
+    """The table of a SpatialData, or the table itself."""
+    return get_table(data, table_key) if hasattr(data, "tables") else data
