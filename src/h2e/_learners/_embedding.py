@@ -1,0 +1,90 @@
+"""Embedding: features of any frozen encoder for the tile, its nine subtiles and the centre, and the heads of texture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from h2e._learners._heads import LinearModel, NearestModel
+from h2e._learners._texture import check_head, fit_head, restore_head
+from h2e._tiles import View
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Features of an encoder, a callable from ``uint8`` (n, 3, px, px) to (n, d), then ridge, kNN or PLS.
+
+    It sees a tile of three spacings, its nine subtiles of one spacing each (averaged), the centre, and the surroundings
+    of seven spacings, all of the same ``px``.
+
+    Examples
+    --------
+    >>> learner = Embedding(encoder=lambda images: images.mean((2, 3)), px=8)
+    >>> [view.px for view in learner.views]
+    [8, 24, 8]
+    >>> learner.look([np.zeros((2, 3, v.px, v.px), np.uint8) for v in learner.views]).shape
+    (2, 12)
+    """
+
+    name: ClassVar[str] = "embedding"
+    uses: ClassVar[str] = "tiles"
+    encoder: Callable[[np.ndarray], np.ndarray] | None = field(default=None, compare=False, repr=False)
+    """Frozen; must not depend on the other images of a batch."""
+    px: int = 78
+    """Side of the images that the encoder sees."""
+    surroundings: float = 7
+    """Extent of the surroundings in spacings; 0 leaves them out."""
+    head: str = "ridge"
+    k: int = 30
+    setting: float | None = None
+    obsm: str | None = None
+    """Take features from this key of ``.obsm`` in place of an encoder (the caller passes them as ``x``)."""
+
+    def __post_init__(self) -> None:
+        check_head(self.head, self.k)
+        if self.encoder is not None and self.obsm is not None:
+            msg = "pass an encoder or an obsm key, not both."
+            raise ValueError(msg)
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """Tile, the same at three times the pixels for the subtiles, and surroundings; nothing if features come from ``obsm``."""
+        if self.obsm is not None:
+            return ()
+        around = (View(self.surroundings, self.px),) if self.surroundings else ()
+        return (View(3, self.px), View(3, 3 * self.px), *around)
+
+    def look(self, tiles: list[np.ndarray]) -> np.ndarray:
+        """Features of tile, subtiles, centre and surroundings side by side, ``float32``."""
+        if self.encoder is None:
+            msg = "this embedding learner has no encoder; pass encoder=..., also after loading: code is not stored."
+            raise ValueError(msg)
+        tile, fine, *around = tiles
+        px = self.px
+        parts = [
+            self._encode(np.ascontiguousarray(fine[:, :, y : y + px, x : x + px]))
+            for y in (0, px, 2 * px)
+            for x in (0, px, 2 * px)
+        ]
+        return np.concatenate(
+            [self._encode(tile), np.mean(parts, axis=0), parts[4], *(self._encode(view) for view in around)], axis=1
+        ).astype(np.float32)
+
+    def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, **_: Any) -> LinearModel | NearestModel:
+        """Fit the head; nothing here is random."""
+        return fit_head(self, x, y, groups)
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> LinearModel | NearestModel:
+        """The model that the arrays came from."""
+        return restore_head(self, arrays)
+
+    def _encode(self, images: np.ndarray) -> np.ndarray:
+        """Call the encoder and check what comes back."""
+        features = np.asarray(self.encoder(images))
+        if features.ndim != 2 or len(features) != len(images):
+            msg = f"the encoder must return (n, d) for {len(images)} images, got {features.shape}."
+            raise ValueError(msg)
+        return features

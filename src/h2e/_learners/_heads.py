@@ -1,0 +1,222 @@
+"""From features to targets: ridge, partial least squares and nearest neighbours, each setting chosen by inner group folds.
+
+Features are standardized by the training spots and clipped: a slide of another stain or with another background must not
+drive a linear model to values that it never saw.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+CLIP = 4.0
+"""Standard deviations beyond which a feature says no more."""
+
+PENALTIES = np.array([1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1])
+"""Ridge penalties, as shares of the trace of the Gram matrix (spots × features, as features have unit spread)."""
+
+COMPONENTS = (1, 2, 3, 5, 8, 12, 20)
+"""Numbers of components of partial least squares."""
+
+N_FOLDS = 6
+"""At most so many inner folds; groups are merged beyond."""
+
+# What is taken where only one group leaves nothing to choose by: folds of random spots would choose far too little penalty.
+DEFAULT = {"ridge": 3, "pls": 3}  # positions in PENALTIES and COMPONENTS
+
+Path = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """Standardize, clip, multiply."""
+
+    center: np.ndarray  # (d,)
+    scale: np.ndarray  # (d,)
+    coefficients: np.ndarray  # (d, targets)
+    intercept: np.ndarray  # (targets,)
+    setting: float = np.nan  # penalty or number of components that was chosen
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """``float32`` (n, targets)."""
+        return (standardize(x, self.center, self.scale) @ self.coefficients + self.intercept).astype(np.float32)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What to store."""
+        return {
+            "center": self.center,
+            "scale": self.scale,
+            "coefficients": self.coefficients,
+            "intercept": self.intercept,
+            "setting": np.array([self.setting], np.float64),
+        }
+
+    @classmethod
+    def restore(cls, arrays: dict[str, np.ndarray]) -> LinearModel:
+        """The model that the arrays came from."""
+        return cls(**{**arrays, "setting": float(arrays["setting"][0])})
+
+
+@dataclass(frozen=True)
+class NearestModel:
+    """The mean of the ``k`` nearest training spots."""
+
+    center: np.ndarray  # (d,)
+    scale: np.ndarray  # (d,)
+    x: np.ndarray  # (n, d) float32, standardized
+    y: np.ndarray  # (n, targets) float32
+    k: int
+    clip: float = np.inf
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """``float32`` (n, targets)."""
+        from sklearn.neighbors import NearestNeighbors
+
+        if len(x) == 0:
+            return np.zeros((0, self.y.shape[1]), np.float32)
+        near = NearestNeighbors(
+            n_neighbors=min(self.k, len(self.x)), algorithm="kd_tree" if self.x.shape[1] < 8 else "brute"
+        )
+        near.fit(self.x.astype(np.float64))
+        query = standardize(x, self.center, self.scale, clip=self.clip)
+        return self.y[near.kneighbors(query, return_distance=False)].mean(1)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What to store."""
+        numbers = np.array([self.k, self.clip], np.float64)
+        return {"center": self.center, "scale": self.scale, "x": self.x, "y": self.y, "numbers": numbers}
+
+    @classmethod
+    def restore(cls, arrays: dict[str, np.ndarray]) -> NearestModel:
+        """The model that the arrays came from."""
+        k, clip = arrays["numbers"]
+        return cls(arrays["center"], arrays["scale"], arrays["x"], arrays["y"], int(k), float(clip))
+
+
+def fit_nearest(x: np.ndarray, y: np.ndarray, *, k: int) -> NearestModel:
+    """Keep the standardized training spots."""
+    center, scale = spread_of(x)
+    kept = standardize(x, center, scale).astype(np.float32)
+    return NearestModel(center, scale, kept, np.asarray(y, np.float32), k, CLIP)
+
+
+def fit_linear(
+    x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, kind: str, setting: float | None = None
+) -> LinearModel:
+    """Ridge or partial least squares; one setting for all targets, the one whose predictions of left-out groups correlate best.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(40, 2))
+    >>> model = fit_linear(x, x[:, :1], np.repeat(["A", "B"], 20), kind="ridge")
+    >>> model.predict(x).shape, model.setting
+    ((40, 1), 1e-05)
+    """
+    y = np.asarray(y, np.float64)
+    path, settings = (ridge_path, PENALTIES) if kind == "ridge" else (pls_path, np.array(COMPONENTS, float))
+    if setting is None:
+        best = _choose(x, y, np.asarray(groups), path, DEFAULT[kind])
+        setting = settings[best]
+        log.info("%s: chose %.3g of %s", kind, setting, settings)
+    center, scale = spread_of(x)
+    a = standardize(x, center, scale)
+    middle, mean = a.mean(0), y.mean(0)
+    coefficients = path(a - middle, y - mean, np.array([setting]))[0]
+    return LinearModel(center, scale, coefficients, mean - middle @ coefficients, float(setting))
+
+
+def ridge_path(a: np.ndarray, y: np.ndarray, penalties: np.ndarray = PENALTIES) -> np.ndarray:
+    """Coefficients (penalties, d, targets) of centred data, from one decomposition of the smaller Gram matrix."""
+    n, d = a.shape
+    if d <= n:
+        values, basis = np.linalg.eigh(a.T @ a)
+    else:
+        values, left = np.linalg.eigh(a @ a.T)
+        keep = values > values[-1] * 1e-10
+        values, basis = values[keep], a.T @ left[:, keep] / np.sqrt(values[keep])
+    projected = basis.T @ (a.T @ y)
+    values = np.maximum(values, 0)
+    return np.stack([basis @ (projected / (values + p * n * d)[:, None]) for p in penalties])
+
+
+def pls_path(a: np.ndarray, y: np.ndarray, components: np.ndarray = np.array(COMPONENTS)) -> np.ndarray:
+    """Coefficients (numbers of components, d, targets) of centred data, from one fit with the most components."""
+    from sklearn.cross_decomposition import PLSRegression
+
+    spread = np.maximum(y.std(0), 1e-12)
+    most = int(min(max(components), a.shape[1], len(a) - 1))
+    pls = PLSRegression(most, scale=False).fit(a, y / spread)
+    return np.stack([pls.x_rotations_[:, : int(k)] @ pls.y_loadings_[:, : int(k)].T * spread for k in components])
+
+
+def inner_folds(groups: np.ndarray, n_folds: int = N_FOLDS) -> np.ndarray:
+    """Fold of each row; a group is never divided, and the largest groups are spread first.
+
+    Examples
+    --------
+    >>> inner_folds(np.array(["A", "A", "B", "C"]), 2)
+    array([0, 0, 1, 1])
+    """
+    names, which, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    fold_of, filled = np.zeros(len(names), int), np.zeros(min(n_folds, len(names)), int)
+    for group in np.argsort(-sizes, kind="stable"):
+        fold_of[group] = filled.argmin()
+        filled[fold_of[group]] += sizes[group]
+    return fold_of[which]
+
+
+def spread_of(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each feature; 1 where it is constant."""
+    x = np.asarray(x, np.float64)
+    center, scale = x.mean(0), x.std(0)
+    return center, np.where(scale > 1e-6 * (1 + np.abs(center)), scale, 1.0)
+
+
+def standardize(x: np.ndarray, center: np.ndarray, scale: np.ndarray, *, clip: float = CLIP) -> np.ndarray:
+    """Center, scale and clip."""
+    if x.ndim != 2 or x.shape[1] != len(center):
+        msg = f"the model was trained on {len(center)} features per spot, got an array of shape {x.shape}."
+        raise ValueError(msg)
+    return np.clip((np.asarray(x, np.float64) - center) / scale, -clip, clip)
+
+
+def check_y(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> None:
+    """Raise unless there is something to learn, row by row."""
+    if len(x) == 0 or not len(x) == len(y) == len(groups) or np.ndim(y) != 2:
+        msg = f"x, y (spots × targets) and groups need the same spots, got {np.shape(x)}, {np.shape(y)} and {np.shape(groups)}."
+        raise ValueError(msg)
+    if not np.isfinite(y).all():
+        msg = "y must be finite; drop the spots without a measurement first."
+        raise ValueError(msg)
+
+
+def _choose(x: np.ndarray, y: np.ndarray, groups: np.ndarray, path: Path, default: int) -> int:
+    """Position of the setting with the highest correlation over left-out groups, mean over targets and groups."""
+    folds = inner_folds(groups)
+    if folds.max() == 0:
+        return default
+    scores = []
+    for fold in range(folds.max() + 1):
+        rest = folds != fold
+        center, scale = spread_of(x[rest])
+        a = standardize(x[rest], center, scale)
+        b = standardize(x, center, scale)
+        coefficients = path(a - a.mean(0), y[rest] - y[rest].mean(0))
+        for group in np.unique(groups[~rest]):
+            rows = groups == group
+            scores.append([_correlation(b[rows] @ c, y[rows]) for c in coefficients])
+    return int(np.mean(scores, axis=0).argmax())
+
+
+def _correlation(prediction: np.ndarray, truth: np.ndarray) -> float:
+    """Mean over targets of the correlation over spots; a constant has none, which counts as 0."""
+    p, t = prediction - prediction.mean(0), truth - truth.mean(0)
+    norm = np.sqrt((p**2).sum(0) * (t**2).sum(0))
+    return float(np.mean((p * t).sum(0) / np.where(norm > 1e-12, norm, np.inf)))

@@ -1,0 +1,220 @@
+"""The multiscale network: a tile of 3 × 3 spot spacings in, one value per target out.
+
+Three encoders look at the same 78-px tile: the whole, its nine 26-px subtiles (averaged), and the centre subtile.
+A decoder reads the three of them together. The file is read from top to bottom; shapes are in the comments.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ENCODERS = ("tile", "subtiles", "center")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Shape of the network; the defaults are the published one with 6,679,843 parameters.
+
+    Examples
+    --------
+    >>> network = MultiscaleNetwork(NetworkConfig())
+    >>> sum(p.numel() for p in network.parameters())
+    6679843
+    """
+
+    n_targets: int = 35
+    """Length of the output."""
+    tile_px: int = 78
+    """Side of the tile."""
+    subtile_px: int = 26
+    """Side of each of the nine subtiles, spread evenly over the tile; 78 = 3 × 26, so that by default they tile it."""
+    dropout: float = 0.1
+    encoders: tuple[str, ...] = ENCODERS
+    """Which of the three to use (for ablations)."""
+    residual: bool = True
+    """Whether blocks have a shortcut (for ablations)."""
+    pyramid_pooling: bool = True
+    """Whether to pool at several scales, not only over everything (for ablations)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "encoders", tuple(self.encoders))
+        if self.n_targets < 1:
+            msg = f"a network needs at least one target, got n_targets={self.n_targets}."
+            raise ValueError(msg)
+        if not 16 <= self.subtile_px <= self.tile_px or self.tile_px < 26 or (self.tile_px - self.subtile_px) % 2:
+            msg = (
+                f"tile_px={self.tile_px}, subtile_px={self.subtile_px}: the tile must have at least 26 pixels, the subtile "
+                "at least 16 and no more than the tile, and both must be even or both odd so that one subtile is central."
+            )
+            raise ValueError(msg)
+        if not 0 <= self.dropout < 1:
+            msg = f"dropout must be in [0, 1), got {self.dropout}."
+            raise ValueError(msg)
+        if not self.encoders or any(name not in ENCODERS for name in self.encoders):
+            msg = f"encoders must be some of {list(ENCODERS)}, got {list(self.encoders)}."
+            raise ValueError(msg)
+
+
+class Dropout(nn.Module):
+    """Dropout that draws from a generator of its own: threads that train several networks do not mix their randomness."""
+
+    generator: torch.Generator | None = None
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zero a share of the values and scale up the others, while training."""
+        if not self.training or self.rate == 0:
+            return x
+        keep = torch.empty_like(x).bernoulli_(1 - self.rate, generator=self.generator)
+        return x * keep / (1 - self.rate)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 × 3 convolutions, and the shortcut added after the last activation."""
+
+    def __init__(self, n_in: int, n_out: int, *, residual: bool = True) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*_convolution(n_in, n_out), *_convolution(n_out, n_out))
+        self.residual = residual
+        self.shortcut = nn.Identity()
+        if residual and n_in != n_out:
+            self.shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, 1), nn.BatchNorm2d(n_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n_in, h, w) → (B, n_out, h, w)."""
+        return self.body(x) + self.shortcut(x) if self.residual else self.body(x)
+
+
+class Encoder(nn.Module):
+    """Convolutions, average pools at several scales, concatenated, and an MLP."""
+
+    def __init__(
+        self, widths: Sequence[int], pools: Sequence[int], hidden: Sequence[int], config: NetworkConfig
+    ) -> None:
+        super().__init__()
+        self.pools = tuple(pools) if config.pyramid_pooling else (1,)
+        layers = [*_convolution(3, 32)]
+        for n_in, n_out in itertools.pairwise((32, *widths)):
+            layers += [
+                nn.MaxPool2d(2),
+                ResidualBlock(n_in, n_out, residual=config.residual),
+                ResidualBlock(n_out, n_out, residual=config.residual),
+            ]
+        self.convolutions = nn.Sequential(*layers)
+        n_pooled = widths[-1] * sum(n * n for n in self.pools)
+        self.mlp = nn.Sequential(
+            *(
+                layer
+                for n_in, n_out in itertools.pairwise((n_pooled, *hidden))
+                for layer in (Dropout(config.dropout), nn.Linear(n_in, n_out), nn.LeakyReLU(0.01))
+            )
+        )
+
+    def pool(self, x: Tensor) -> Tensor:
+        """(B, 3, h, w) → (B, channels × Σ pools²)."""
+        x = self.convolutions(x)
+        return torch.cat([functional.adaptive_avg_pool2d(x, n).flatten(1) for n in self.pools], dim=1)
+
+    def forward(self, x: Tensor, n_images: int = 1) -> Tensor:
+        """(B · n_images, 3, h, w) → (B, hidden[-1]); the features of the images of a sample are averaged before the MLP."""
+        x = self.pool(x)
+        if n_images > 1:
+            x = x.unflatten(0, (-1, n_images)).mean(1)
+        return self.mlp(x)
+
+
+class MultiscaleNetwork(nn.Module):
+    """Tile, subtile and centre encoders and a decoder.
+
+    The input is a tile of RGB values in 0 to 255, of any dtype; it is scaled to −1 … 1 here, and nowhere else.
+
+    Examples
+    --------
+    >>> network = MultiscaleNetwork(NetworkConfig(n_targets=4)).eval()
+    >>> network(torch.zeros(2, 3, 78, 78, dtype=torch.uint8)).shape
+    torch.Size([2, 4])
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        # convolutions at 78² (32), then 39² (64), 19² (128), 9² (256); pools 256 + 2304 = 2560
+        if "tile" in config.encoders:
+            self.tile = Encoder((64, 128, 256), (1, 3), (512, 256, 128), config)
+        # convolutions at 26² (32), then 13² (64), 6² (128); pools 128 + 512 + 1152 = 1792
+        if "subtiles" in config.encoders:
+            self.subtiles = Encoder((64, 128), (1, 2, 3), (256, 128), config)
+        if "center" in config.encoders:
+            self.center = Encoder((64, 128), (1, 2, 3), (256, 128), config)
+        widths = (128 * len(config.encoders), 256, 128, 64)
+        layers: list[nn.Module] = []
+        for n_in, n_out in itertools.pairwise(widths):
+            layers += [nn.Linear(n_in, n_out), nn.LeakyReLU(0.01), Dropout(config.dropout)]
+        self.decoder = nn.Sequential(*layers, nn.Linear(widths[-1], config.n_targets))
+
+    def forward(self, tile: Tensor) -> Tensor:
+        """(B, 3, 78, 78) → (B, n_targets)."""
+        x = tile.to(torch.float32) / 127.5 - 1
+        x = x.contiguous(memory_format=torch.channels_last)
+        encoded = []
+        if "tile" in self.config.encoders:
+            encoded.append(self.tile(x))  # (B, 128)
+        if "subtiles" in self.config.encoders or "center" in self.config.encoders:
+            sub = subtiles(x, self.config.subtile_px)  # (B, 9, 3, 26, 26)
+        if "subtiles" in self.config.encoders:
+            flat = sub.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (B · 9, 3, 26, 26)
+            encoded.append(self.subtiles(flat, sub.shape[1]))  # (B, 128)
+        if "center" in self.config.encoders:
+            encoded.append(self.center(sub[:, 4].contiguous(memory_format=torch.channels_last)))  # (B, 128)
+        return self.decoder(torch.cat(encoded, dim=1))  # (B, 384) → (B, n_targets)
+
+
+def subtiles(tile: Tensor, side: int) -> Tensor:
+    """Cut nine windows, row by row, spread evenly over the tile: (B, 3, p, p) → (B, 9, 3, side, side).
+
+    Examples
+    --------
+    >>> tile = torch.arange(36).reshape(1, 1, 6, 6)
+    >>> subtiles(tile, 2)[0, 4, 0]
+    tensor([[14, 15],
+            [20, 21]])
+    """
+    step = (tile.shape[-1] - side) // 2
+    return torch.stack(
+        [tile[:, :, y : y + side, x : x + side] for y in (0, step, 2 * step) for x in (0, step, 2 * step)], dim=1
+    )
+
+
+def build(config: NetworkConfig, *, seed: int) -> MultiscaleNetwork:
+    """A network with weights drawn from the seed; the global random state is neither used nor changed."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.device("meta"):  # no weights yet, so nothing is drawn from the global generator
+        network = MultiscaleNetwork(config)
+    network.to_empty(device="cpu")
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            # PyTorch's own initialization, with our generator
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+            nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+    return network.to(memory_format=torch.channels_last)
+
+
+def _convolution(n_in: int, n_out: int) -> tuple[nn.Module, nn.Module, nn.Module]:
+    """A 3 × 3 convolution, batch normalization and SiLU."""
+    return nn.Conv2d(n_in, n_out, 3, padding=1), nn.BatchNorm2d(n_out), nn.SiLU()

@@ -1,0 +1,227 @@
+"""How the multiscale network is trained and applied: augmentation on the batch, a fixed number of epochs, test-time flips.
+
+Every random number comes from generators made here from the seed, so that networks may be trained in threads beside each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from h2e._augmentation import augment, symmetry_table
+from h2e._network import Dropout, MultiscaleNetwork, NetworkConfig, build
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of one training run."""
+
+    epochs: int = 30
+    lr: float = 1e-3
+    weight_decay: float = 1e-3
+    batch_size: int = 32
+    symmetries: bool = True
+    """Turn and flip each tile at random."""
+    stain_jitter: float = 0.1
+    """Standard deviation of the factors on the stain concentrations of each tile; 0 switches it off."""
+    ema: float | None = 0.99
+    """Decay of the moving average of the weights, which is what is kept; ``None`` keeps the last weights."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 2 or self.lr <= 0 or self.weight_decay < 0 or self.stain_jitter < 0:
+            msg = f"epochs ≥ 1, batch_size ≥ 2, lr > 0, weight_decay ≥ 0 and stain_jitter ≥ 0 are needed, got {self}."
+            raise ValueError(msg)
+        if self.ema is not None and not 0 <= self.ema < 1:
+            msg = f"ema must be in [0, 1) or None, got {self.ema}."
+            raise ValueError(msg)
+
+
+def train(
+    config: NetworkConfig,
+    tiles: np.ndarray,
+    y: np.ndarray,
+    *,
+    settings: TrainingConfig,
+    seed: int = 0,
+    device: str | None = None,
+    progress: bool = True,
+    label: str = "",
+) -> tuple[MultiscaleNetwork, list[dict[str, float]]]:
+    """Train a network by mean squared error: AdamW, the rate falling by a cosine to 1e-6, all epochs.
+
+    Parameters
+    ----------
+    tiles
+        ``uint8``, (n, 3, tile_px, tile_px).
+    y
+        ``float32``, (n, n_targets), of about unit scale.
+    label
+        What the progress bar is called.
+
+    Returns
+    -------
+    The network, in evaluation mode on the CPU, and per epoch its loss and seconds.
+
+    Examples
+    --------
+    >>> tiles, y = np.zeros((4, 3, 26, 26), np.uint8), np.zeros((4, 2), np.float32)
+    >>> config = NetworkConfig(n_targets=2, tile_px=26, subtile_px=16)
+    >>> network, history = train(config, tiles, y, settings=TrainingConfig(epochs=1), progress=False)
+    >>> len(history)
+    1
+    """
+    from tqdm.auto import tqdm
+
+    _check(config, tiles, y)
+    device_ = find_device(device)
+    network = build(config, seed=seed).to(device_)
+    generator = torch.Generator().manual_seed(seed + 1)
+    averaged = (
+        AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+        if settings.ema
+        else None
+    )
+    _seed_dropout(network, device_, seed)  # not before: generators are not copied everywhere
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, foreach=True
+    )
+    # batches of equal size: a last batch of one or two tiles would spoil the batch statistics
+    n_batches = max(1, round(len(tiles) / settings.batch_size))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * n_batches, eta_min=1e-6)
+    source, truth = torch.from_numpy(tiles).to(device_), torch.from_numpy(np.asarray(y, np.float32)).to(device_)
+    history: list[dict[str, float]] = []
+    bar = tqdm(range(1, settings.epochs + 1), disable=not progress, desc=label or "multiscale")
+    for epoch in bar:
+        start, total = time.perf_counter(), torch.zeros((), device=device_)
+        network.train()
+        for rows in torch.randperm(len(tiles), generator=generator).to(device_).tensor_split(n_batches):
+            batch = augment(source[rows], generator, symmetries=settings.symmetries, stain_jitter=settings.stain_jitter)
+            loss = _step(network, optimizer, batch, truth[rows])
+            schedule.step()
+            if averaged is not None:
+                averaged.update_parameters(network)
+            total += loss * len(rows)
+        history.append({"epoch": epoch, "loss": float(total) / len(tiles), "seconds": time.perf_counter() - start})
+        bar.set_postfix(loss=f"{history[-1]['loss']:.4f}")
+    kept = network if averaged is None else averaged.module
+    log.info("trained %s: %d tiles, %d epochs, loss %.4f", label, len(tiles), settings.epochs, history[-1]["loss"])
+    return kept.to("cpu").eval(), history
+
+
+def predict(
+    network: MultiscaleNetwork,
+    tiles: np.ndarray,
+    *,
+    symmetries: bool = True,
+    batch_size: int = 64,
+    device: str | None = None,
+) -> np.ndarray:
+    """Predictions (n, n_targets), ``float32``: the mean over the eight symmetries of each tile, or of the tile as it is.
+
+    The last batch is filled up, so that a tile meets the same arithmetic whatever else is predicted with it.
+
+    Examples
+    --------
+    >>> network = build(NetworkConfig(n_targets=2, tile_px=26, subtile_px=16), seed=0)
+    >>> predict(network, np.zeros((3, 3, 26, 26), np.uint8)).shape
+    (3, 2)
+    """
+    _check(network.config, tiles)
+    device_ = find_device(device)
+    network = network.to(device_).eval()
+    n_views = 8 if symmetries else 1
+    step = max(1, batch_size // n_views)
+    turns = symmetry_table(network.config.tile_px).to(device_)[:n_views]
+    out = np.empty((len(tiles), network.config.n_targets), np.float32)
+    with torch.inference_mode(), mixed_precision(device_):
+        for start in range(0, len(tiles), step):
+            batch = torch.from_numpy(np.ascontiguousarray(tiles[start : start + step])).to(device_)
+            n = len(batch)
+            batch = _fill_up(batch, step)
+            views = batch.flatten(2)[:, :, turns]  # (step, 3, n_views, p²)
+            views = views.transpose(1, 2).reshape(-1, *batch.shape[1:])  # (step · n_views, 3, p, p)
+            mean = network(views).float().unflatten(0, (step, n_views)).mean(1)
+            out[start : start + n] = mean[:n].cpu().numpy()
+    network.to("cpu")
+    return out
+
+
+def find_device(device: str | None) -> torch.device:
+    """The device asked for, else CUDA if there is one, else the CPU."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
+    """bfloat16 where the device computes with it, else ``float32``: emulated it would be slower, not faster."""
+    if device.type == "cuda":
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        fast = device.type == "cpu" and any(getattr(torch.cpu, probe, bool)() for probe in probes)
+    return torch.autocast(device.type, dtype=torch.bfloat16) if fast else contextlib.nullcontext()
+
+
+def _fill_up(batch: Tensor, length: int) -> Tensor:
+    """Append zeros until the batch has that length."""
+    missing = batch.new_zeros((length - len(batch), *batch.shape[1:]))
+    return torch.cat([batch, missing]) if len(missing) else batch
+
+
+def arrays_of(network: MultiscaleNetwork) -> dict[str, np.ndarray]:
+    """The weights and running statistics, by name."""
+    return {name: value.detach().cpu().contiguous().numpy().copy() for name, value in network.state_dict().items()}
+
+
+def network_of(config: NetworkConfig, arrays: dict[str, np.ndarray]) -> MultiscaleNetwork:
+    """The network with these weights."""
+    network = build(config, seed=0)
+    network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
+    return network.to(memory_format=torch.channels_last).eval()
+
+
+def _step(network: MultiscaleNetwork, optimizer: torch.optim.Optimizer, batch: Tensor, truth: Tensor) -> Tensor:
+    """One step down the squared error of a batch; returns the error."""
+    optimizer.zero_grad(set_to_none=True)
+    with mixed_precision(batch.device):
+        prediction = network(batch)
+    loss = nn.functional.mse_loss(prediction.float(), truth)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def _seed_dropout(network: MultiscaleNetwork, device: torch.device, seed: int) -> None:
+    """Give all dropout layers one generator on the device."""
+    generator = torch.Generator(device).manual_seed(seed + 2)
+    for module in network.modules():
+        if isinstance(module, Dropout):
+            module.generator = generator
+
+
+def _check(config: NetworkConfig, tiles: np.ndarray, y: np.ndarray | None = None) -> None:
+    """Raise unless the arrays fit the network."""
+    expected = (3, config.tile_px, config.tile_px)
+    if tiles.dtype != np.uint8 or tiles.shape[1:] != expected:
+        msg = f"tiles must be uint8 of shape (n, {', '.join(map(str, expected))}), got {tiles.dtype} {tiles.shape}."
+        raise ValueError(msg)
+    if y is None:
+        return
+    if y.shape != (len(tiles), config.n_targets) or len(tiles) < 2:
+        msg = f"{len(tiles)} tiles and {config.n_targets} targets need y of that shape and at least 2 tiles, got y {y.shape}."
+        raise ValueError(msg)
+    if not np.isfinite(y).all():
+        msg = "y must be finite; drop or fill the missing values first."
+        raise ValueError(msg)
