@@ -187,7 +187,7 @@ def test_the_version_is_that_of_the_project():
 
 
 def test_every_dependency_is_imported_somewhere_and_every_import_is_a_dependency():
-    module_of_distribution = {"scikit-image": "skimage", "scikit-learn": "sklearn"}
+    module_of_distribution = {"pillow": "PIL", "scikit-image": "skimage", "scikit-learn": "sklearn"}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = [re.match(r"[\w-]+", requirement).group() for requirement in project["dependencies"]]
     declared = {module_of_distribution.get(name, name.replace("-", "_")) for name in names}
