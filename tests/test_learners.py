@@ -1,0 +1,273 @@
+"""Learners keep to one interface, choose by groups, and survive as arrays."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.cross_decomposition import PLSRegression
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import LeaveOneGroupOut
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.preprocessing import StandardScaler
+
+from h2e._learners import Coordinates, Embedding, Mean, Multiscale, Texture, centred_um, from_json, learner_of, to_json
+from h2e._learners._heads import PENALTIES, fit_linear, fit_nearest, inner_folds
+from h2e._tiles import View
+
+VIEWS = (View(1, 16), View(3, 24))
+TINY = {"epochs": 1, "tile_px": 26, "subtile_px": 16, "encoders": ("center",)}
+
+
+def colours(images):
+    """An encoder: the mean of each channel."""
+    return images.mean((2, 3))
+
+
+LEARNERS = [
+    Texture(views=VIEWS),
+    Texture("knn", VIEWS, k=3),
+    Texture("pls", VIEWS),
+    Embedding(encoder=colours, px=8),
+    Multiscale(**TINY),
+    Mean(),
+    Coordinates(k=2),
+]
+
+
+def ids(learner):
+    return learner.name + getattr(learner, "head", "")
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    rng = np.random.default_rng(0)
+    n = 24
+    shade = rng.integers(60, 230, (n, 3, 1, 1))
+    y = np.c_[shade[:, 0, 0, 0] / 50, rng.normal(size=n)].astype(np.float32)
+    return shade, y, np.repeat(["A", "B", "C"], 8), rng.uniform(0, 100, (n, 2)).astype(np.float32)
+
+
+def seen(learner, cohort):
+    """What the learner trains on."""
+    shade, _, _, xy = cohort
+    if learner.uses == "xy":
+        return xy
+    rng = np.random.default_rng(1)
+    tiles = [shade + rng.integers(-20, 20, (len(shade), 3, v.px, v.px)) for v in learner.views]
+    return learner.look([t.clip(0, 255).astype(np.uint8) for t in tiles])
+
+
+@pytest.fixture(scope="module")
+def noise():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(60, 7)) * np.arange(1, 8) + 5
+    y = x @ rng.normal(size=(7, 3)) + rng.normal(size=(60, 3))
+    return x, y
+
+
+@pytest.mark.parametrize("learner", LEARNERS, ids=ids)
+def test_every_learner_predicts_the_same_after_a_round_trip(learner, cohort):
+    _, y, groups, _ = cohort
+    x = seen(learner, cohort)
+    model = learner.fit(x, y, groups, seed=0, progress=False, label="x")
+    prediction = model.predict(x)
+    assert prediction.shape == y.shape
+    assert prediction.dtype == np.float32
+    assert isinstance(model.history, list)
+    arrays = {name: array.copy() for name, array in model.arrays().items()}
+    assert all(isinstance(a, np.ndarray) and a.dtype.kind in "fiu" for a in arrays.values())
+    restored = from_json(to_json(learner), encoder=getattr(learner, "encoder", None)).restore(arrays)
+    np.testing.assert_array_equal(restored.predict(x), prediction)
+
+
+@pytest.mark.parametrize("learner", LEARNERS, ids=ids)
+def test_predictions_do_not_depend_on_the_other_spots(learner, cohort):
+    _, y, groups, _ = cohort
+    x = seen(learner, cohort)
+    model = learner.fit(x, y, groups, seed=0, progress=False)
+    together = model.predict(x)
+    np.testing.assert_allclose(model.predict(x[3:5]), together[3:5], rtol=1e-6)
+    np.testing.assert_allclose(model.predict(x[::-1])[::-1], together, rtol=1e-6)
+    assert model.predict(x[:0]).shape == (0, y.shape[1])
+
+
+@pytest.mark.parametrize("learner", LEARNERS, ids=ids)
+def test_the_same_seed_gives_the_same_model(learner, cohort):
+    _, y, groups, _ = cohort
+    x = seen(learner, cohort)
+    first, second = (learner.fit(x, y, groups, seed=3, progress=False) for _ in range(2))
+    np.testing.assert_array_equal(first.predict(x), second.predict(x))
+
+
+@pytest.mark.parametrize("learner", LEARNERS, ids=ids)
+def test_settings_survive_as_json(learner):
+    text = to_json(learner)
+    assert json.loads(text)["name"] == learner.name
+    assert from_json(text) == learner
+    assert hash(from_json(text)) == hash(learner)
+
+
+@pytest.mark.parametrize("learner", LEARNERS, ids=ids)
+def test_targets_that_are_missing_or_do_not_match_are_refused(learner, cohort):
+    _, y, groups, _ = cohort
+    x = seen(learner, cohort)
+    with pytest.raises(ValueError, match="same spots"):
+        learner.fit(x, y[:5], groups, progress=False)
+    with pytest.raises(ValueError, match="finite"):
+        learner.fit(x, np.full_like(y, np.nan), groups, progress=False)
+
+
+@pytest.mark.parametrize("name", ["multiscale", "texture", "embedding", "mean", "coordinates"])
+def test_learners_have_names(name):
+    assert learner_of(name).name == name
+    assert learner_of(learner_of(name)) == learner_of(name)
+
+
+def test_unknown_learners_are_refused_with_the_list():
+    with pytest.raises(ValueError, match=r"'forest' is no learner; there are \['coordinates', 'embedding', 'mean'"):
+        learner_of("forest")
+    with pytest.raises(TypeError, match="got int"):
+        learner_of(3)
+    with pytest.raises(ValueError, match="no learner"):
+        from_json('{"name": "forest"}')
+    with pytest.raises(ValueError, match=r"no settings \['depth'\]"):
+        from_json('{"name": "mean", "depth": 3}')
+
+
+@pytest.mark.parametrize("d", [7, 90])
+def test_ridge_is_that_of_scikit_learn(noise, d):
+    x = np.random.default_rng(0).normal(size=(60, d)).clip(-2, 2)
+    y = noise[1]
+    ours = fit_linear(x, y, np.repeat(["A", "B"], 30), kind="ridge", setting=1e-3)
+    scaler = StandardScaler().fit(x)
+    theirs = Ridge(alpha=1e-3 * 60 * d).fit(scaler.transform(x), y)
+    np.testing.assert_allclose(ours.predict(x), theirs.predict(scaler.transform(x)), rtol=1e-5, atol=1e-5)
+
+
+def test_pls_is_that_of_scikit_learn(noise):
+    x, y = noise[0].clip(-3, 8), noise[1]
+    ours = fit_linear(x, y, np.repeat(["A", "B"], 30), kind="pls", setting=2)
+    z = StandardScaler().fit_transform(x).clip(-4, 4)
+    np.testing.assert_allclose(ours.predict(x), PLSRegression(2).fit(z, y).predict(z), rtol=1e-2, atol=1e-2)
+
+
+def test_nearest_neighbours_are_those_of_scikit_learn(noise):
+    x, y = noise
+    ours = fit_nearest(x, y, k=5)
+    z = StandardScaler().fit_transform(x).clip(-4, 4)
+    np.testing.assert_allclose(ours.predict(x), KNeighborsRegressor(5).fit(z, y).predict(z), rtol=1e-4)
+
+
+def test_features_beyond_those_of_training_change_nothing_more(noise):
+    x, y = noise
+    for model in (fit_linear(x, y, np.repeat(["A", "B"], 30), kind="ridge"), fit_nearest(x, y, k=3)):
+        far = model.center + 5 * model.scale
+        np.testing.assert_array_equal(model.predict(far[None]), model.predict(far[None] + 1000))
+
+
+def test_a_group_is_never_divided_between_inner_folds():
+    groups = np.random.default_rng(0).permutation(np.repeat([f"g{i}" for i in range(11)], range(1, 12)))
+    folds = inner_folds(groups, 4)
+    assert set(folds) == {0, 1, 2, 3}
+    assert all(len(set(folds[groups == g])) == 1 for g in set(groups))
+    assert np.bincount(folds).max() <= 22  # 66 rows
+
+
+def test_the_penalty_is_the_one_that_generalizes_to_left_out_groups():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(list("ABCD"), 30)
+    for noise in (0.1, 5, 20):
+        x = rng.normal(size=(120, 40)).clip(-2, 2)
+        y = x[:, :3] + noise * rng.normal(size=(120, 3))
+        scores = []
+        for penalty in PENALTIES:
+            score = []
+            for train, test in LeaveOneGroupOut().split(x, y, groups):
+                scaler = StandardScaler().fit(x[train])
+                model = Ridge(alpha=penalty * len(train) * 40).fit(scaler.transform(x[train]), y[train])
+                p = model.predict(scaler.transform(x[test]))
+                score.append(np.mean([np.corrcoef(p[:, i], y[test, i])[0, 1] for i in range(3)]))
+            scores.append(np.mean(score))
+        assert fit_linear(x, y, groups, kind="ridge").setting == PENALTIES[np.argmax(scores)]
+
+
+def test_one_group_gets_a_fixed_penalty(noise):
+    x, y = noise
+    assert fit_linear(x, y, np.repeat("A", 60), kind="ridge").setting == 3e-4
+    assert fit_linear(x, y, np.repeat("A", 60), kind="pls").setting == 5
+
+
+def test_constant_features_and_targets_give_finite_predictions():
+    x, y = np.ones((10, 4)), np.zeros((10, 2))
+    for kind in ("ridge",):
+        assert np.isfinite(fit_linear(x, y, np.repeat(["A", "B"], 5), kind=kind).predict(x)).all()
+
+
+def test_texture_learns_a_colour_in_another_group(cohort):
+    _, y, groups, _ = cohort
+    learner = Texture(views=VIEWS)
+    x = seen(learner, cohort)
+    rest = groups != "C"
+    prediction = learner.fit(x[rest], y[rest], groups[rest]).predict(x[~rest])
+    assert np.corrcoef(prediction[:, 0], y[~rest, 0])[0, 1] > 0.9
+
+
+def test_the_embedding_sees_tile_subtiles_centre_and_surroundings():
+    learner = Embedding(encoder=colours, px=4)
+    fine = np.zeros((1, 3, 12, 12), np.uint8)
+    fine[:, :, 4:8, 4:8] = 90
+    x = learner.look([np.full((1, 3, 4, 4), 7, np.uint8), fine, np.full((1, 3, 4, 4), 5, np.uint8)])
+    np.testing.assert_allclose(x[0], np.repeat([7, 10, 90, 5], 3))
+    assert len(Embedding(encoder=colours, surroundings=0).views) == 2
+    assert Embedding(obsm="X_uni").views == ()
+
+
+def test_an_embedding_without_a_usable_encoder_is_refused():
+    tiles = [np.zeros((2, 3, v.px, v.px), np.uint8) for v in Embedding().views]
+    with pytest.raises(ValueError, match="no encoder"):
+        Embedding().look(tiles)
+    with pytest.raises(ValueError, match=r"must return \(n, d\)"):
+        Embedding(encoder=lambda images: images).look(tiles)
+    with pytest.raises(ValueError, match="not both"):
+        Embedding(encoder=colours, obsm="x")
+
+
+def test_settings_that_make_no_sense_are_refused(cohort):
+    for make in (lambda: Texture("forest"), lambda: Texture(k=0), lambda: Texture(views=()), lambda: Coordinates(0)):
+        with pytest.raises(ValueError):
+            make()
+    with pytest.raises(ValueError, match="extent"):
+        Multiscale(extent=0)
+    _, y, groups, _ = cohort
+    with pytest.raises(ValueError, match="not finite"):
+        Texture().fit(np.full((24, 3), np.nan), y, groups)
+    model = Texture().fit(np.random.default_rng(0).normal(size=(24, 3)), y, groups)
+    with pytest.raises(ValueError, match="trained on 3 features"):
+        model.predict(np.zeros((2, 4)))
+
+
+def test_the_mean_weighs_groups_not_spots():
+    y = np.array([[0.0], [0.0], [0.0], [1.0]])
+    assert Mean().fit(np.zeros((4, 2)), y, np.array(list("AAAB"))).predict(np.zeros((2, 2))).tolist() == [[0.5], [0.5]]
+
+
+def test_positions_are_from_the_middle_of_the_spots_whatever_the_pixel_size():
+    xy = np.random.default_rng(0).uniform(0, 1000, (9, 2))
+    np.testing.assert_allclose(
+        centred_um(xy, um_per_px=0.5), centred_um(xy * 2 + 77, um_per_px=0.25), rtol=1e-4, atol=1e-3
+    )
+    assert centred_um(xy[:0], um_per_px=1).shape == (0, 2)
+
+
+def test_the_network_learner_scales_targets_back(cohort):
+    shade, y, groups, _ = cohort
+    x = np.broadcast_to(shade, (24, 3, 26, 26)).astype(np.uint8)
+    near, far = (
+        Multiscale(**TINY).fit(x, (y * s + o).astype(np.float32), groups, progress=False).predict(x)
+        for s, o in ((1, 0), (100, 5000))
+    )
+    np.testing.assert_allclose(far, near * 100 + 5000, rtol=1e-3)
+    history = Multiscale(**TINY).fit(x, y, groups, progress=False).history
+    assert [set(row) for row in history] == [{"epoch", "loss", "seconds"}]
