@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from h2e.pp._grid import make_spots
 from h2e.pp._ranks import rank_transform
+from h2e.pp._realign import realign_spots
+from h2e.pp._spots import tissue_fraction
 from h2e.pp._stain_reference import StainReference
 from h2e.pp._stains import fit_stain_reference, normalize_stains
 from h2e.pp._targets import select_targets
+from h2e.pp._tissue import detect_tissue
 
-__all__ = ["StainReference", "fit_stain_reference", "normalize_stains", "rank_transform", "select_targets"]
+__all__ = [
+    "StainReference",
+    "detect_tissue",
+    "fit_stain_reference",
+    "make_spots",
+    "normalize_stains",
+    "rank_transform",
+    "realign_spots",
+    "select_targets",
+    "tissue_fraction",
+]

@@ -83,7 +83,7 @@ def realign_spots(
 
     Examples
     --------
-    >>> import h2e.datasets
+    >>> import h2e.datasets, h2e.pp
     >>> sdata = h2e.datasets.toy_cohort()
     >>> h2e.pp.realign_spots(sdata)
     >>> [region for region, what in sdata["table"].uns["h2e"]["realign"].items() if what["moved"]]

@@ -64,7 +64,7 @@ def detect_tissue(
 
     Examples
     --------
-    >>> import h2e
+    >>> import h2e.datasets, h2e.pp
     >>> sdata = h2e.datasets.toy_cohort()
     >>> h2e.pp.detect_tissue(sdata)
     >>> all(f"{key}_tissue" in sdata.labels for key in sdata.images)

@@ -1,0 +1,136 @@
+"""Look at the tissue mask, and at which spots are on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from h2e import _keys
+from h2e._images import open_image
+from h2e._slides import find_slides, source_images
+from h2e.pp._fraction import fraction_at
+from h2e.pp._mask_element import find_mask
+from h2e.pp._tissue_mask import read_coarse, tissue_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.collections import EllipseCollection
+    from spatialdata import SpatialData
+
+    from h2e._slides import Slide
+
+OUTLINE, VALID, INVALID = "#00a03c", "#1f4fd8", "#e01b1b"
+
+
+def tissue(
+    sdata: SpatialData,
+    *,
+    image_key: str | Sequence[str] | None = None,
+    table_key: str = _keys.TABLE,
+    tissue_mask_key: str | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
+) -> np.ndarray[tuple[int], np.dtype[Axes]]:
+    """Show each slide with the outline of its tissue, its valid and invalid spots, and how far spots were moved.
+
+    Valid spots (blue) have tissue in their own subtile, invalid ones (red) have none. The arrow goes from where the
+    middle of the spots was recorded to where :func:`h2e.pp.realign_spots` put it. Coordinates are pixels of the image.
+
+    Parameters
+    ----------
+    sdata
+        Slides.
+    image_key
+        Image or images to show; by default all that h2e works on.
+    table_key
+        Table of the spots.
+    tissue_mask_key
+        Tissue mask. By default that of :func:`h2e.pp.detect_tissue`; without one it is computed.
+    ax
+        Axes to draw on, one for each image; by default a new figure.
+
+    Returns
+    -------
+    Axes, one for each image.
+
+    Examples
+    --------
+    >>> import h2e.datasets, h2e.pl
+    >>> axes = h2e.pl.tissue(h2e.datasets.toy_cohort(), image_key="toy_A1_image")
+    >>> axes[0].get_title()
+    'toy_A1_image: 60 spots, 0 invalid'
+    """
+    keys = [image_key] if isinstance(image_key, str) else list(image_key or source_images(sdata, table_key=table_key))
+    slides = find_slides(sdata, table_key=table_key) if table_key in sdata.tables else []
+    moved = sdata.tables[table_key].uns.get(_keys.PREDICTION, {}).get("realign", {}) if slides else {}
+    axes = _axes(ax, len(keys))
+    for key, axis in zip(keys, axes, strict=True):
+        here = [slide for slide in slides if slide.image.key == key]
+        mask, scale = _draw_slide(axis, sdata, key, tissue_mask_key, here)
+        n_invalid = 0
+        for slide in here:
+            valid = fraction_at(mask, scale, slide.xy, slide.spacing_px) > 0
+            _draw_spots(axis, slide, valid, VALID)
+            _draw_spots(axis, slide, ~valid, INVALID)
+            _draw_shift(axis, slide, moved.get(slide.region))
+            n_invalid += int((~valid).sum())
+        axis.set_title(f"{key}: {sum(map(len, here))} spots, {n_invalid} invalid" if here else key)
+    return axes
+
+
+def _axes(ax: Axes | Sequence[Axes] | None, n: int) -> np.ndarray:
+    """As many axes as there are images: those given, or those of a new figure."""
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        return plt.subplots(1, n, figsize=(5 * n, 5), squeeze=False, layout="constrained")[1][0]
+    axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
+    if len(axes) != n:
+        msg = f"{n} images need as many axes, ax has {len(axes)}."
+        raise ValueError(msg)
+    return axes
+
+
+def _draw_slide(
+    axis: Axes, sdata: SpatialData, key: str, tissue_mask_key: str | None, slides: list[Slide]
+) -> tuple[np.ndarray, float]:
+    """Draw a thumbnail and the outline of the tissue; returns the mask and its scale."""
+    image = open_image(sdata, key)
+    um_per_px = slides[0].um_per_px if slides else None
+    mask, scale = find_mask(sdata, key, tissue_mask_key) or tissue_mask(image, um_per_px=um_per_px)
+    picture, size = read_coarse(image, max(1.0, 2.0 ** round(np.log2(max(image.shape) / 1024))))
+    height, width = picture.shape[:2]
+    axis.imshow(picture, extent=(0, width * size, height * size, 0), interpolation="antialiased")
+    y, x = ((np.arange(-1, n + 1) + 0.5) * scale for n in mask.shape)
+    if mask.any():  # a rim of background closes the outline where the tissue leaves the image
+        axis.contour(x, y, np.pad(mask, 1).astype(float), levels=[0.5], colors=[OUTLINE], linewidths=1.0)
+    axis.set(xlim=(0, image.shape[1]), ylim=(image.shape[0], 0), aspect="equal", xticks=[], yticks=[])
+    return mask, scale
+
+
+def _draw_spots(axis: Axes, slide: Slide, rows: np.ndarray, colour: str) -> EllipseCollection:
+    """Draw spots as circles of their real size, one artist for all."""
+    from matplotlib.collections import EllipseCollection
+
+    size = np.full(int(rows.sum()), 2 * slide.radius_px)
+    spots = EllipseCollection(
+        size, size, np.zeros(len(size)), units="xy", offsets=slide.xy[rows], offset_transform=axis.transData,
+        facecolors="none", edgecolors=colour, linewidths=0.8, rasterized=True,
+    )  # fmt: skip
+    axis.add_collection(spots, autolim=False)
+    return spots
+
+
+def _draw_shift(axis: Axes, slide: Slide, realign: dict | None) -> None:
+    """Draw how the middle of the spots was moved."""
+    from matplotlib.patches import FancyArrowPatch
+
+    if realign is None or not realign["moved"]:
+        return
+    to = slide.xy.mean(axis=0)
+    shift = np.array([realign["shift_x_px"], realign["shift_y_px"]])
+    arrow = FancyArrowPatch(to - shift, to, arrowstyle="-|>", mutation_scale=12, shrinkA=0, shrinkB=0, color="black")
+    axis.add_patch(arrow)
+    axis.annotate(f"{realign['shift']:.2f} spacings", to, xytext=(6, 6), textcoords="offset points")

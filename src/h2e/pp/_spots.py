@@ -1,0 +1,92 @@
+"""How much tissue each spot has of its own."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from h2e import _keys
+from h2e._slides import find_slides, get_table
+from h2e.pp._fraction import fraction_at
+from h2e.pp._mask_element import find_mask
+from h2e.pp._tissue_mask import tissue_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from spatialdata import SpatialData
+
+log = logging.getLogger(__name__)
+
+
+def tissue_fraction(
+    sdata: SpatialData,
+    *,
+    image_key: str | Mapping[str, str] | None = None,
+    table_key: str = _keys.TABLE,
+    tissue_mask_key: str | None = None,
+    library_key: str | None = None,
+    key_added: str = _keys.TISSUE_FRACTION,
+    overwrite: bool = False,
+) -> None:
+    """Measure which share of each spot's own subtile is tissue.
+
+    The subtile of a spot is the square around it whose side is one spot spacing. A spot without any tissue there
+    (0) is *invalid*: it is not trained on, and its predictions are NaN. What lies beside the image is not tissue.
+
+    Parameters
+    ----------
+    sdata
+        Slides with spots.
+    image_key
+        Image that the spots lie on, or a mapping from region to image.
+    table_key
+        Table of the spots.
+    tissue_mask_key
+        Tissue mask, labels or polygons. By default that of :func:`detect_tissue`; without one it is computed, and
+        not stored.
+    library_key
+        Column of ``obs`` that says which slide a spot is on; by default its region.
+    key_added
+        Where the fractions go.
+    overwrite
+        Replace a column of that name that h2e did not write.
+
+    Returns
+    -------
+    ``None``. Writes:
+
+    ``table.obs[key_added]`` : ``float32``
+        Share of tissue in the subtile, 0 to 1.
+    ``table.uns["h2e"]["params"][key_added]`` : ``dict``
+        How it was made.
+
+    Examples
+    --------
+    >>> import h2e.datasets, h2e.pp
+    >>> sdata = h2e.datasets.toy_cohort()
+    >>> h2e.pp.tissue_fraction(sdata)
+    >>> bool((sdata["table"].obs["tissue_fraction"] > 0).any())
+    True
+    """
+    table = get_table(sdata, table_key)
+    ours = key_added in table.uns.get(_keys.PREDICTION, {}).get("params", {})
+    if key_added in table.obs and not (ours or overwrite):
+        msg = (
+            f"obs[{key_added!r}] is there already and was not written by h2e; pass overwrite=True or another key_added."
+        )
+        raise ValueError(msg)
+    fraction = np.full(table.n_obs, np.nan, np.float32)
+    for slide in find_slides(sdata, table_key=table_key, image_key=image_key, library_key=library_key):
+        mask, scale = find_mask(sdata, slide.image.key, tissue_mask_key) or tissue_mask(
+            slide.image, um_per_px=slide.um_per_px
+        )
+        fraction[slide.rows] = fraction_at(mask, scale, slide.xy, slide.spacing_px)
+        invalid = int((fraction[slide.rows] == 0).sum())
+        log.info("slide %r: %d of %d spots are invalid, without tissue", slide.name, invalid, len(slide))
+    table.obs[key_added] = fraction
+    params = {"function": "tissue_fraction", "tissue_mask_key": tissue_mask_key or "{image}_tissue"}
+    table.uns.setdefault(_keys.PREDICTION, {}).setdefault("params", {})[key_added] = params
+    log.info("wrote obs[%r]", key_added)
