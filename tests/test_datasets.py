@@ -268,7 +268,9 @@ def test_a_changed_picture_is_converted_anew(folder):
 
 
 def test_an_interrupted_conversion_leaves_nothing_that_could_be_taken_for_an_image(folder, monkeypatch, tmp_path):
-    def fail(*_args: object, **_kwargs: object) -> None:
+    def fail(_sdata: object, store: Path) -> None:
+        store.mkdir()
+        (store / "half").write_text("an image")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
