@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,14 +64,14 @@ def read_views(
             warnings.warn(msg, stacklevel=2)
         requests.append(request)
     for level in sorted({request.level for request in requests}):
-        _fill(image.levels[level], [request for request in requests if request.level == level])
+        _fill(image, level, [request for request in requests if request.level == level])
     return [request.out for request in requests]
 
 
 def read_windows(image: Image, level: int, origins: np.ndarray, side: int) -> np.ndarray:
     """Windows of one level as they are, ``uint8`` (n, 3, side, side); ``origins`` are their first pixels (x, y)."""
     request = _Request(level, np.asarray(origins, np.int64).reshape(-1, 2), side, side)
-    _fill(image.levels[level], [request])
+    _fill(image, level, [request])
     return request.out
 
 
@@ -147,43 +148,66 @@ def _continued(window: np.ndarray, before: np.ndarray, after: np.ndarray, side: 
     return np.ascontiguousarray(window[:, rows[:, None], columns])
 
 
-def _fill(level: da.Array, requests: list[_Request]) -> None:
+def _fill(image: Image, level: int, requests: list[_Request]) -> None:
     """Decode every chunk of a level under the windows once, and hand it to the tiles that touch it."""
-    level = level.rechunk({0: -1})
-    edges = [np.concatenate([[0], np.cumsum(level.chunks[axis])]) for axis in (2, 1)]  # of columns, of rows
+    pixels = image.levels[level].rechunk({0: -1})
+    edges = [np.concatenate([[0], np.cumsum(pixels.chunks[axis])]) for axis in (2, 1)]  # of columns, of rows
     touched: dict[tuple[int, int], list[tuple]] = {}
     for request in requests:
-        first, last = request.inside(level.shape[1:])
+        first, last = request.inside(pixels.shape[1:])
         spans = [
-            np.column_stack(
-                [np.searchsorted(e, first[:, k], "right") - 1, np.searchsorted(e, last[:, k], "left")]
-            ).tolist()
+            np.column_stack([np.searchsorted(e, first[:, k], "right") - 1, np.searchsorted(e, last[:, k])]).tolist()
             for k, e in enumerate(edges)
         ]
         for tile, ((j0, j1), (i0, i1)) in enumerate(zip(*spans, strict=True)):
-            for i in range(i0, i1):
-                for j in range(j0, j1):
-                    part = (request, tile, first[tile], last[tile], (i1 - i0) * (j1 - j0))
-                    touched.setdefault((i, j), []).append(part)
-    for (i, j), chunk in _decode(level, sorted(touched)):
-        corner = np.array([edges[0][j], edges[1][i]])
-        for request, tile, first, last, n in touched[i, j]:
-            request.place(tile, chunk, corner, first, last, n)
+            part = (request, tile, first[tile], last[tile], (i1 - i0) * (j1 - j0))
+            for at in product(range(i0, i1), range(j0, j1)):
+                touched.setdefault(at, []).append(part)
+    try:
+        for (i, j), chunk in _decode(pixels, sorted(touched)):
+            corner = np.array([edges[0][j], edges[1][i]])
+            for request, tile, first, last, n in touched[i, j]:
+                request.place(tile, chunk, corner, first, last, n)
+    except Exception as error:
+        error.add_note(f"This happened while level {level} of image {image.key!r} was read; is its file complete?")
+        raise
 
 
-def _decode(level: da.Array, wanted: list[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
-    """Compute chunks of a level, a bounded number at a time and each once."""
+def _decode(pixels: da.Array, wanted: list[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+    """Compute chunks (row, column), a bounded number at a time and each once.
+
+    Chunks that are cut from the same source, such as a file that can only be decoded as a whole, are computed
+    together, however many they are: in several batches the source would be decoded as often.
+    """
     from dask.base import get_scheduler
+    from dask.optimization import cull
 
-    graph, keys = level.__dask_graph__(), level.__dask_keys__()[0]
-    get = get_scheduler(collections=[level])
-    step = max(1, BATCH_BYTES // (3 * max(level.chunks[1]) * max(level.chunks[2])))
-    for start in range(0, len(wanted), step):
-        some = wanted[start : start + step]
-        names = [keys[i][j] for i, j in some]
-        chunks = list(get(graph.cull(set(names)), names))
-        for at in some:  # a chunk is let go as soon as its tiles are cut
-            yield at, np.ascontiguousarray(chunks.pop(0))
+    keys = pixels.__dask_keys__()[0]
+    names = {(i, j): keys[i][j] for i, j in wanted}
+    graph = dict(pixels.__dask_optimize__(pixels.__dask_graph__(), list(names.values())))
+    get = get_scheduler(collections=[pixels])
+    groups: dict[frozenset, list[tuple[int, int]]] = {}
+    for at in wanted:
+        groups.setdefault(_sources(graph, names[at]), []).append(at)
+    step = max(1, BATCH_BYTES // (3 * max(pixels.chunks[1]) * max(pixels.chunks[2])))
+    batch: list[tuple[int, int]] = []
+    for n_left, group in zip(reversed(range(len(groups))), groups.values(), strict=True):
+        batch += group
+        if len(batch) >= step or not n_left:
+            some = [names[at] for at in batch]
+            chunks = list(get(cull(graph, some)[0], some))
+            while batch:  # a chunk is let go as soon as its tiles are cut
+                yield batch.pop(), np.ascontiguousarray(chunks.pop())
+
+
+def _sources(graph: dict, name: tuple) -> frozenset:
+    """Keys of the tasks that a chunk starts from, which take no other task's result; its own if it is there already."""
+    from dask.core import istask
+    from dask.optimization import cull
+
+    tasks, uses = cull(graph, [name])
+    starts = (key for key in tasks if istask(tasks[key]) and not any(istask(tasks[use]) for use in uses[key]))
+    return frozenset(starts) or frozenset([name])
 
 
 @cache
