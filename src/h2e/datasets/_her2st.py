@@ -57,7 +57,7 @@ def her2st(
     -------
     Per section ``X``: image ``X_image`` (a lazy pyramid of five levels in chunks of 1,024 pixels, cut at the right and
     bottom to a multiple of 16), circles ``X`` and coordinate system ``X``, in pixels of the image. A JPEG cannot be
-    read in parts: the first call converts each to zarr in the cache (some 200 MB a section).
+    read in parts: the first call converts each to zarr in the cache (some 70 MB a section).
 
     One table of the selected spots that have counts, named ``{section}_{x}x{y}``: sparse counts over the union of the
     genes (a section's file lists the genes seen there, so that a gene it does not list has the count 0), ``obs``

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from h2e.pp._grid import make_spots
+from h2e.pp._normalize import normalize
 from h2e.pp._ranks import rank_transform
 from h2e.pp._realign import realign_spots
 from h2e.pp._spots import tissue_fraction
@@ -16,6 +17,7 @@ __all__ = [
     "detect_tissue",
     "fit_stain_reference",
     "make_spots",
+    "normalize",
     "normalize_stains",
     "rank_transform",
     "realign_spots",

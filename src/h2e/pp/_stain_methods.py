@@ -24,7 +24,7 @@ def estimate_stains(
     background: float = 240.0,
     alpha: float = 1.0,
     beta: float = 0.15,
-    percentile: float = 75.0,
+    percentile: float = 99.0,
     space: str = "cielab",
     robust: bool = True,
 ) -> StainReference | None:
@@ -32,7 +32,7 @@ def estimate_stains(
 
     ``robust`` drops pixels that cannot be haematoxylin and eosin (see ``stained``) and lays Macenko's plane through
     the origin, as optical density is additive: the plane around the mean, which most programs take, misses the mean
-    colour, and what it misses differs between slides. Without it (and with ``percentile=99``) Macenko is theirs.
+    colour, and what it misses differs between slides. Without it Macenko is theirs.
     """
     if method not in METHODS:
         msg = f"method {method!r} is not one of {list(METHODS)}."
@@ -54,14 +54,13 @@ def estimate_stains(
             n_pixels=len(od),
         )
     strong = od[(od >= beta).all(axis=1)]
-    if len(strong) < FEW:
-        return None
-    stains = macenko_vectors(strong, alpha)
+    if len(strong) < FEW:  # so pale that one channel or another absorbs next to nothing everywhere
+        strong = od
+    stains = macenko_vectors(strong, alpha, centred=not robust)
     if method == "vahadane":
-        stains = vahadane_vectors(strong[:20_000], stains)
-    amounts = od @ np.linalg.pinv(stains)
-    highest = np.maximum(np.percentile(amounts, 99, axis=0), 0.05)
-    return StainReference(method, background, stains, highest, n_pixels=len(od))
+        stains = vahadane_vectors(strong[:: len(strong) // 20_000 + 1], stains)
+    amounts = np.maximum(np.percentile(od @ np.linalg.pinv(stains), percentile, axis=0), 0.02)
+    return StainReference(method, background, stains, amounts, percentile=percentile, n_pixels=len(od))
 
 
 def stained(od: np.ndarray, beta: float = 0.15) -> np.ndarray:
@@ -73,9 +72,11 @@ def stained(od: np.ndarray, beta: float = 0.15) -> np.ndarray:
     """
     red, green, blue = od.T
     total = od.sum(axis=1)
-    colour = (red < 1.5 * green + 0.05) & (blue < 1.05 * green + 0.05)
+    ink = (red > 1.5 * green + 0.05) | ((red > 1.1 * green + 0.05) & (blue < 0.3 * green))
+    colour = ~ink & (blue < 0.85 * green + 0.05)
     grey = (od.max(axis=1) - od.min(axis=1)) < 0.12 * total / 3
-    keep = (od.max(axis=1) >= beta) & colour & ~grey
+    black = od.min(axis=1) > 2.3
+    keep = (od.max(axis=1) >= beta) & colour & ~grey & ~black
     if keep.any():
         low, high = np.percentile(total[keep], [25, 75])
         keep &= total <= high + 3 * (high - low)

@@ -29,7 +29,8 @@ class StainReference:
     concentrations
         Amount of each in tissue, at ``percentile``; ``None``: a slide keeps its own amounts.
     percentile
-        At which amounts are compared. The third quartile is steadier than the usual 99, which follows blur and folds.
+        At which amounts are compared. A high one compares the densest nuclei; a lower one would follow how much of the
+        slide is tumour, and darken slides that are mostly fat and stroma.
     mean, std
         Of the colour of tissue in ``space``.
     space
@@ -43,7 +44,7 @@ class StainReference:
     --------
     >>> import h2e
     >>> reference = h2e.pp.StainReference(
-    ...     "macenko", stains=((0.65, 0.70, 0.29), (0.07, 0.99, 0.11)), concentrations=(0.9, 0.5)
+    ...     "macenko", stains=((0.65, 0.70, 0.29), (0.07, 0.99, 0.11)), concentrations=(1.9, 1.0)
     ... )
     >>> h2e.pp.StainReference.from_dict(reference.to_dict()) == reference
     True
@@ -53,7 +54,7 @@ class StainReference:
     background: float = 240.0
     stains: tuple[Triple, Triple] | None = None
     concentrations: tuple[float, float] | None = None
-    percentile: float = 75.0
+    percentile: float = 99.0
     mean: Triple | None = None
     std: Triple | None = None
     space: str | None = None
@@ -79,7 +80,7 @@ class StainReference:
         if self.background <= 0 or min(self.concentrations or (1,)) <= 0 or min(self.std or (1,)) <= 0:
             msg = f"background, concentrations and std must be positive: {self}."
             raise ValueError(msg)
-        if self.stains is not None and np.linalg.matrix_rank(self.matrix, tol=1e-3) < 2:
+        if self.stains is not None and np.linalg.matrix_rank(self.stains, tol=1e-3) < 2:
             msg = f"the two stains have the same colour: {self.stains}."
             raise ValueError(msg)
 

@@ -2,4 +2,8 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from h2e.tl._evaluate import evaluate
+from h2e.tl._fit import fit
+from h2e.tl._predict import predict
+
+__all__ = ["evaluate", "fit", "predict"]

@@ -1,0 +1,75 @@
+"""Folds: which spots a model is trained on, and which it is scored on without having seen their group."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """One group left out."""
+
+    name: str
+    train: np.ndarray  # positions of the spots to train on
+    test: np.ndarray  # positions of the spots left out
+
+
+def make_folds(slides: np.ndarray, groups: np.ndarray, xy_um: np.ndarray, *, buffer_um: float) -> list[Fold]:
+    """Leave one group out; of a single slide, leave one quarter of its area out.
+
+    Quarters of one slide are told apart by its medians, and training spots within ``buffer_um`` of the left-out quarter
+    are not used, so that no pixel is on both sides.
+
+    Examples
+    --------
+    >>> names = np.array(["A", "A", "B"])
+    >>> [(f.name, f.train.tolist(), f.test.tolist()) for f in make_folds(names, names, np.zeros((3, 2)), buffer_um=0)]
+    [('A', [2], [0, 1]), ('B', [0, 1], [2])]
+    """
+    names = np.unique(groups)
+    if len(names) > 1:
+        return [Fold(str(g), np.flatnonzero(groups != g), np.flatnonzero(groups == g)) for g in names]
+    if len(np.unique(slides)) > 1:
+        msg = f"leaving one group out needs at least 2 groups, the {len(np.unique(slides))} slides have one, {names.tolist()}; without group_key slides are left out."
+        raise ValueError(msg)
+    return _quarters(xy_um, buffer_um)
+
+
+def _quarters(xy_um: np.ndarray, buffer_um: float) -> list[Fold]:
+    """The four quarters of a slide, each with the spots that are further from it than the buffer."""
+    from scipy.spatial import KDTree
+
+    if len(xy_um) < 8:
+        msg = f"folds within a slide need at least 8 spots on tissue, there are {len(xy_um)}."
+        raise ValueError(msg)
+    right, lower = (xy_um > np.median(xy_um, axis=0)).T
+    folds = []
+    for name, inside in {
+        "left, upper": ~right & ~lower,
+        "right, upper": right & ~lower,
+        "left, lower": ~right & lower,
+        "right, lower": right & lower,
+    }.items():
+        if not inside.any():
+            continue
+        distance, _ = KDTree(xy_um[inside]).query(xy_um)
+        train = np.flatnonzero(distance > buffer_um)
+        if len(train) < 2:
+            msg = f"the slide is too small for folds within it: no spot is further than the extent of a tile, {buffer_um:.0f} µm, from its quarter {name!r}. Add slides."
+            raise ValueError(msg)
+        folds.append(Fold(name, train, np.flatnonzero(inside)))
+    return folds
+
+
+def seed_of(seed: int, *names: str) -> int:
+    """A seed that depends on names and not on the order of anything.
+
+    Examples
+    --------
+    >>> seed_of(0, "A", "texture") == seed_of(0, "A", "texture") != seed_of(0, "B", "texture")
+    True
+    """
+    return int.from_bytes(hashlib.sha256("\0".join([str(seed), *names]).encode()).digest()[:4], "little")

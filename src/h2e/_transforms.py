@@ -1,0 +1,77 @@
+"""What a model learns instead of log-normalized expression, and the way back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+TRANSFORMS = ("log", "standardized", "gene_rank", "spot_rank")
+"""As it is; standardized within each slide; ranked within slide and target; ranked within the spot over the targets."""
+
+N_QUANTILES = 101
+
+
+@dataclass(frozen=True, eq=False)
+class Transform:
+    """A target transform fitted on training spots: what maps its predictions back to the unit of the targets.
+
+    Ranks go back through pooled quantiles: what had rank *r* in training had value ``values`` there. Standardized
+    values go back through the mean and the spread within the slides, averaged over the training slides.
+    """
+
+    kind: str
+    ranks: np.ndarray  # (q, targets), rising; for "log" and "standardized" the two rows 0 and 1
+    values: np.ndarray  # (q, targets)
+
+    def invert(self, z: np.ndarray) -> np.ndarray:
+        """Predictions in the unit of the targets, ``float32``, (n, targets)."""
+        if self.kind in ("log", "standardized"):  # a straight line, which may leave the range seen in training
+            return (self.values[0] + z * (self.values[1] - self.values[0])).astype(np.float32)
+        columns = [np.interp(z[:, t], self.ranks[:, t], self.values[:, t]) for t in range(z.shape[1])]
+        return np.column_stack(columns).astype(np.float32)
+
+
+def fit_transform(kind: str, y: np.ndarray, slides: np.ndarray) -> tuple[np.ndarray, Transform]:
+    """What the model is to learn, (n, targets), and how to come back.
+
+    Examples
+    --------
+    >>> z, transform = fit_transform("gene_rank", np.array([[0.0], [2.0], [8.0]]), np.array(["A", "A", "A"]))
+    >>> z.ravel(), transform.invert(z).ravel()
+    (array([0. , 0.5, 1. ], dtype=float32), array([0., 2., 8.], dtype=float32))
+    """
+    if kind not in TRANSFORMS:
+        msg = f"transform {kind!r} is not one of {list(TRANSFORMS)}."
+        raise ValueError(msg)
+    ends = np.array([[0.0], [1.0]]) * np.ones(y.shape[1])
+    if kind == "log":
+        return y.astype(np.float32), Transform(kind, ends, ends)
+    names = np.unique(slides)
+    if kind == "standardized":
+        means = np.stack([y[slides == s].mean(axis=0) for s in names])
+        spreads = np.stack([y[slides == s].std(axis=0) for s in names])
+        position = np.searchsorted(names, slides)
+        z = (y - means[position]) / np.where(spreads > 0, spreads, 1)[position]
+        mean, spread = means.mean(axis=0), spreads.mean(axis=0)
+        return z.astype(np.float32), Transform(kind, ends, np.stack([mean, mean + spread]))
+    z = ranks(y, axis=1) if kind == "spot_rank" else np.empty(y.shape, np.float32)
+    if kind == "gene_rank":
+        for s in names:
+            z[slides == s] = ranks(y[slides == s], axis=0)
+    levels = np.linspace(0, 1, N_QUANTILES)
+    return z, Transform(kind, np.quantile(z, levels, axis=0), np.quantile(y, levels, axis=0))
+
+
+def ranks(y: np.ndarray, *, axis: int) -> np.ndarray:
+    """Ranks scaled to [0, 1]; ties share their mean rank.
+
+    Examples
+    --------
+    >>> ranks(np.array([[5.0, 0.0, 0.0, 9.0]]), axis=1)
+    array([[0.6666667 , 0.16666667, 0.16666667, 1.        ]], dtype=float32)
+    """
+    from scipy.stats import rankdata
+
+    n = y.shape[axis]
+    return ((rankdata(y, axis=axis) - 1) / max(n - 1, 1)).astype(np.float32)

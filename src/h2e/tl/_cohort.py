@@ -1,0 +1,197 @@
+"""From a SpatialData to the arrays that folds are trained on: valid spots, images as the models see them, targets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from h2e import _keys
+from h2e._ensemble import names_of
+from h2e._learners import Learner
+from h2e._learners._baselines import centred_um
+from h2e._slides import Slide, find_slides, get_table
+from h2e._tiles import View, read_views
+from h2e.pp._fraction import fraction_at
+from h2e.pp._stain_reference import StainReference
+from h2e.pp._stains import fit_reference, normalize_image, tissue_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+log = logging.getLogger(__name__)
+
+COLOUR = View(1, 4)
+"""What a spot is recognized by: the mean colour of its own subtile."""
+
+BATCH = 4096
+"""Spots whose tiles are in memory at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """Slides with their valid spots, in the order of their names."""
+
+    table: AnnData
+    slides: tuple[Slide, ...]  # on their images as they are, spots with tissue only
+    tissues: tuple[tuple[np.ndarray, float], ...]
+    reference: StainReference | None  # what the normalized images were made with
+    keep_residual: bool = True
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Positions of the spots in the table."""
+        return np.concatenate([slide.rows for slide in self.slides])
+
+    @property
+    def names(self) -> np.ndarray:
+        """The slide of each spot."""
+        return np.concatenate([np.full(len(slide), slide.name) for slide in self.slides])
+
+    @property
+    def groups(self) -> np.ndarray:
+        """The group of each spot."""
+        return np.concatenate([np.full(len(slide), slide.group) for slide in self.slides])
+
+    @property
+    def xy_um(self) -> np.ndarray:
+        """Where each spot lies on its slide, in µm."""
+        return np.concatenate([slide.xy * slide.um_per_px for slide in self.slides])
+
+    def of(self, spots: np.ndarray) -> list[int]:
+        """Positions of the slides that some of the spots lie on."""
+        there = set(self.names[spots])
+        return [i for i, slide in enumerate(self.slides) if slide.name in there]
+
+    def spacing_um(self, spots: np.ndarray) -> float:
+        """Median spacing of the slides of some spots."""
+        return float(np.median([self.slides[i].spacing_um for i in self.of(spots)]))
+
+    def reference_of(self, spots: np.ndarray) -> StainReference | None:
+        """The reference, fitted anew on the slides of some spots only."""
+        if self.reference is None:
+            return None
+        which = self.of(spots)
+        images, tissues = [self.slides[i].image for i in which], [self.tissues[i] for i in which]
+        um_per_px = [self.slides[i].um_per_px for i in which]
+        return fit_reference(
+            images,
+            tissues,
+            um_per_px=um_per_px,
+            method=self.reference.method,
+            n_patches=self.reference.n_patches,
+            patch_px=self.reference.patch_px,
+            seed=self.reference.seed,
+        )
+
+    def look(
+        self, learners: Sequence[Learner], *, reference: StainReference | None, spacing_um: float, progress: bool
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """What each learner keeps of each spot, by its name, and the colour of each spot (n, 3)."""
+        from tqdm.auto import tqdm
+
+        seen = []
+        each = list(zip(self.slides, self.tissues, strict=True))
+        for slide, tissue in tqdm(each, disable=not progress, desc="reading tiles"):
+            if reference is not None:
+                size, keep = slide.um_per_px, self.keep_residual
+                image = normalize_image(slide.image, tissue, reference, um_per_px=size, keep_residual=keep)
+                slide = replace(slide, image=image)
+            seen.append(look_at(slide, learners, self.table, spacing_um=spacing_um))
+        names = names_of(learners)
+        return {n: np.concatenate([x[n] for x, _ in seen]) for n in names}, np.concatenate([c for _, c in seen])
+
+
+def look_at(
+    slide: Slide, learners: Sequence[Learner], table: AnnData, *, spacing_um: float
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The same for one slide; all views of a batch of spots are cut in one pass, batches go down the slide."""
+    views = list(dict.fromkeys([COLOUR, *(view for learner in learners for view in learner.views)]))
+    order = np.argsort(slide.xy[:, 1], kind="stable")
+    back = np.argsort(order)
+    looking = {learner: [] for learner in learners if learner.views}  # learners that are alike look once
+    colours = []
+    for start in range(0, max(len(order), 1), BATCH):
+        some = order[start : start + BATCH]
+        tiles = dict(zip(views, read_views(slide, slide.xy[some], views, spacing_um=spacing_um), strict=True))
+        colours.append(tiles[COLOUR].mean(axis=(2, 3), dtype=np.float32))
+        for learner, parts in looking.items():
+            parts.append(learner.look([tiles[view] for view in learner.views]))
+    x = {learner: np.concatenate(parts)[back] for learner, parts in looking.items()}
+    for learner in learners:
+        if learner.uses == "xy":
+            x[learner] = centred_um(slide.xy, um_per_px=slide.um_per_px)
+        elif not learner.views:
+            x[learner] = _stored_features(table, learner.obsm, slide.rows)
+    named = {name: x[learner] for name, learner in zip(names_of(learners), learners, strict=True)}
+    return named, np.concatenate(colours)[back]
+
+
+def open_cohort(
+    sdata: SpatialData,
+    *,
+    table_key: str,
+    image_key: str | Mapping[str, str] | None,
+    tissue_mask_key: str | None,
+    library_key: str | None,
+    group_key: str | None,
+    um_per_px: float | Mapping[str, float] | None,
+) -> Cohort:
+    """Find the slides, their tissue, their valid spots, and how their images are normalized."""
+    table = get_table(sdata, table_key)
+    slides = find_slides(
+        sdata,
+        table_key=table_key,
+        image_key=image_key,
+        library_key=library_key,
+        group_key=group_key,
+        um_per_px=um_per_px,
+    )
+    tissues = [tissue_of(sdata, slide.image, tissue_mask_key, slide.um_per_px) for slide in slides]
+    valid = []
+    for slide, (mask, scale) in zip(slides, tissues, strict=True):
+        keep = fraction_at(mask, scale, slide.xy, slide.spacing_px) > 0
+        if not keep.all():
+            log.info("slide %r: %d of %d spots have no tissue and are left out", slide.name, (~keep).sum(), len(slide))
+        valid.append(slide.take(keep))
+    reference, keep_residual = stored_reference(sdata, [slide.image.key for slide in slides])
+    return Cohort(table, tuple(valid), tuple(tissues), reference, keep_residual)
+
+
+def stored_reference(sdata: SpatialData, image_keys: Sequence[str]) -> tuple[StainReference | None, bool]:
+    """What the images were normalized with, the same for all; ``None`` if none of them was."""
+    made = [_keys.normalized(key) for key in image_keys if _keys.normalized(key) in sdata.images]
+    if not made:
+        return None, True
+    stains = sdata.attrs.get("h2e", {}).get("stains", {})
+    foreign = [key for key in made if key not in stains]
+    if foreign:
+        msg = f"images {foreign} were not normalized by h2e, so new slides could not be treated alike. Run h2e.pp.normalize_stains with overwrite=True, or pass them as image_key to use them as they are."
+        raise ValueError(msg)
+    missing = sorted({key for key in image_keys if _keys.normalized(key) not in made})
+    if missing:
+        msg = f"images {missing} are not normalized, {made} are. Run h2e.pp.normalize_stains on all slides together."
+        raise ValueError(msg)
+    first = stains[made[0]]
+    for key in made[1:]:
+        if (stains[key]["reference"], stains[key]["keep_residual"]) != (first["reference"], first["keep_residual"]):
+            msg = f"images {made[0]!r} and {key!r} were normalized to different references. Run h2e.pp.normalize_stains on all slides together."
+            raise ValueError(msg)
+    return StainReference.from_dict(first["reference"]), bool(first["keep_residual"])
+
+
+def _stored_features(table: AnnData, key: str, rows: np.ndarray) -> np.ndarray:
+    """Features of another tool in ``obsm``."""
+    if key not in table.obsm:
+        msg = f"{key!r} is not in table.obsm; it has {list(table.obsm)}."
+        raise KeyError(msg)
+    features = np.asarray(table.obsm[key], np.float32)[rows]
+    bad = int((~np.isfinite(features)).any(axis=1).sum())
+    if bad:
+        msg = f"obsm[{key!r}] has NaN or infinite features for {bad} of {len(rows)} spots on tissue."
+        raise ValueError(msg)
+    return features

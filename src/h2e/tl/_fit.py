@@ -1,0 +1,143 @@
+"""Train an ensemble."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from h2e import _keys
+from h2e._ensemble import Ensemble
+from h2e._learners import Learner
+from h2e.tl._cohort import open_cohort
+from h2e.tl._train import Truth, folds_within, recipe_of, train
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from spatialdata import SpatialData
+
+log = logging.getLogger(__name__)
+
+
+def fit(
+    sdata: SpatialData,
+    *,
+    targets: Sequence[str] | None = None,
+    obsm: str | None = None,
+    n_targets: int = 35,
+    learners: str | Learner | Sequence[str | Learner] = ("texture", "multiscale"),
+    transform: str = "log",
+    stack: str = "ridge",
+    group_key: str | None = None,
+    library_key: str | None = None,
+    layer: str | None = None,
+    log_normalized: bool = False,
+    image_key: str | Mapping[str, str] | None = None,
+    tissue_mask_key: str | None = None,
+    table_key: str = _keys.TABLE,
+    um_per_px: float | Mapping[str, float] | None = None,
+    run_dir: str | PathLike | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    progress: bool = True,
+) -> Ensemble:
+    """Train a leave-one-group-out ensemble on slides with spots.
+
+    For each learner one model is trained without each group, and one with all. The models without a group predict it;
+    from these out-of-fold predictions alone the stack learns how to combine the learners. Models see the normalized
+    images if :func:`h2e.pp.normalize_stains` made them, else the images as they are. Spots without any tissue in
+    their own subtile are not trained on. Nothing is written to ``sdata``.
+
+    Parameters
+    ----------
+    sdata
+        Slides, one table over all of them.
+    targets
+        Genes, or columns of ``obsm``, to predict. ``None``: all columns of ``obsm``, or without it the ``n_targets``
+        genes that vary most in space (:func:`h2e.pp.select_targets`), chosen on all groups; so choose with
+        :func:`h2e.tl.evaluate`, which chooses anew without each group, when a score is wanted.
+    obsm
+        Predict the columns of this frame of ``table.obsm``, such as proportions of cell types, in place of genes.
+    n_targets
+        How many genes to choose where ``targets=None``.
+    learners
+        Names or instances; ``"texture"``, ``"multiscale"``, ``"mean"``, ``"coordinates"``.
+    transform
+        What is learned: ``"log"`` log-normalized expression, ``"standardized"`` within each slide, ``"gene_rank"``
+        its rank within the slide, ``"spot_rank"`` its rank among the targets of the spot. Predictions come back in
+        log-normalized expression whatever is learned.
+    stack
+        ``"mean"`` over the learners, or ``"ridge"``: non-negative weights per target, shrunk towards the mean, and used
+        only if they beat it on groups left out.
+    group_key
+        Column of ``table.obs`` with the groups (donors) to leave out. ``None`` leaves out slides, with a warning:
+        sections of one donor on both sides make held-out scores too good. A single slide is cut into quarters.
+    library_key
+        Column of ``table.obs`` that says which slide a spot belongs to; by default the table's region key.
+    layer
+        Layer with the counts; ``None`` takes ``table.X``.
+    log_normalized
+        The values are log-normalized already.
+    image_key
+        Image of each region, a name or a mapping, where it cannot be found by its coordinate system.
+    tissue_mask_key
+        Labels or shapes with the tissue; by default ``"{image}_tissue"``, and where it is missing it is found now.
+    table_key
+        Table over all slides.
+    um_per_px
+        Size of a pixel in µm, or of each slide's, where neither ``table.obs["um_per_px"]`` nor the lattice tells it.
+    run_dir
+        Folder that keeps each finished model; an interrupted run continues where it was.
+    seed
+        The same seed on the same machine gives the same ensemble.
+    device
+        For networks: ``"cpu"``, ``"cuda"``; ``None`` takes CUDA if there is one.
+    progress
+        Show progress bars.
+
+    Returns
+    -------
+    An ensemble; ``ensemble.loo`` are its held-out predictions, ``ensemble.history`` the training losses.
+
+    Raises
+    ------
+    KeyError
+        A table, column, layer, image or target is not there; the message lists what is.
+    ValueError
+        Images cannot be paired with regions, spots lie outside of their image, there is only one group, expression
+        is negative, NaN, or no counts.
+
+    Examples
+    --------
+    >>> import h2e
+    >>> sdata = h2e.datasets.toy_cohort()
+    >>> h2e.tl.fit(sdata, learners="texture", n_targets=4, group_key="donor", progress=False)
+    Ensemble of 4 models (texture; stack: ridge) for 4 targets, trained on 197 spots of 4 slides, leaving out ['A', 'B', 'C']
+    """
+    options = {"device": device, "run_dir": run_dir, "progress": progress, "seed": seed}
+    recipe = recipe_of(learners, transform=transform, stack=stack, **options)
+    cohort = open_cohort(
+        sdata,
+        table_key=table_key,
+        image_key=image_key,
+        tissue_mask_key=tissue_mask_key,
+        library_key=library_key,
+        group_key=group_key,
+        um_per_px=um_per_px,
+    )
+    truth = Truth(cohort.table, None if targets is None else tuple(targets), n_targets, obsm, layer, log_normalized)
+    spots = np.arange(len(cohort.rows))
+    folds = folds_within(cohort, spots, recipe.learners)
+    values = truth.of(cohort, spots)
+    if group_key is None and len(cohort.slides) > 1:
+        msg = "no group_key: slides are left out, and if a donor has several, held-out scores are too good. Pass group_key."
+        warnings.warn(msg, stacklevel=2)
+    spacing_um = cohort.spacing_um(spots)
+    seen = cohort.look(recipe.learners, reference=cohort.reference, spacing_um=spacing_um, progress=progress)
+    left_out = "quarter of the slide" if len(cohort.slides) == 1 else group_key or "slide"
+    settings = {"unit": truth.unit, "left_out": left_out, "targets_chosen_on_all_groups": truth.chosen}
+    return train(cohort, seen, values, spots, folds, recipe, reference=cohort.reference, settings=settings)

@@ -1,0 +1,182 @@
+"""Write the predictions of an ensemble."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from h2e import _keys
+from h2e._slides import get_table
+from h2e.pp._grid import make_spots
+from h2e.tl._cohort import Cohort, open_cohort
+from h2e.tl._train import row_identity
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from h2e._ensemble import Ensemble
+
+log = logging.getLogger(__name__)
+
+
+def predict(
+    sdata: SpatialData,
+    ensemble: Ensemble,
+    *,
+    key_added: str = _keys.PREDICTION,
+    image_key: str | Mapping[str, str] | None = None,
+    tissue_mask_key: str | None = None,
+    table_key: str = _keys.TABLE,
+    um_per_px: float | Mapping[str, float] | None = None,
+    in_sample: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> None:
+    """Predict the targets at every spot on tissue, and write them to the table.
+
+    Tiles have the extent in µm that the training slides had, whatever the spacing of these spots. Images are brought to
+    the stain reference of the ensemble, lazily. Without a table, a hexagonal grid of spots with the spacing of the
+    training slides is laid over the tissue (:func:`h2e.pp.make_spots`).
+
+    Parameters
+    ----------
+    sdata
+        Slides; those that the ensemble was trained on are recognized.
+    ensemble
+        What :func:`h2e.tl.fit` returned.
+    key_added
+        Where in ``table.obsm`` the predictions go.
+    image_key
+        Image of each region, a name or a mapping, where it cannot be found by its coordinate system.
+    tissue_mask_key
+        Labels or shapes with the tissue; by default ``"{image}_tissue"``, and where it is missing it is found now.
+    table_key
+        Table over all slides.
+    um_per_px
+        Size of a pixel in µm, or of each slide's, where neither ``table.obs["um_per_px"]`` nor the lattice tells it.
+    in_sample
+        Write to ``key_added`` also at spots that the ensemble was trained on. Never score these.
+    overwrite
+        Replace a key that something other than h2e wrote.
+    progress
+        Show progress bars.
+
+    Returns
+    -------
+    ``None``. Sets the following fields of ``sdata[table_key]``:
+
+    ``.obsm[key_added]`` : ``DataFrame``, ``float32``, spots × targets
+        Predictions, NaN at spots without tissue and at spots that the ensemble was trained on.
+    ``.obsm["{key_added}_loo"]`` : ``DataFrame``, ``float32``, spots × targets
+        At spots that the ensemble was trained on, the held-out predictions; only written if there are any.
+    ``.obsm["{key_added}_std"]`` : ``DataFrame``, ``float32``, spots × targets
+        Standard deviation over the models.
+    ``.uns[key_added]`` : ``dict``
+        Unit, version, parameters and training slides.
+
+    Examples
+    --------
+    >>> import h2e
+    >>> sdata = h2e.datasets.toy_cohort()
+    >>> ensemble = h2e.tl.fit(sdata, learners="texture", n_targets=4, group_key="donor", progress=False)
+    >>> new = h2e.datasets.toy_cohort(seed=1)
+    >>> h2e.tl.predict(new, ensemble, progress=False)
+    >>> new["table"].obsm["h2e"].shape
+    (238, 4)
+    """
+    if not len(sdata.tables):
+        make_spots(sdata, spacing_um=ensemble.spacing_um, um_per_px=um_per_px, image_key=image_key, table_key=table_key)
+    _check_keys(get_table(sdata, table_key), key_added, overwrite=overwrite)
+    cohort = open_cohort(
+        sdata,
+        table_key=table_key,
+        image_key=image_key,
+        tissue_mask_key=tissue_mask_key,
+        library_key=None,
+        group_key=None,
+        um_per_px=um_per_px,
+    )
+    _check_stains(sdata, cohort, ensemble)
+    x, colours = cohort.look(
+        ensemble.learners, reference=ensemble.reference, spacing_um=ensemble.spacing_um, progress=progress
+    )
+    mean, spread = ensemble.predict(x)
+    trained = _training_rows(cohort, colours, ensemble)
+    new = np.full(len(mean), fill_value=True) if in_sample else trained < 0
+    frames = {key_added: (cohort.rows[new], mean[new]), _keys.spread(key_added): (cohort.rows[new], spread[new])}
+    if (trained >= 0).any():
+        held_out = ensemble.loo.to_numpy()[trained[trained >= 0]]
+        frames[_keys.held_out(key_added)] = (cohort.rows[trained >= 0], held_out)
+    _write(cohort.table, frames, ensemble, key_added=key_added, in_sample=in_sample)
+
+
+def _training_rows(cohort: Cohort, colours: np.ndarray, ensemble: Ensemble) -> np.ndarray:
+    """For each spot the training spot that it is, or −1: same region, same instance, same colour all over the slide."""
+    index = row_identity(cohort.table, cohort.rows)
+    found = ensemble.training.index.get_indexer(index)
+    known = ensemble.training[["red", "green", "blue"]].to_numpy()
+    same = np.abs(known[found] - colours).max(axis=1) < 3
+    for name in np.unique(cohort.names):
+        of_slide = cohort.names == name
+        matched = of_slide & (found >= 0)
+        if not matched.any() or same[matched].mean() < 0.9:  # another slide with the same name
+            found[of_slide] = -1
+    return found
+
+
+def _check_keys(table: AnnData, key_added: str, *, overwrite: bool) -> None:
+    """Refuse to replace what h2e did not write."""
+    about = table.uns.get(key_added, {})
+    ours = isinstance(about, Mapping) and "training_slides" in about
+    there = [key for key in (key_added, _keys.held_out(key_added), _keys.spread(key_added)) if key in table.obsm]
+    if there and not ours and not overwrite:
+        msg = f"table.obsm has {there}, which h2e.tl.predict did not write; pass overwrite=True or another key_added."
+        raise ValueError(msg)
+
+
+def _check_stains(sdata: SpatialData, cohort: Cohort, ensemble: Ensemble) -> None:
+    """Refuse images that were normalized to another reference than the ensemble's."""
+    stains = sdata.attrs.get("h2e", {}).get("stains", {})
+    for slide in cohort.slides:
+        if slide.image.key in stains:
+            msg = f"image {slide.image.key!r} is normalized already; pass the image that it was made from, h2e brings it to the reference of the ensemble itself."
+            raise ValueError(msg)
+
+
+def _write(
+    table: AnnData,
+    frames: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    ensemble: Ensemble,
+    *,
+    key_added: str,
+    in_sample: bool,
+) -> None:
+    """Write frames over all rows of the table, NaN where there is no value."""
+    from h2e import __version__
+
+    if _keys.held_out(key_added) not in frames:  # of an earlier prediction by another ensemble
+        table.obsm.pop(_keys.held_out(key_added), None)
+    for key, (rows, values) in frames.items():
+        whole = np.full((table.n_obs, len(ensemble.targets)), np.nan, np.float32)
+        whole[rows] = values
+        table.obsm[key] = pd.DataFrame(whole, index=table.obs_names, columns=list(ensemble.targets))
+        log.info("wrote obsm[%r]: %d of %d spots × %d targets", key, len(rows), *whole.shape)
+    about = dict(table.uns.get(key_added, {}))
+    about |= {
+        "h2e_version": __version__,
+        "unit": str(ensemble.settings.get("unit", "")),
+        "training_slides": sorted(ensemble.training["slide"].unique()),
+    }
+    about["params"] = dict(about.get("params", {})) | _plain(ensemble.settings)
+    about["params"] |= {"in_sample": in_sample, "stack": ensemble.stack.kind}
+    table.uns[key_added] = about
+
+
+def _plain(settings: Mapping[str, object]) -> dict[str, object]:
+    """Settings as ``uns`` can store them."""
+    return {k: v for k, v in settings.items() if isinstance(v, str | int | float | bool | list) and k != "unit"}

@@ -1,0 +1,165 @@
+"""One training of an ensemble on some spots of a cohort; what ``fit`` does once and ``evaluate`` for every left-out group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from h2e._ensemble import Ensemble, Spots, names_of
+from h2e._fitting import Recipe, fit_members
+from h2e._folds import Fold, make_folds
+from h2e._learners import Learner, learner_of
+from h2e._slides import region_keys
+from h2e._stack import STACKS
+from h2e._transforms import TRANSFORMS
+from h2e.pp._expression import expression
+from h2e.pp._target_values import target_frame
+from h2e.pp._targets import choose_targets
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from anndata import AnnData
+
+    from h2e.pp._stain_reference import StainReference
+    from h2e.tl._cohort import Cohort
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is to be predicted: targets that are named, or chosen on the training spots."""
+
+    table: AnnData
+    targets: tuple[str, ...] | None
+    n_targets: int
+    obsm: str | None
+    layer: str | None
+    log_normalized: bool
+
+    @property
+    def chosen(self) -> bool:
+        """Whether targets are chosen on the training spots."""
+        return self.targets is None and self.obsm is None
+
+    @property
+    def unit(self) -> str:
+        """Unit of the predictions."""
+        return "log-normalized expression" if self.obsm is None else f"as in obsm[{self.obsm!r}]"
+
+    @cached_property
+    def expression(self) -> Any:
+        """Log-normalized expression of all genes."""
+        return expression(self.table, layer=self.layer, log_normalized=self.log_normalized)
+
+    def of(self, cohort: Cohort, train: np.ndarray) -> pd.DataFrame:
+        """The targets of all spots of a cohort, spots × targets; only the training spots have a say in which."""
+        if not self.chosen:
+            options = {"obsm": self.obsm, "layer": self.layer, "log_normalized": self.log_normalized}
+            return target_frame(self.table, self.targets, **options).iloc[cohort.rows]
+        genes = choose_targets(
+            self.expression[cohort.rows[train]],
+            cohort.xy_um[train],
+            genes=list(self.table.var_names),
+            slides=cohort.names[train],
+            groups=cohort.groups[train],
+            n_targets=self.n_targets,
+        )
+        columns = self.table.var_names.get_indexer(genes)
+        values = self.expression[cohort.rows][:, columns]
+        values = values.toarray() if sparse.issparse(values) else np.asarray(values)
+        return pd.DataFrame(values, index=self.table.obs_names[cohort.rows], columns=genes)
+
+
+def recipe_of(
+    learners: str | Learner | Sequence[str | Learner],
+    *,
+    transform: str,
+    stack: str,
+    seed: int,
+    device: str | None,
+    run_dir: str | PathLike | None,
+    progress: bool,
+) -> Recipe:
+    """Check how to train."""
+    several = [learners] if isinstance(learners, str) or not isinstance(learners, Sequence) else list(learners)
+    if not several:
+        msg = "learners is empty; name at least one, such as 'texture'."
+        raise ValueError(msg)
+    found = tuple(learner_of(learner) for learner in several)
+    if device is not None:
+        found = tuple(replace(learner, device=device) if hasattr(learner, "device") else learner for learner in found)
+    for what, value, known in (("transform", transform, TRANSFORMS), ("stack", stack, STACKS)):
+        if value not in known:
+            msg = f"{what} {value!r} is not one of {list(known)}."
+            raise ValueError(msg)
+    return Recipe(found, transform, stack, seed, None if run_dir is None else Path(run_dir), progress)
+
+
+def folds_within(cohort: Cohort, spots: np.ndarray, learners: Sequence[Learner]) -> list[Fold]:
+    """Folds of some spots; a quarter of a slide keeps the extent of the largest tile from the others."""
+    spacing_um = cohort.spacing_um(spots)
+    buffer_um = max((view.extent_um(spacing_um) for learner in learners for view in learner.views), default=0.0)
+    xy, slides, groups = cohort.xy_um[spots], cohort.names[spots], cohort.groups[spots]
+    return make_folds(slides, groups, xy, buffer_um=min(buffer_um, 3 * spacing_um))
+
+
+def train(
+    cohort: Cohort,
+    seen: tuple[Mapping[str, np.ndarray], np.ndarray],
+    truth: pd.DataFrame,
+    spots: np.ndarray,
+    folds: Sequence[Fold],
+    recipe: Recipe,
+    *,
+    reference: StainReference | None,
+    settings: Mapping[str, Any],
+) -> Ensemble:
+    """An ensemble of the given spots; rows of ``seen`` and ``truth`` are all spots of the cohort."""
+    x, colours = seen
+    every = Spots(cohort.names, cohort.groups, x, truth.to_numpy(np.float32))
+    used = every.take(spots)
+    members, stack, held_out = fit_members(used, folds, recipe)
+    index = identity(cohort, spots)
+    training = pd.DataFrame(colours[spots].astype(float), index=index, columns=["red", "green", "blue"])
+    training.insert(0, "slide", used.slides)
+    training.insert(1, "group", used.groups)
+    names = names_of(recipe.learners)
+    history = [{"learner": m.learner, "held_out": m.held_out, **h} for m in members for h in m.model.history]
+    return Ensemble(
+        targets=tuple(truth.columns),
+        learners=recipe.learners,
+        members=tuple(members),
+        stack=stack,
+        loo=pd.DataFrame(held_out, index=index, columns=truth.columns),
+        training=training,
+        history=pd.DataFrame(history, columns=["learner", "held_out", "epoch", "loss", "seconds"]),
+        spacing_um=cohort.spacing_um(spots),
+        reference=reference,
+        settings={
+            **settings,
+            "learners": names,
+            "transform": recipe.transform,
+            "seed": recipe.seed,
+            "keep_residual": cohort.keep_residual,
+        },
+    )
+
+
+def identity(cohort: Cohort, spots: np.ndarray) -> pd.MultiIndex:
+    """Region and instance of some spots, as strings."""
+    return row_identity(cohort.table, cohort.rows[spots])
+
+
+def row_identity(table: AnnData, rows: np.ndarray) -> pd.MultiIndex:
+    """Region and instance of some rows of a table, as strings."""
+    keys = region_keys(table)
+    return pd.MultiIndex.from_arrays(
+        [table.obs[key].astype(str).to_numpy()[rows] for key in keys], names=["region", "instance"]
+    )
