@@ -95,7 +95,7 @@ def _from_labels(sdata: SpatialData, image_key: str, name: str) -> tuple[np.ndar
     mask = _finest(sdata.labels[name]) > 0
     to_image = _to_image(sdata, sdata.labels[name], image_key, name)
     height, width = open_image(sdata, image_key).shape
-    scale = float(np.sqrt(abs(np.linalg.det(to_image[:2, :2]))))
+    scale = float(np.round(np.sqrt(abs(np.linalg.det(to_image[:2, :2]))), 9))
     straight = np.allclose(to_image, np.diag([scale, scale, 1]), rtol=1e-6, atol=1e-6)
     covers = abs(mask.shape[0] * scale - height) < 0.02 * height + scale
     covers &= abs(mask.shape[1] * scale - width) < 0.02 * width + scale

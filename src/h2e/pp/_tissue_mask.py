@@ -15,6 +15,9 @@ COARSEST_UM = 16.0  # of a mask pixel, where µm are known: a sixth of a Visium 
 AREA_UM2 = 50_000.0  # specks and holes smaller than this: 5,000 px of a 2000-px ST image, half a Visium spot's cell
 AREA_FRAC = 1e-3  # the same as a share of the image, where µm are not known
 BLACK = 40  # brightest channel of what lets no light through
+COLOURED = (
+    0.2  # optical density of green over that of red or blue: where even the brightest has it, no glass is in view
+)
 MIN_CONTRAST, MAX_CONTRAST = 0.03, 0.12  # below: noise of empty glass; above: tissue even where no glass is seen
 
 
@@ -137,11 +140,15 @@ def _insets(opaque: np.ndarray) -> np.ndarray:
 def _optical_density(rgb: np.ndarray, opaque: np.ndarray) -> tuple[np.ndarray, ...]:
     """Smoothed optical densities of red, green and blue against the glass, and the local contrast of green."""
     density = -np.log((np.arange(256) + 1) / 256).astype(np.float32)
-    channels = []
+    glass = []
     for c in range(3):
         counts = np.bincount(rgb[..., c][~opaque], minlength=256)
-        glass = int(np.searchsorted(np.cumsum(counts), 0.95 * counts.sum()))  # brighter than nearly everything
-        channel = (density - density[glass])[rgb[..., c]]
+        glass.append(int(np.searchsorted(np.cumsum(counts), 0.95 * counts.sum())))  # brighter than nearly everything
+    if density[glass[1]] - density[max(glass[0], glass[2])] > COLOURED:
+        glass = [max(glass)] * 3
+    channels = []
+    for c in range(3):
+        channel = (density - density[glass[c]])[rgb[..., c]]
         channel[opaque] = 0
         channels.append(channel)
     red, green, blue = (_blur(channel) for channel in channels)
@@ -160,7 +167,7 @@ def _stain_chroma(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.nd
     """How much more green is absorbed than the weaker of red and blue: eosin and haematoxylin do, grays and green pens do not."""
     chroma = green - np.minimum(red, blue)
     chroma -= 2 * np.maximum(red - 1.2 * green, 0)  # blue pens absorb red far more than haematoxylin does
-    red_pen = (green > 0.5) & (blue > 0.85 * green) & (red < 0.35 * green)
+    red_pen = (green > 0.1) & (blue > 0.85 * green) & (red < 0.35 * green)
     chroma[red_pen] = 0
     return np.maximum(chroma, 0)
 
