@@ -107,29 +107,24 @@ class _Request:
         first = np.clip(self.origins, 0, size - 1)
         return first, np.maximum(np.clip(self.origins + self.side, 0, size), first + 1)
 
-    def place(
-        self, tile: int, chunk: np.ndarray, corner: np.ndarray, first: np.ndarray, last: np.ndarray, n: int
-    ) -> None:
-        """Take what a chunk has of a window that ``n`` chunks share; average the window once it is complete."""
-        (x0, y0), (height, width) = self.origins[tile] - corner, chunk.shape[1:]
-        if 0 <= x0 <= width - self.side and 0 <= y0 <= height - self.side:  # the common case needs no copy
-            self._average(tile, chunk, y0, x0)
+    def place(self, tile: int, chunk: np.ndarray, corner: list[int], box: list[int], n: int) -> None:
+        """Take what a chunk has of the box of a window, which ``n`` chunks share; average the window once complete."""
+        (x0, y0), (left, top), (xa, ya, xb, yb) = self.origins[tile].tolist(), corner, box
+        height, width = chunk.shape[1:]
+        if left <= x0 and top <= y0 and x0 + self.side <= left + width and y0 + self.side <= top + height:
+            self._average(tile, chunk, y0 - top, x0 - left)  # the common case needs no copy
             return
-        window, left = self.pending.pop(tile, (None, n))
+        window, n = self.pending.pop(tile, (None, n))
         if window is None:
-            window = np.empty((3, *(last - first)[::-1]), np.uint8)
-        (xa, ya), (xb, yb) = np.maximum(first, corner), np.minimum(last, corner + np.array([width, height]))
-        to, source = (
-            (ya - first[1], yb - first[1], xa - first[0], xb - first[0]),
-            chunk[:, ya - corner[1] : yb - corner[1], xa - corner[0] : xb - corner[0]],
-        )
-        window[:, to[0] : to[1], to[2] : to[3]] = source
-        if left > 1:
-            self.pending[tile] = (window, left - 1)
+            window = np.empty((3, yb - ya, xb - xa), np.uint8)
+        x, y = max(left, xa), max(top, ya)
+        part = chunk[:, y - top : yb - top, x - left : xb - left]
+        window[:, y - ya : y - ya + part.shape[1], x - xa : x - xa + part.shape[2]] = part
+        if n > 1:
+            self.pending[tile] = (window, n - 1)
             return
-        before, after = first - self.origins[tile], self.origins[tile] + self.side - last
-        if before.any() or after.any():
-            window = _continued(window, before, after, self.side)
+        if window.shape[1:] != (self.side, self.side):
+            window = _continued(window, x0 - xa, y0 - ya, self.side)
         self._average(tile, window, 0, 0)
 
     def _average(self, tile: int, source: np.ndarray, y0: int, x0: int) -> None:
@@ -140,11 +135,10 @@ class _Request:
             _resample()(source, y0, x0, *_weights(self.side, self.px), self.out[tile])
 
 
-def _continued(window: np.ndarray, before: np.ndarray, after: np.ndarray, side: int) -> np.ndarray:
-    """Repeat the outermost pixels of a window that lies partly beyond the image."""
+def _continued(window: np.ndarray, x0: int, y0: int, side: int) -> np.ndarray:
+    """Repeat the outermost pixels of a window so that it starts at (x0, y0) and has its full side."""
     height, width = window.shape[1:]
-    rows = np.clip(np.arange(side) - before[1], 0, height - 1)
-    columns = np.clip(np.arange(side) - before[0], 0, width - 1)
+    rows, columns = np.clip(np.arange(y0, y0 + side), 0, height - 1), np.clip(np.arange(x0, x0 + side), 0, width - 1)
     return np.ascontiguousarray(window[:, rows[:, None], columns])
 
 
@@ -155,19 +149,19 @@ def _fill(image: Image, level: int, requests: list[_Request]) -> None:
     touched: dict[tuple[int, int], list[tuple]] = {}
     for request in requests:
         first, last = request.inside(pixels.shape[1:])
+        boxes = np.column_stack([first, last]).tolist()
         spans = [
             np.column_stack([np.searchsorted(e, first[:, k], "right") - 1, np.searchsorted(e, last[:, k])]).tolist()
             for k, e in enumerate(edges)
         ]
         for tile, ((j0, j1), (i0, i1)) in enumerate(zip(*spans, strict=True)):
-            part = (request, tile, first[tile], last[tile], (i1 - i0) * (j1 - j0))
             for at in product(range(i0, i1), range(j0, j1)):
-                touched.setdefault(at, []).append(part)
+                touched.setdefault(at, []).append((request, tile, boxes[tile], (i1 - i0) * (j1 - j0)))
     try:
         for (i, j), chunk in _decode(pixels, sorted(touched)):
-            corner = np.array([edges[0][j], edges[1][i]])
-            for request, tile, first, last, n in touched[i, j]:
-                request.place(tile, chunk, corner, first, last, n)
+            corner = [int(edges[0][j]), int(edges[1][i])]
+            for request, tile, box, n in touched[i, j]:
+                request.place(tile, chunk, corner, box, n)
     except Exception as error:
         error.add_note(f"This happened while level {level} of image {image.key!r} was read; is its file complete?")
         raise
