@@ -200,7 +200,9 @@ def test_the_moving_average_is_what_is_kept(data):
 
 
 def test_weights_survive_as_arrays(data):
-    network, _ = train(NetworkConfig(n_targets=3, tile_px=26, subtile_px=16), *data, settings=TrainingConfig(epochs=1), progress=False)
+    network, _ = train(
+        NetworkConfig(n_targets=3, tile_px=26, subtile_px=16), *data, settings=TrainingConfig(epochs=1), progress=False
+    )
     arrays = arrays_of(network)
     assert all(isinstance(a, np.ndarray) for a in arrays.values())
     np.testing.assert_array_equal(predict(network_of(network.config, arrays), data[0]), predict(network, data[0]))
@@ -264,3 +266,15 @@ def test_wrong_tiles_and_targets_are_refused(data):
 
 def test_no_tiles_give_no_predictions():
     assert predict(build(SMALL, seed=0), np.zeros((0, 3, 26, 26), np.uint8)).shape == (0, 3)
+
+
+def test_bfloat16_changes_predictions_by_rounding_only(data, monkeypatch):
+    tiles, network = data[0], build(SMALL, seed=0)
+    exact = predict(network, tiles)
+    monkeypatch.setattr("h2e._training.mixed_precision", lambda device: torch.autocast("cpu", dtype=torch.bfloat16))
+    rounded = predict(network, tiles)
+    assert not np.array_equal(rounded, exact)
+    np.testing.assert_allclose(rounded, exact, atol=0.01)
+    np.testing.assert_allclose(predict(network, tiles[5:6]), rounded[5:6], atol=0.01)
+    _, history = train(SMALL, *data, settings=TrainingConfig(epochs=1), progress=False)
+    assert np.isfinite(history[0]["loss"])
