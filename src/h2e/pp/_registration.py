@@ -13,7 +13,7 @@ RIM = 1.5
 """How far from the spots, in spacings, the absence of spots counts as evidence."""
 
 REACH = 0.72
-"""Half of the diagonal of a spot's cell, in spacings: nearer than this to a spot is 'under spots'."""
+"""Half of the diagonal of a spot's cell, in spacings: nearer than this to a spot, no gap is left between spots."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,7 @@ def _scores(tissue: np.ndarray, xy: np.ndarray, spacing: float, max_shift: float
 
 def _footprint(at: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cells that the spots and their rim cover, those under spots, and the (x, y) of the first cell."""
+    from scipy.ndimage import distance_transform_edt
     from scipy.spatial import KDTree
 
     margin = int(np.ceil(RIM * cells)) + 1
@@ -133,7 +134,10 @@ def _footprint(at: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray, np.n
     x, y = np.meshgrid(np.arange(low[0], high[0]), np.arange(low[1], high[1]))
     distance, _ = KDTree(at).query(np.column_stack([x.ravel(), y.ravel()]) + 0.5, distance_upper_bound=RIM * cells)
     distance = distance.reshape(x.shape)
-    return np.isfinite(distance), distance < REACH * cells, low
+    closed = distance_transform_edt(
+        distance < REACH * cells
+    )  # on average, tissue ends half a spacing from the last spot
+    return np.isfinite(distance), closed > (REACH - 0.5) * cells, low
 
 
 def _window(array: np.ndarray, low: np.ndarray, size: np.ndarray) -> np.ndarray:
