@@ -152,7 +152,7 @@ def pls_path(a: np.ndarray, y: np.ndarray, components: np.ndarray = np.array(COM
 
     spread = np.maximum(y.std(0), 1e-12)
     most = int(min(max(components), a.shape[1], len(a) - 1))
-    pls = PLSRegression(most, scale=False).fit(a, y / spread)
+    pls = PLSRegression(most, scale=False, max_iter=5000, tol=1e-5).fit(a, y / spread)
     return np.stack([pls.x_rotations_[:, : int(k)] @ pls.y_loadings_[:, : int(k)].T * spread for k in components])
 
 
