@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from h2e.pl._spatial_pred import spatial_pred
 from h2e.pl._stains import stains
 from h2e.pl._targets import spots, target_overview
 from h2e.pl._tissue import tissue
+from h2e.pl._training import history, target_scores
 
-__all__ = ["spots", "stains", "target_overview", "tissue"]
+__all__ = ["history", "spatial_pred", "spots", "stains", "target_overview", "target_scores", "tissue"]

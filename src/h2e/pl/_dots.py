@@ -1,0 +1,76 @@
+"""Spots of a map as discs of their real size, and their colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import EllipseCollection
+
+    from h2e.pl._maps import Map
+
+MISSING = "0.65"
+"""Gray of spots without a value."""
+
+Limits = tuple[float, float]
+
+
+def limits_of(values: Sequence[np.ndarray]) -> Limits:
+    """From the lower of the first percentiles to the higher of the 99th; a single value stands in the middle."""
+    finite = [some[np.isfinite(some)] for some in values]
+    ends = np.array([np.percentile(some, (1, 99)) for some in finite if len(some)] or [(0.0, 1.0)])
+    low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def draw_dots(axis: Axes, one: Map, limits: Limits | None, cmap: str, size: float) -> EllipseCollection:
+    """Draw the spots without a value in gray, then all spots with their values; one artist each, however many."""
+    from matplotlib import colormaps
+
+    missing = ~np.isfinite(one.values)
+    discs = {"axis": axis, "diameter": 2 * one.place.radius * size}
+    _add(xy=one.place.xy[missing], facecolors=MISSING, **discs)
+    dots = _add(xy=one.place.xy, **discs)
+    dots.set_cmap(colormaps[cmap].with_extremes(bad=(0, 0, 0, 0)))
+    dots.set_array(np.ma.masked_invalid(one.values))
+    dots.set_clim(limits or limits_of([one.values]))
+    if one.alpha is not None:
+        dots.set_alpha(one.alpha)
+    axis.set_title(one.title, fontsize="medium")
+    return dots
+
+
+def draw_colorbars(
+    dots: Sequence[EllipseCollection], axes: Sequence[Axes], maps: Sequence[Map], *, share: bool
+) -> None:
+    """Draw a colour bar for the maps that share their colours, or one for each."""
+    every = list(zip(dots, axes, maps, strict=True))
+    for some in [every] if share else [[one] for one in every]:
+        values = np.concatenate([one.values[np.isfinite(one.values)] for _, _, one in some])
+        low, high = some[0][0].get_clim()
+        ends = ((values < low).any(), (values > high).any())
+        extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get(ends, "neither")
+        axes_of = [axis for _, axis, _ in some]
+        axes_of[0].figure.colorbar(_opaque(some[0][0]), ax=axes_of, extend=extend, shrink=0.7, aspect=18, pad=0.02)
+
+
+def _add(axis: Axes, xy: np.ndarray, diameter: float, **colours: str) -> EllipseCollection:
+    """Draw discs in the unit of the data."""
+    from matplotlib.collections import EllipseCollection
+
+    discs = EllipseCollection(
+        [diameter], [diameter], [0], units="xy", offsets=xy, offset_transform=axis.transData, linewidths=0, **colours
+    )
+    axis.add_collection(discs, autolim=False)
+    return discs
+
+
+def _opaque(dots: EllipseCollection) -> object:
+    """The colours of the spots without their opacity."""
+    from matplotlib.cm import ScalarMappable
+
+    return ScalarMappable(dots.norm, dots.cmap)

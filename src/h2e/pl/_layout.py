@@ -1,0 +1,67 @@
+"""How the maps of several slides and targets stand beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from h2e.pl._underlay import box_around
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from h2e.pl._maps import Map, Place
+    from h2e.pl._underlay import Box
+
+WIDTH = 3.0
+"""Inches of a map in a new figure."""
+
+
+def box_of(place: Place) -> Box:
+    """The part of a slide that is shown: its spots, and some tissue around them."""
+    return box_around(place.xy, max(1.5 * place.pitch, 0.04 * float(np.ptp(place.xy, axis=0).max())))
+
+
+def rows_of(slides: list[list[list[Map]]], ncols: int) -> list[int]:
+    """How many maps stand in each row: a slide begins a row unless several fit, and what belongs together stays so."""
+    if ncols < 1:
+        msg = f"ncols is {ncols}; a row holds at least one map."
+        raise ValueError(msg)
+    rows: list[int] = []
+    room = 0
+    for groups in slides:
+        together = max(map(len, groups))
+        width = max(ncols // together, 1) * together
+        if room < sum(map(len, groups)):
+            room = 0
+        for group in groups:
+            if room < len(group):
+                rows.append(0)
+                room = width
+            rows[-1] += len(group)
+            room -= len(group)
+    return rows
+
+
+def new_axes(rows: list[int], places: list[Place]) -> np.ndarray:
+    """Axes of a new figure, whose rows are as high as the slides are for their width."""
+    import matplotlib.pyplot as plt
+
+    boxes = [box_of(place) for place in places]
+    aspect = np.clip(np.median([(bottom - top) / (right - left) for left, top, right, bottom in boxes]), 0.4, 2)
+    size = (max(rows) * WIDTH + 0.6, len(rows) * (WIDTH * aspect + 0.55))
+    figure = plt.figure(figsize=size, layout="constrained")
+    grid = figure.add_gridspec(len(rows), max(rows))
+    cells = [(i, j) for i, n in enumerate(rows) for j in range(n)]
+    return np.array([figure.add_subplot(grid[cell]) for cell in cells], dtype=object)
+
+
+def given_axes(ax: Axes | Sequence[Axes], n: int) -> np.ndarray:
+    """The Axes that were given, if they are as many as there are maps."""
+    axes = np.ravel(np.asarray(ax, dtype=object))
+    if len(axes) != n:
+        msg = f"ax has {len(axes)} Axes, there are {n} maps: slide by slide, target by target, predicted and measured."
+        raise ValueError(msg)
+    return axes

@@ -1,0 +1,228 @@
+"""What a map of predictions shows: where spots are, what was predicted there and whether it was held out, what was measured."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from h2e import _keys
+from h2e._lattice import lattice
+from h2e._slides import find_slides
+from h2e.metrics import pearson
+from h2e.pp._expression import expression, slide_labels, values_of
+from h2e.pp._targets import positions_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from h2e._images import Image
+
+NEW, HELD_OUT, IN_SAMPLE = 0, 1, 2
+"""Of a prediction: the models never saw the spot; those that predicted it did not; they did."""
+
+RADIUS = 0.45
+"""Of a spot whose size is not known, in pitches."""
+
+FAINTEST = 0.1
+"""Opacity of the spot on whose value the models agree least."""
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """The spots of a slide."""
+
+    name: str
+    rows: np.ndarray  # (n,) in the table
+    xy: np.ndarray  # (n, 2), in pixels of the image or the unit of obsm["spatial"]
+    radius: float
+    pitch: float
+    um_per_unit: float | None
+    image: Image | None
+
+
+def places_of(
+    sdata: SpatialData,
+    *,
+    table_key: str,
+    image_key: str | Mapping[str, str] | None,
+    library_key: str | None,
+    um_per_px: float | Mapping[str, float] | None,
+) -> list[Place]:
+    """The slides of a SpatialData, by name."""
+    slides = find_slides(sdata, table_key=table_key, image_key=image_key, library_key=library_key, um_per_px=um_per_px)
+    return [Place(s.name, s.rows, s.xy, s.radius_px, s.spacing_px, s.um_per_px, s.image) for s in slides]
+
+
+def places_of_table(
+    adata: AnnData, *, library_key: str | None, um_per_px: float | Mapping[str, float] | None
+) -> list[Place]:
+    """The slides of a table alone, by name; without images."""
+    labels = slide_labels(adata, library_key)
+    positions, places = positions_of(adata, labels), []
+    for name in np.unique(labels).tolist():
+        rows = np.flatnonzero(labels == name)
+        xy = positions[rows]
+        pitch = lattice(xy)[0] if len(np.unique(xy, axis=0)) > 1 else 1.0
+        um = um_per_px.get(name) if isinstance(um_per_px, Mapping) else um_per_px
+        if um is None and _keys.UM_PER_PX in adata.obs and "spatial" in adata.obsm:
+            um = float(adata.obs[_keys.UM_PER_PX].iloc[rows[0]])
+        known = adata.uns.get("spatial", {}).get(name, {}).get("scalefactors", {}).get("spot_diameter_fullres")
+        places.append(Place(name, rows, xy, RADIUS * pitch if known is None else known / 2, pitch, um, None))
+    return places
+
+
+def base_of(key: str) -> str:
+    """The key of the predictions that held-out ones or a spread belong to."""
+    for of in (_keys.held_out, _keys.spread):
+        key = key.removesuffix(of(""))
+    return key
+
+
+def predicted(table: AnnData, key: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """Predictions, with held-out ones where there are no others, and of which kind each row is."""
+    frame = _frame(table, key)
+    if key != base_of(key):
+        return frame, np.full(len(frame), HELD_OUT if key == _keys.held_out(base_of(key)) else NEW)
+    held_out = table.obsm.get(_keys.held_out(key))
+    if not isinstance(held_out, pd.DataFrame) or not set(frame.columns) <= set(held_out.columns):
+        return frame, np.full(len(frame), NEW)
+    held_out = held_out[frame.columns]
+    there, other = frame.notna().any(axis=1).to_numpy(), held_out.notna().any(axis=1).to_numpy()
+    kind = np.where(other, np.where(there, IN_SAMPLE, HELD_OUT), NEW)
+    values = np.where((kind == HELD_OUT)[:, None], held_out.to_numpy(float), frame.to_numpy(float))
+    return pd.DataFrame(values, index=frame.index, columns=frame.columns), kind
+
+
+def choose(asked: str | Sequence[str] | None, there: Sequence[str], default: Sequence[str], what: str) -> list[str]:
+    """Names that were asked for, if all of them are there."""
+    names = list(default) if asked is None else [asked] if isinstance(asked, str) else list(asked)
+    missing = [name for name in names if name not in there]
+    if missing or not names:
+        close = [match for name in missing for match in difflib.get_close_matches(str(name), there, n=3, cutoff=0.5)]
+        some = f"{', '.join(map(repr, there[:10]))}{f' and {len(there) - 10} more' if len(there) > 10 else ''}"
+        hint = f" Did you mean {close}?" if close else ""
+        msg = f"{what} {missing or names} {'are' if missing else 'is empty,'} not there; there are {some}.{hint}"
+        raise KeyError(msg)
+    return names
+
+
+def measured_values(
+    table: AnnData, key: str, targets: Sequence[str], *, layer: str | None, log_normalized: bool
+) -> pd.DataFrame:
+    """What was measured of the targets that were: spots × (some of the) targets, in the unit of the predictions."""
+    unit = str(table.uns.get(base_of(key), {}).get("unit", ""))
+    for name, frame in table.obsm.items():
+        if isinstance(frame, pd.DataFrame) and unit == f"as in obsm[{name!r}]":
+            columns = {_stored(column): column for column in frame.columns}
+            shown = [target for target in targets if target in columns]
+            return frame[[columns[target] for target in shown]].astype(float).set_axis(shown, axis=1)
+    genes = {_stored(gene): i for i, gene in enumerate(table.var_names)}
+    shown = [target for target in targets if target in genes]
+    if not shown or unit.startswith("as in obsm"):
+        return pd.DataFrame(index=table.obs_names)
+    narrow = _narrow(table, layer, [genes[target] for target in shown])
+    x = expression(narrow, log_normalized=log_normalized)[:, : len(shown)]
+    return pd.DataFrame(x.toarray() if sparse.issparse(x) else x, index=table.obs_names, columns=shown)
+
+
+def _narrow(table: AnnData, layer: str | None, columns: list[int]) -> AnnData:
+    """Some genes, and the sum of the others, so that the total of a spot is what it was at a fraction of the size."""
+    from anndata import AnnData
+
+    values, _ = values_of(table, layer)
+    few = values[:, columns]
+    few = few.toarray() if sparse.issparse(few) else np.asarray(few)
+    rest = np.asarray(values.sum(axis=1), dtype=np.float64).reshape(-1, 1) - few.sum(axis=1, keepdims=True, dtype=float)
+    uns = {"log1p": {}} if layer is None and "log1p" in table.uns else {}
+    return AnnData(np.hstack([few, rest.clip(min=0)]), uns=uns)
+
+
+def _stored(name: object) -> str:
+    """A target's name as a column of predictions has it."""
+    return str(name).replace("/", "_")
+
+
+def _frame(table: AnnData, key: str) -> pd.DataFrame:
+    """A frame of ``.obsm``, or an error that lists those that are there."""
+    frame = table.obsm.get(key)
+    if not isinstance(frame, pd.DataFrame):
+        there = [name for name, value in table.obsm.items() if isinstance(value, pd.DataFrame)]
+        msg = f"{key!r} is no frame of predictions in table.obsm; it has {there}. Write some with h2e.tl.predict, or pass key."
+        raise KeyError(msg)
+    return frame
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """One map: values on the spots of a slide."""
+
+    place: Place
+    title: str
+    values: np.ndarray  # (n,), NaN where there is none
+    alpha: np.ndarray | None = None  # (n,) opacity
+
+
+def maps_of(
+    table: AnnData,
+    place: Place,
+    key: str,
+    values: pd.DataFrame,
+    kind: np.ndarray,
+    truth: pd.DataFrame,
+    *,
+    alpha_by_std: bool,
+) -> list[list[Map]]:
+    """Of a slide, for each target the map of what was predicted and, if known, that of what was measured."""
+    left_out = table.uns.get(base_of(key), {}).get("params", {}).get("left_out")
+    groups = []
+    for target in values:
+        shown = values[target].to_numpy(float)[place.rows]
+        about = "spread" if key == _keys.spread(base_of(key)) else _about(shown, kind[place.rows], left_out)
+        beside = truth[target].to_numpy(float)[place.rows] if target in truth else None
+        if beside is not None:
+            about += _agreement(shown, beside, kind[place.rows])
+        alpha = _opacity(table, key, place, target) if alpha_by_std else None
+        groups.append([Map(place, f"{target}\n{about}", shown, alpha)])
+        if beside is not None:
+            groups[-1].append(Map(place, f"{target}\nmeasured", beside))
+    return groups
+
+
+def _about(shown: np.ndarray, kind: np.ndarray, left_out: str | None) -> str:
+    """What the predictions of a slide are."""
+    kinds = set(kind[np.isfinite(shown)])
+    if IN_SAMPLE in kinds:
+        return "predicted, in-sample"
+    return f"predicted, held-out{f' {left_out}' if left_out else ''}" if HELD_OUT in kinds else "predicted"
+
+
+def _agreement(shown: np.ndarray, beside: np.ndarray, kind: np.ndarray) -> str:
+    """Correlation over the spots that the models had not seen, for the title."""
+    both = np.isfinite(shown) & np.isfinite(beside)
+    if both.sum() < 3 or (kind[both] == IN_SAMPLE).any():
+        return ""
+    r = float(pearson(shown[both], beside[both])[0])
+    return f", r = {r:.2f}" if np.isfinite(r) else ""
+
+
+def _opacity(table: AnnData, key: str, place: Place, target: str) -> np.ndarray:
+    """Opacity of the spots of a slide, the less the more the models differ; 1 where that is not known."""
+    spread = _frame(table, _keys.spread(base_of(key)))[target].to_numpy(float)[place.rows]
+    known = np.isfinite(spread)
+    if not known.any():
+        msg = (
+            f"alpha_by_std: obsm[{_keys.spread(base_of(key))!r}] has no value on slide {place.name!r}; held-out predictions "
+            "come from one model and have no spread. Show a slide that the ensemble was not trained on."
+        )
+        raise ValueError(msg)
+    alpha = np.ones(len(spread))
+    rank = np.argsort(np.argsort(spread[known])) / max(known.sum() - 1, 1)
+    alpha[known] = 1 - (1 - FAINTEST) * rank
+    return alpha

@@ -1,0 +1,203 @@
+"""Maps of predictions beside what was measured, on the H&E."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from h2e import _keys
+from h2e._slides import get_table
+from h2e.pl._dots import draw_colorbars, draw_dots, limits_of
+from h2e.pl._layout import box_of, given_axes, new_axes, rows_of
+from h2e.pl._maps import base_of, choose, maps_of, measured_values, places_of, places_of_table, predicted
+from h2e.pl._underlay import draw_picture, draw_scale_bar, frame, read_box, scale_that_fits
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from spatialdata import SpatialData
+
+    from h2e.pl._maps import Map, Place
+
+log = logging.getLogger(__name__)
+
+
+def spatial_pred(
+    sdata: SpatialData | AnnData,
+    targets: str | Sequence[str] | None = None,
+    *,
+    slides: str | Sequence[str] | None = None,
+    key: str = _keys.PREDICTION,
+    measured: bool | None = None,
+    layer: str | None = None,
+    log_normalized: bool = False,
+    share_scale: bool = True,
+    alpha_by_std: bool = False,
+    image: bool = True,
+    image_key: str | Mapping[str, str] | None = None,
+    table_key: str = _keys.TABLE,
+    library_key: str | None = None,
+    um_per_px: float | Mapping[str, float] | None = None,
+    cmap: str = "viridis",
+    size: float = 1.0,
+    scale_bar: bool = True,
+    ncols: int = 4,
+    ax: Axes | Sequence[Axes] | None = None,
+) -> Axes | np.ndarray[tuple[int], np.dtype[Axes]]:
+    """Map predictions beside what was measured, several targets on several slides, on the H&E.
+
+    Spots have their real size; those without a value are gray. Where the ensemble was trained on a slide, its
+    held-out predictions are shown, and the title says so. The title gives the Pearson correlation with what was measured over
+    the spots of this slide, unless the models have seen them. Of the image only the part under the spots is read, from the
+    pyramid level that fits the Axes. In vector graphics the image is the only part that is not vectors.
+
+    Parameters
+    ----------
+    sdata
+        Slides whose table :func:`h2e.tl.predict` wrote to, or such a table alone: then the positions are
+        ``obsm["spatial"]`` and there is no image.
+    targets
+        What to show. ``None`` takes the first two.
+    slides
+        Slides to show. ``None`` takes all with a prediction.
+    key
+        Which predictions: ``"h2e"``; ``"h2e_loo"`` for the held-out ones only; ``"h2e_std"`` for their spread.
+    measured
+        Show what was measured beside each prediction: log-normalized expression, or the columns of ``obsm`` that were
+        learned. ``None``: of a SpatialData, where the table has it. ``True`` refuses what the table does not have.
+    layer
+        Layer with the counts; ``None`` takes ``X``.
+    log_normalized
+        The values are log-normalized already.
+    share_scale
+        The two maps of a target on a slide share their colours, from the lower of their first percentiles to the higher
+        of their 99th. Predictions vary less than measurements, and this shows it; ``False`` shows the pattern of each.
+    alpha_by_std
+        The less certain a prediction, the more transparent: opacity falls with the rank of ``obsm["{key}_std"]`` among the
+        spots of the slide.
+    image
+        Show the image.
+    image_key
+        Image of each region, a name or a mapping, where it cannot be found by its coordinate system.
+    table_key
+        Table over all slides.
+    library_key
+        Column of ``table.obs`` that says which slide a spot belongs to; by default the table's region key.
+    um_per_px
+        Size of a pixel in µm, or of each slide's, where neither ``table.obs["um_per_px"]`` nor the lattice tells it.
+    cmap
+        Colour map; the default can be read by the colour-blind and in gray.
+    size
+        Size of the spots; 1 is their real one.
+    scale_bar
+        Draw a scale bar in the first map of each slide, if the size of a pixel is known.
+    ncols
+        How many maps stand in a row, at most.
+    ax
+        Axes to draw on, as many as there are maps; ``None`` makes a figure.
+
+    Returns
+    -------
+    The Axes of a single map. Of more, all of them: slide by slide, in each target by target, what was predicted before
+    what was measured. The first two collections of each are the spots without a value, and all spots with their values.
+
+    Raises
+    ------
+    KeyError
+        ``key``, a target or a slide is not there; the message lists what is.
+    ValueError
+        ``ax`` has another number of Axes; there is no spread to make spots transparent by.
+
+    Examples
+    --------
+    >>> import h2e
+    >>> sdata = h2e.datasets.toy_cohort()
+    >>> ensemble = h2e.tl.fit(sdata, learners="texture", n_targets=4, group_key="donor", progress=False)
+    >>> h2e.tl.predict(sdata, ensemble, progress=False)
+    >>> axes = h2e.pl.spatial_pred(sdata, list(ensemble.targets[:2]), slides="toy_B1")
+    >>> [ax.get_title().splitlines()[1].split(", r =")[0] for ax in axes]
+    ['predicted, held-out donor', 'measured', 'predicted, held-out donor', 'measured']
+    """
+    units = {"library_key": library_key, "um_per_px": um_per_px}
+    if hasattr(sdata, "tables"):
+        table = get_table(sdata, table_key)
+        places = places_of(sdata, table_key=table_key, image_key=image_key, **units)
+    else:
+        table, measured = sdata, bool(measured)
+        places = places_of_table(table, **units)
+    values, kind = predicted(table, key)
+    targets = choose(targets, list(values), list(values)[:2], f"targets of obsm[{key!r}]")
+    places = _chosen(places, slides, values)
+    truth = _truth(table, key, targets, measured=measured, layer=layer, log_normalized=log_normalized)
+    maps = [maps_of(table, place, key, values[targets], kind, truth, alpha_by_std=alpha_by_std) for place in places]
+    rows = rows_of(maps, ncols)
+    axes = new_axes(rows, places) if ax is None else given_axes(ax, sum(rows))
+    last = 0
+    for place, groups in zip(places, maps, strict=True):
+        first, last = last, last + sum(map(len, groups))
+        options = {"image": image, "scale_bar": scale_bar, "share_scale": share_scale, "cmap": cmap, "size": size}
+        _draw_place(axes[first:last], place, groups, **options)
+    return axes[0] if len(axes) == 1 else axes
+
+
+def _draw_place(
+    axes: np.ndarray,
+    place: Place,
+    groups: list[list[Map]],
+    *,
+    image: bool,
+    scale_bar: bool,
+    share_scale: bool,
+    cmap: str,
+    size: float,
+) -> None:
+    """Draw all maps of a slide; its image is read once."""
+    box = box_of(place)
+    for axis in axes:
+        frame(axis, box)
+    if image and place.image is not None:
+        picture, part = read_box(place.image, box, min(scale_that_fits(axis, box) for axis in axes))
+        for axis in axes:
+            draw_picture(axis, picture, part)
+            frame(axis, box)  # a picture sets the limits
+    left = iter(axes)
+    for group in groups:
+        some = [next(left) for _ in group]
+        together = limits_of([one.values for one in group]) if share_scale else None
+        dots = [draw_dots(axis, one, together, cmap, size) for axis, one in zip(some, group, strict=True)]
+        draw_colorbars(dots, some, group, share=share_scale)
+    axes[0].set_ylabel(place.name)
+    if scale_bar and place.um_per_unit is not None:
+        draw_scale_bar(axes[0], box, place.um_per_unit)
+
+
+def _chosen(places: list[Place], slides: str | Sequence[str] | None, values: pd.DataFrame) -> list[Place]:
+    """The slides that were asked for; by default those with a prediction, or all if none has."""
+    there = values.notna().any(axis=1).to_numpy()
+    by_name = {place.name: place for place in places}
+    filled = [place.name for place in places if there[place.rows].any()]
+    return [by_name[name] for name in choose(slides, list(by_name), filled or list(by_name), "slides")]
+
+
+def _truth(
+    table: AnnData, key: str, targets: list[str], *, measured: bool | None, layer: str | None, log_normalized: bool
+) -> pd.DataFrame:
+    """What was measured of the targets, as far as it is wanted and there."""
+    if measured is False or (measured is None and key == _keys.spread(base_of(key))):
+        return pd.DataFrame(index=table.obs_names)
+    try:
+        truth = measured_values(table, key, targets, layer=layer, log_normalized=log_normalized)
+    except ValueError as error:  # no counts: a new slide may have anything in X
+        if measured:
+            raise
+        log.warning("predictions are shown alone: %s", error)
+        return pd.DataFrame(index=table.obs_names)
+    missing = [target for target in targets if target not in truth]
+    if measured and missing:
+        msg = f"measured=True, but the table does not hold {missing}; pass measured=None to show them where it does."
+        raise KeyError(msg)
+    return truth

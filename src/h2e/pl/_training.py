@@ -1,0 +1,175 @@
+"""Look at how an ensemble was trained, and at how well each target is predicted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from h2e._ensemble import ALL
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from h2e import Ensemble
+
+METHOD = "method"
+"""Column that :func:`h2e.tl.evaluate` adds to the scores."""
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's, which the colour-blind can tell apart."""
+
+DASHES = ("-", "--", ":", "-.")
+
+
+def history(ensemble: Ensemble, *, ax: Axes | None = None) -> Axes:
+    """Plot the training loss of each model over the epochs.
+
+    A model whose loss does not fall like the others' has seen something else than they have, or has not learned at all.
+    Training losses say nothing about other slides: see :func:`target_scores`.
+
+    Parameters
+    ----------
+    ensemble
+        What :func:`h2e.tl.fit` returned, with a learner that is trained in epochs.
+    ax
+        Axes to draw on; ``None`` makes a figure.
+
+    Returns
+    -------
+    The Axes, with a line per model: its colour says which group was left out, its dashes which learner it is.
+
+    Raises
+    ------
+    ValueError
+        No learner of the ensemble is trained in epochs.
+
+    Examples
+    --------
+    >>> import dataclasses
+    >>> import h2e
+    >>> import pandas as pd
+    >>> ensemble = h2e.tl.fit(h2e.datasets.toy_cohort(), learners="mean", group_key="donor", progress=False)
+    >>> losses = {"learner": "multiscale", "held_out": ["A", "A", "B", "B"], "epoch": [1, 2, 1, 2], "loss": [1.0, 0.8, 0.9, 0.6]}
+    >>> ensemble = dataclasses.replace(ensemble, history=pd.DataFrame(losses))  # as learners="multiscale" leaves it
+    >>> [line.get_label() for line in h2e.pl.history(ensemble).lines]
+    ['without A', 'without B']
+    """
+    table = ensemble.history
+    if not len(table):
+        msg = f"{ensemble!r} has no history: none of its learners is trained in epochs, as 'multiscale' is."
+        raise ValueError(msg)
+    axis = _axis(ax, (5.5, 3.6))
+    left_out, learners = sorted(table["held_out"].unique()), list(table["learner"].unique())
+    for (learner, group), rows in table.groupby(["learner", "held_out"], sort=True):
+        name = "all groups" if group == ALL else f"without {group}"
+        axis.plot(
+            rows["epoch"],
+            rows["loss"],
+            color="black" if group == ALL else _colours(len(left_out))[left_out.index(group)],
+            linestyle=DASHES[learners.index(learner) % len(DASHES)],
+            label=name if len(learners) == 1 else f"{learner}, {name}",
+        )
+    axis.set(xlabel="epoch", ylabel="training loss")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize="small", ncols=1 + (len(axis.lines) > 12))
+    return axis
+
+
+def target_scores(scores: pd.DataFrame, *, metric: str = "pearson", ax: Axes | None = None) -> Axes:
+    """Plot how well each target is predicted in each group that was left out, with the baselines beside.
+
+    Parameters
+    ----------
+    scores
+        Table of :func:`h2e.tl.evaluate`, or of :func:`h2e.metrics.score`.
+    metric
+        Which of its metrics.
+    ax
+        Axes to draw on; ``None`` makes a figure.
+
+    Returns
+    -------
+    The Axes: a row per target, the best predicted by the first method at the top, and in it a line for each method. A small
+    dot is the mean over the slides of a group, the large one the mean over groups, the thin line their range.
+
+    Raises
+    ------
+    KeyError
+        The table has no such metric, or lacks a column.
+
+    Examples
+    --------
+    >>> import h2e
+    >>> sdata = h2e.datasets.toy_cohort()
+    >>> genes = ["TOY01", "TOY02", "TOY03"]
+    >>> scores = h2e.tl.evaluate(sdata, targets=genes, learners="texture", group_key="donor", progress=False)
+    >>> ax = h2e.pl.target_scores(scores)
+    >>> sorted(label.get_text() for label in ax.get_yticklabels())
+    ['TOY01', 'TOY02', 'TOY03']
+    """
+    of_metric = _of_metric(scores, metric)
+    by_group = of_metric.groupby([METHOD, "target", "group"], sort=False)["value"].mean().reset_index()
+    means = by_group.groupby([METHOD, "target"], sort=False)["value"].mean()
+    methods = sorted(by_group[METHOD].unique(), key=lambda name: (name.startswith("baseline"), name != "ensemble"))
+    targets = means[methods[0]].sort_values(ascending=False, kind="stable").index.tolist()
+    targets += [target for target in by_group["target"].unique() if target not in targets]
+    axis = _axis(ax, (5.5, 1.2 + len(targets) * max(0.22, 0.09 * len(methods))))
+    offsets = 0.7 * ((np.arange(len(methods)) + 0.5) / len(methods) - 0.5)
+    place = {target: i for i, target in enumerate(targets)}
+    for method, offset, colour in zip(methods, offsets, _colours(len(methods)), strict=True):
+        rows, mean = by_group[by_group[METHOD] == method], means[method]
+        ends = rows.groupby("target", sort=False)["value"].agg(["min", "max"])
+        axis.hlines(ends.index.map(place) + offset, ends["min"], ends["max"], color=colour, linewidth=0.7, alpha=0.6)
+        axis.scatter(
+            rows["value"], rows["target"].map(place) + offset, s=5, color=colour, alpha=0.6, linewidths=0, zorder=2
+        )
+        overall = f"{method} ({mean.mean():.2f})"
+        axis.scatter(mean, mean.index.map(place) + offset, s=22, color=colour, label=overall, linewidths=0, zorder=3)
+    _decorate(axis, targets, metric)
+    return axis
+
+
+def _decorate(axis: Axes, targets: list, metric: str) -> None:
+    """Name the targets and the methods; mark where nothing is predicted."""
+    axis.axvline(0, color="0.6", linewidth=0.8, zorder=0)
+    axis.set_yticks(range(len(targets)), targets, fontsize="small")
+    for row in range(1, len(targets), 2):
+        axis.axhspan(row - 0.5, row + 0.5, color="0.96", zorder=-1)
+    axis.set(ylim=(len(targets) - 0.5, -0.5), xlabel=f"{metric} over the spots of a left-out slide")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(
+        frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=2,
+        title="mean over groups and targets", title_fontsize="small", alignment="left",
+    )  # fmt: skip
+
+
+def _of_metric(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The rows of a metric that have a value."""
+    needed = {"group", "target", "metric", "value"}
+    if not needed <= set(scores):
+        msg = f"scores lack the columns {sorted(needed - set(scores))}; pass the table of h2e.tl.evaluate."
+        raise KeyError(msg)
+    found = scores[(scores["metric"] == metric) & scores["value"].notna()]
+    if not len(found):
+        msg = f"metric {metric!r} has no value in these scores; they have {scores['metric'].unique().tolist()}."
+        raise KeyError(msg)
+    return found if METHOD in found else found.assign(**{METHOD: "prediction"})
+
+
+def _axis(ax: Axes | None, size: tuple[float, float]) -> Axes:
+    """The Axes given, or those of a new figure."""
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=size, layout="constrained")[1]
+
+
+def _colours(n: int) -> list:
+    """As many colours as are told apart, then shades."""
+    from matplotlib import colormaps
+
+    return list(COLOURS[:n]) if n <= len(COLOURS) else list(colormaps["viridis"](np.linspace(0, 0.95, n)))

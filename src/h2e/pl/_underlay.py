@@ -1,0 +1,95 @@
+"""What lies under and around the spots of a map: the H&E, a scale bar, an empty frame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from h2e._images import Image
+from h2e.pp._tissue_mask import read_coarse
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+DPI = 200
+"""Resolution that pictures are read for, at least: a figure is often saved finer than it is shown."""
+
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom of a part of a slide."""
+
+
+def box_around(xy: np.ndarray, margin: float) -> Box:
+    """The spots and a margin around them."""
+    (left, top), (right, bottom) = xy.min(axis=0) - margin, xy.max(axis=0) + margin
+    return float(left), float(top), float(right), float(bottom)
+
+
+def scale_that_fits(ax: Axes, box: Box) -> float:
+    """How many pixels of level 0 one pixel of the Axes covers when they show a box, at the finer of screen and ``DPI``."""
+    from matplotlib import rcParams
+
+    saved = rcParams["savefig.dpi"]
+    dpi = max(DPI, ax.figure.dpi, 0 if saved == "figure" else saved)
+    width, height = (side / ax.figure.dpi * dpi for side in ax.get_window_extent().size)
+    return max((box[2] - box[0]) / max(width, 1), (box[3] - box[1]) / max(height, 1))
+
+
+def read_box(image: Image, box: Box, scale: float) -> tuple[np.ndarray, Box]:
+    """The part of an image in a box from the coarsest level that is fine enough, (y, x, 3), and the part that it is."""
+    level = image.level_at(scale)
+    size, pixels = image.scales[level], image.levels[level]
+    height, width = pixels.shape[1:]
+    left, right = (int(np.clip(v, 0, width)) for v in (np.floor(box[0] / size), np.ceil(box[2] / size)))
+    top, bottom = (int(np.clip(v, 0, height)) for v in (np.floor(box[1] / size), np.ceil(box[3] / size)))
+    part = Image(image.key, (pixels[:, top:bottom, left:right],), (size,))
+    picture, coarse = read_coarse(part, scale)
+    x, y = left * size, top * size
+    return picture, (x, y, x + picture.shape[1] * coarse, y + picture.shape[0] * coarse)
+
+
+def draw_picture(ax: Axes, picture: np.ndarray, part: Box) -> None:
+    """Draw a part of an image where it lies; it stays an image in vector graphics."""
+    left, top, right, bottom = part
+    ax.imshow(picture, extent=(left, right, bottom, top), interpolation="antialiased", zorder=0)
+
+
+def frame(ax: Axes, box: Box) -> None:
+    """Show a box and nothing around it; y points down."""
+    left, top, right, bottom = box
+    ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[])
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def draw_scale_bar(ax: Axes, box: Box, um_per_unit: float) -> None:
+    """Draw a bar of a round length, about a quarter of the width, in the lower left corner."""
+    from matplotlib.patheffects import withStroke
+
+    left, _, right, bottom = box
+    um = round_length(0.25 * (right - left) * um_per_unit)
+    length, gap = um / um_per_unit, 0.03 * (right - left)
+    halo = [withStroke(linewidth=2.5, foreground="white")]
+    bar = ax.plot(
+        [left + gap, left + gap + length], [bottom - gap, bottom - gap],
+        color="black", linewidth=2.5, solid_capstyle="butt", scalex=False, scaley=False, zorder=4,
+    )[0]  # fmt: skip
+    bar.set_path_effects([withStroke(linewidth=4.5, foreground="white")])
+    label = f"{um / 1000:g} mm" if um >= 1000 else f"{um:g} µm"
+    text = ax.annotate(
+        label, (left + gap + length / 2, bottom - gap), xytext=(0, 3), textcoords="offset points",
+        ha="center", va="bottom", fontsize="small", zorder=4,
+    )  # fmt: skip
+    text.set_path_effects(halo)
+
+
+def round_length(um: float) -> float:
+    """The largest of 1, 2, 5, 10, 20, … that is not longer.
+
+    Examples
+    --------
+    >>> [round_length(um) for um in (1, 49, 50, 1999)]
+    [1.0, 20.0, 50.0, 1000.0]
+    """
+    power = 10.0 ** np.floor(np.log10(um) + 1e-9)
+    return float(power * max(step for step in (1, 2, 5) if step * power <= um * (1 + 1e-9)))
