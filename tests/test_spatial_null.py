@@ -84,3 +84,41 @@ def test_what_cannot_be_tested_is_refused(smooth, xy):
         metrics.spatial_pvalue(x, y, np.ones_like(xy))
     with pytest.raises(ValueError, match="xy has shape"):
         metrics.spatial_pvalue(x, y, xy[:-1])
+
+
+def test_the_basis_is_the_most_likely_one_of_each_map_and_the_larger_p_value_counts(xy):
+    from scipy.linalg import helmert
+    from scipy.spatial import cKDTree
+
+    from h2e.metrics import _null
+
+    rng = np.random.default_rng(5)
+    near = xy[np.argsort(np.hypot(*(xy - xy.mean(axis=0)).T))[:60]]  # a small disc: 59 contrasts
+    distance = cdist(near, near) / np.median(cKDTree(near).query(near, 2)[0][:, 1])
+    contrasts = helmert(60)
+    x = np.linalg.cholesky(np.exp(-((distance / 4) ** 2)) + 1e-3 * np.eye(60)) @ rng.normal(size=60)
+    y = 0.5 * x + np.linalg.cholesky(np.exp(-distance)) @ rng.normal(size=60)
+    covariances = [contrasts @ k @ contrasts.T for k in _null._covariances(distance)]
+    p = []
+    for values in (contrasts @ x, contrasts @ y):
+        fits = []
+        for k in covariances:
+            noisy = [k + nugget * np.eye(59) for nugget in _null.NUGGETS]
+            fits.append(max(-np.linalg.slogdet(c)[1] - 59 * np.log(values @ np.linalg.solve(c, values)) for c in noisy))
+        basis = np.linalg.eigh(covariances[int(np.argmax(fits))])[1]
+        terms = (basis.T @ contrasts @ x) * (basis.T @ contrasts @ y)
+        draws = np.abs(rng.choice([-1.0, 1.0], (20_000, 59)) @ terms)
+        p.append((draws >= abs(terms.sum())).mean())
+    assert abs(p[0] - p[1]) > 0.03  # the two bases disagree here, so that it matters
+    assert metrics.spatial_pvalue(x, y, near, n_draws=19_999)["p"][0] == pytest.approx(max(p), abs=0.015)
+
+
+def test_ranges_stay_those_of_the_whole_layout_when_a_slide_is_thinned(smooth, xy, monkeypatch):
+    from h2e.metrics import _null
+
+    seen = []
+    monkeypatch.setattr(_null, "_sign_test", lambda x, y, at, n_draws, rng: seen.append(at) or np.ones(x.shape[1]))
+    for kept in (len(xy), len(xy) // 2):
+        metrics.spatial_pvalue(smooth[0], smooth[1], xy, max_spots=kept)
+    density = [len(at) / np.prod(np.ptp(at, axis=0)) for at in seen]  # spots per squared unit of length
+    np.testing.assert_allclose(density[1], density[0], rtol=0.15)
