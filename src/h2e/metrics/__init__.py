@@ -12,6 +12,7 @@ from ._null import false_discovery_rate, spatial_pvalue
 from ._score import score
 from ._spatial import moran_gap
 from ._summary import summarize
+from ._table import score_adata
 
 __all__ = [
     "Comparison",
@@ -37,6 +38,7 @@ __all__ = [
     "residual_quantile",
     "rmse",
     "score",
+    "score_adata",
     "skill",
     "spatial_pvalue",
     "spearman",

@@ -1,0 +1,136 @@
+"""Scores of the predictions that are stored in a table."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from h2e import _keys
+from h2e.pp._expression import expression, labels_of, slide_labels
+
+from ._score import score
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from numpy.typing import ArrayLike
+
+log = logging.getLogger(__name__)
+
+
+def score_adata(
+    adata: AnnData,
+    *,
+    key: str = _keys.PREDICTION,
+    layer: str | None = None,
+    obsm: str | None = None,
+    log_normalized: bool = False,
+    library_key: str | None = None,
+    group_key: str | None = None,
+    baseline: ArrayLike | None = None,
+    metrics: str | Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Score stored predictions against the expression, or the proportions, of the same table.
+
+    Spots that the ensemble was trained on are refused: their honest predictions are the held-out ones, under
+    ``key="h2e_loo"``. Spots without a prediction (no tissue) are left out, with a log line.
+
+    Parameters
+    ----------
+    adata
+        A table that ``h2e.tl.predict`` has written to, with measured values for the targets.
+    key
+        Predictions in ``adata.obsm``.
+    layer
+        Layer with the expression; ``None`` takes ``adata.X``. Counts are log-normalized over all genes.
+    obsm
+        Measured values in ``adata.obsm`` instead, for instance cell-type proportions.
+    log_normalized
+        Whether the expression is log-normalized already.
+    library_key
+        Column of ``adata.obs`` with the slide of each spot; default: the table's region.
+    group_key
+        Column with the donor; default: each slide is a group of its own.
+    baseline
+        Mean of the training slides per target, for ``skill`` and ``spot_rho``; a Series is matched by name.
+    metrics
+        As in :func:`score`; ``adata.obsm["spatial"]`` serves ``moran_gap``.
+
+    Returns
+    -------
+    The tidy DataFrame of :func:`score`.
+
+    Examples
+    --------
+    >>> import anndata as ad, numpy as np, pandas as pd
+    >>> import h2e.metrics
+    >>> truth = pd.DataFrame({"ERBB2": [0.0, 1.0, 2.0], "CD74": [3.0, 1.0, 1.5]}, index=["a", "b", "c"])
+    >>> adata = ad.AnnData(truth, obsm={"h2e": truth[["CD74"]] / 2})
+    >>> h2e.metrics.score_adata(adata, log_normalized=True, metrics="pearson")
+      group slide target   metric  value  n_spots
+    0   all   all   CD74  pearson    1.0        3
+    """
+    prediction = _frame(adata, key)
+    rows = prediction.notna().any(axis=1).to_numpy()
+    _refuse_in_sample(adata, key)
+    if not rows.any():
+        msg = f"obsm[{key!r}] holds no predictions: all {len(rows)} rows are NaN."
+        raise ValueError(msg)
+    if not rows.all():
+        log.info("obsm[%r]: %d of %d spots have no prediction and are left out", key, (~rows).sum(), len(rows))
+    truth = _truth(adata, list(prediction.columns), layer=layer, obsm=obsm, log_normalized=log_normalized)
+    return score(
+        prediction[rows],
+        truth[rows],
+        slides=slide_labels(adata, library_key)[rows],
+        groups=None if group_key is None else labels_of(adata, group_key)[rows],
+        baseline=baseline,
+        xy=np.asarray(adata.obsm["spatial"])[rows] if "spatial" in adata.obsm else None,
+        metrics=metrics,
+    )
+
+
+def _refuse_in_sample(adata: AnnData, key: str) -> None:
+    """Refuse rows that have a held-out prediction beside the one asked for: the ensemble was trained on them."""
+    held_out = _keys.held_out(key)
+    if held_out not in adata.obsm:
+        return
+    trained = int(_frame(adata, held_out).notna().any(axis=1).sum())
+    if trained:
+        msg = f"the ensemble behind obsm[{key!r}] was trained on {trained} of {adata.n_obs} spots; "
+        msg += f"score key={held_out!r}, its held-out predictions, or a table without these spots."
+        raise ValueError(msg)
+
+
+def _frame(adata: AnnData, key: str) -> pd.DataFrame:
+    """A DataFrame of ``adata.obsm``."""
+    if key not in adata.obsm:
+        msg = f"{key!r} is not in adata.obsm; it has {list(adata.obsm)}. Run h2e.tl.predict first."
+        raise KeyError(msg)
+    frame = adata.obsm[key]
+    if not isinstance(frame, pd.DataFrame):
+        msg = f"obsm[{key!r}] is no DataFrame with named targets, but {type(frame).__name__}."
+        raise TypeError(msg)
+    return frame
+
+
+def _truth(
+    adata: AnnData, targets: list[str], *, layer: str | None, obsm: str | None, log_normalized: bool
+) -> pd.DataFrame:
+    """Measured values of the targets."""
+    there = list(adata.var_names) if obsm is None else list(_frame(adata, obsm).columns)
+    missing = [target for target in targets if target not in there]
+    if missing:
+        where = "adata.var_names" if obsm is None else f"obsm[{obsm!r}]"
+        msg = f"{len(missing)} of {len(targets)} predicted targets are not in {where}: {missing[:5]}."
+        raise KeyError(msg)
+    if obsm is not None:
+        return _frame(adata, obsm)[targets]
+    # normalized over all genes first: the depth of a spot is not that of its targets
+    values = expression(adata, layer=layer, log_normalized=log_normalized)[:, adata.var_names.get_indexer(targets)]
+    values = values if isinstance(values, np.ndarray) else values.toarray()
+    return pd.DataFrame(values, index=adata.obs_names, columns=targets)

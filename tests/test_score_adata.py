@@ -1,0 +1,76 @@
+"""Scores of stored predictions."""
+
+from __future__ import annotations
+
+import logging
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from h2e import metrics
+
+
+@pytest.fixture
+def adata():
+    """Two slides of counts of four genes, with predictions of two of them."""
+    rng = np.random.default_rng(5)
+    names = [f"s{i}" for i in range(80)]
+    adata = ad.AnnData(rng.poisson(5.0, (80, 4)).astype(np.float32), obs=pd.DataFrame(index=names))
+    adata.var_names = ["a", "b", "c", "d"]
+    adata.obs["slide"] = np.repeat(["A1", "B1"], 40)
+    adata.obs["donor"] = np.repeat(["A", "B"], 40)
+    adata.obsm["spatial"] = rng.random((80, 2))
+    adata.obsm["h2e"] = pd.DataFrame(rng.random((80, 2)), index=names, columns=["d", "b"])
+    return adata
+
+
+def test_stored_predictions_are_scored_like_arrays(adata, caplog):
+    adata.obsm["h2e"].iloc[5] = np.nan  # no tissue
+    with caplog.at_level(logging.INFO):
+        scores = metrics.score_adata(adata, library_key="slide", group_key="donor", metrics=["pearson", "moran_gap"])
+    assert "1 of 80 spots have no prediction" in caplog.text
+    rows = np.arange(80) != 5
+    truth = np.log1p(adata.X / adata.X.sum(axis=1, keepdims=True) * 1e4)[:, [3, 1]]  # depth over all genes
+    expected = metrics.score(
+        adata.obsm["h2e"].to_numpy()[rows],
+        truth[rows],
+        slides=adata.obs["slide"][rows],
+        groups=adata.obs["donor"][rows],
+        xy=adata.obsm["spatial"][rows],
+        metrics=["pearson", "moran_gap"],
+    )
+    np.testing.assert_allclose(scores["value"], expected["value"], rtol=1e-4)
+    assert set(scores["target"]) == {"d", "b"}
+
+
+def test_spots_of_the_training_are_refused_and_their_held_out_predictions_scored(adata):
+    adata.obsm["h2e_loo"] = adata.obsm["h2e"].copy()
+    adata.obsm["h2e"].iloc[:] = np.nan
+    with pytest.raises(ValueError, match="trained on 80 of 80 spots; score key='h2e_loo'"):
+        metrics.score_adata(adata, library_key="slide")
+    assert len(metrics.score_adata(adata, key="h2e_loo", library_key="slide", metrics="pearson")) == 4
+    adata.obsm["h2e"] = adata.obsm["h2e_loo"] * 1.0  # in_sample=True
+    with pytest.raises(ValueError, match="trained on 80 of 80 spots"):
+        metrics.score_adata(adata, library_key="slide")
+    adata.obsm["h2e_loo"].iloc[:] = np.nan
+    metrics.score_adata(adata, library_key="slide")  # nothing was trained on
+
+
+def test_proportions_in_obsm_are_a_truth_too(adata):
+    adata.obsm["proportions"] = adata.obsm["h2e"] * 2
+    scores = metrics.score_adata(adata, obsm="proportions", library_key="slide", metrics="pearson")
+    np.testing.assert_allclose(scores["value"], 1)
+
+
+def test_what_is_missing_is_named(adata):
+    with pytest.raises(KeyError, match="'pred' is not in adata.obsm; it has"):
+        metrics.score_adata(adata, key="pred")
+    with pytest.raises(TypeError, match="no DataFrame"):
+        metrics.score_adata(adata, key="spatial")
+    with pytest.raises(KeyError, match="1 of 2 predicted targets are not in adata.var_names"):
+        metrics.score_adata(adata[:, ["a", "b", "c"]].copy())
+    adata.obsm["h2e"].iloc[:] = np.nan
+    with pytest.raises(ValueError, match="all 80 rows are NaN"):
+        metrics.score_adata(adata)
