@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from h2e import datasets
+from h2e._lattice import lattice
 from h2e._slides import Slide, find_slides
 from h2e.pp._mask_element import find_mask
 from h2e.pp._realign import FEW_COUNTS, MIN_LEAD, MIN_SCORE
@@ -74,12 +75,13 @@ def planted(slide: Slide, counts: np.ndarray, *, n: int = 8, seed: int = 0) -> d
     rng = np.random.default_rng(seed)
     mask = tissue_mask(slide.image, um_per_px=slide.um_per_px)
     xy = slide.xy[counts >= FEW_COUNTS * np.median(counts)]
-    found, took = seconds(place, *mask, xy, slide.spacing_px)
+    spacing = lattice(slide.xy)[0]
+    found, took = seconds(place, *mask, xy, spacing)
     errors, moved = [], 0
     for _ in range(n):
         angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 2)
         plant = length * np.array([np.cos(angle), np.sin(angle)])
-        again = place(*mask, xy + plant * slide.spacing_px, slide.spacing_px)
+        again = place(*mask, xy + plant * spacing, spacing)
         errors.append(np.abs(np.subtract(again.shift, found.shift) + plant).max())
         moved += sure(again)
     return {

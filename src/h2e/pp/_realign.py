@@ -9,7 +9,7 @@ import numpy as np
 
 from h2e import _keys
 from h2e._images import affine_of, open_image, systems_of
-from h2e._lattice import lattice, lattice_of_array
+from h2e._lattice import lattice
 from h2e._slides import get_table, paired_image, region_keys
 from h2e.pp._mask_element import find_mask
 from h2e.pp._registration import Placement, place, rotation
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FAR_ENOUGH = 0.5  # spacings; nothing is moved for less
-MIN_SCORE, MIN_GAIN, MIN_LEAD = 0.6, 0.02, 0.1  # correlations; eleven real slides: 0.80 and more, –, 0.16 and more
+MIN_SCORE, MIN_GAIN, MIN_LEAD = (
+    0.65,
+    0.02,
+    0.1,
+)  # ten whole real slides: 0.79 and more, –, 0.16 and more; a crop of one: 0.61, –, 0.08
 FEW_COUNTS = 0.1  # of the median: such a spot is no evidence for tissue
 
 
@@ -43,7 +47,7 @@ def realign_spots(
 
     Spots outline the tissue: the best placement is that where "under spots" and "tissue" correlate best, over the
     spots and 1.5 spacings around them. A spot with less than a tenth of the median count does not count as a spot.
-    Nothing is moved for less than half a spacing, nor on weak evidence: if the correlation stays under 0.6, gains
+    Nothing is moved for less than half a spacing, nor on weak evidence: if the correlation stays under 0.65, gains
     less than 0.02, or if a placement more than a spacing away is within 0.1 of the best one (spots that cover
     the whole image, or a whole array of which the tissue is a part, carry no evidence).
 
@@ -128,10 +132,7 @@ def _positions(
         raise ValueError(msg)
     centres = np.column_stack([shapes.geometry.centroid.x, shapes.geometry.centroid.y])
     xy = centres @ to_px[:2, :2].T + to_px[:2, 2]
-    found = None
-    if {"array_row", "array_col"} <= set(table.obs):
-        found = lattice_of_array(xy[index], table.obs[["array_col", "array_row"]].to_numpy(float)[rows])
-    return xy[index], (found or lattice(xy))[0]
+    return xy[index], lattice(xy)[0]
 
 
 def _present(table: AnnData, rows: np.ndarray) -> np.ndarray:

@@ -49,18 +49,9 @@ def place(
     cells = int(np.clip(1500 / extent, 2, CELLS))  # bins by the hundred thousand need no finer grid
     turn, zoom = 0.0, 1.0
     if max_rotation_deg or max_zoom:
-        coarse = _cells_of(mask, scale, spacing / max(2, cells // 2))
-        steps = [(1.0, 0.01), (0.25, 0.0025)]
-        span = (max_rotation_deg, max_zoom)
-        for step in steps:
-            around = [(a, z) for a in _about(turn, span[0], step[0]) for z in _about(zoom, span[1], step[1])]
-            around = [(a, z) for a, z in around if abs(a) <= max_rotation_deg and abs(z - 1) <= max_zoom + 1e-9]
-            scores = [
-                _scores(coarse, _turned(xy, centre, a, z), spacing, max_shift, max(2, cells // 2)).max()
-                for a, z in around
-            ]
-            turn, zoom = around[int(np.argmax(scores))]
-            span = (min(max_rotation_deg, step[0]), min(max_zoom, step[1]))
+        turn, zoom = _turn_and_zoom(
+            mask, scale, xy, spacing, max_shift, max_rotation_deg, max_zoom, cells=max(2, cells // 2)
+        )
     fine = _cells_of(mask, scale, spacing / cells)
     scores = _scores(fine, _turned(xy, centre, turn, zoom), spacing, max_shift, cells)
     middle = scores.shape[0] // 2
@@ -73,6 +64,36 @@ def place(
     runner_up = scores[away].max() if away.any() else -1.0
     shift = (peak - middle) / cells
     return Placement((float(shift[0]), float(shift[1])), turn, zoom, float(before), float(score), float(runner_up))
+
+
+def _turn_and_zoom(
+    mask: np.ndarray,
+    scale: float,
+    xy: np.ndarray,
+    spacing: float,
+    max_shift: float,
+    max_rotation_deg: float,
+    max_zoom: float,
+    *,
+    cells: int,
+) -> tuple[float, float]:
+    """The rotation and zoom whose best shift is best: in steps of a degree and a percent, then of a quarter of that."""
+    tissue = _cells_of(mask, scale, spacing / cells)
+    centre, turn, zoom = xy.mean(axis=0), 0.0, 1.0
+    span = (max_rotation_deg, max_zoom)
+    for step in ((1.0, 0.01), (0.25, 0.0025)):
+        around = [
+            (a, z)
+            for a in _about(turn, span[0], step[0])
+            for z in _about(zoom, span[1], step[1])
+            if abs(a) <= max_rotation_deg + 1e-9 and abs(z - 1) <= max_zoom + 1e-9
+        ]
+        scores = [
+            _scores(tissue, _turned(xy, centre, *to), spacing, max_shift, cells, trim=True).max() for to in around
+        ]
+        turn, zoom = around[int(np.argmax(scores))]
+        span = (min(max_rotation_deg, step[0]), min(max_zoom, step[1]))
+    return float(turn), float(zoom)
 
 
 def _about(value: float, span: float, step: float) -> np.ndarray:
@@ -101,12 +122,14 @@ def _cells_of(mask: np.ndarray, scale: float, cell_px: float) -> np.ndarray:
     return fraction_at(mask, scale, centres * cell_px, cell_px).reshape(n_y, n_x)
 
 
-def _scores(tissue: np.ndarray, xy: np.ndarray, spacing: float, max_shift: float, cells: int) -> np.ndarray:
+def _scores(
+    tissue: np.ndarray, xy: np.ndarray, spacing: float, max_shift: float, cells: int, *, trim: bool = False
+) -> np.ndarray:
     """Correlation of 'under spots' and tissue for each shift, (y, x) in cells, over the spots and their rim on the image."""
     from scipy.signal import fftconvolve
 
     at = xy * cells / spacing
-    near, under, low = _footprint(at, cells)
+    near, under, low = _footprint(at, cells, trim=trim)
     reach = int(np.ceil(max_shift * cells))
     size = np.array(near.shape)[::-1] + 2 * reach
     tissue, there = (_window(a, low - reach, size) for a in (tissue, np.ones_like(tissue)))
@@ -123,7 +146,7 @@ def _scores(tissue: np.ndarray, xy: np.ndarray, spacing: float, max_shift: float
     return np.where(weight > 0.5 * near.sum(), score, -1.0)
 
 
-def _footprint(at: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _footprint(at: np.ndarray, cells: int, *, trim: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cells that the spots and their rim cover, those under spots, and the (x, y) of the first cell."""
     from scipy.ndimage import distance_transform_edt
     from scipy.spatial import KDTree
@@ -134,10 +157,10 @@ def _footprint(at: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray, np.n
     x, y = np.meshgrid(np.arange(low[0], high[0]), np.arange(low[1], high[1]))
     distance, _ = KDTree(at).query(np.column_stack([x.ravel(), y.ravel()]) + 0.5, distance_upper_bound=RIM * cells)
     distance = distance.reshape(x.shape)
-    closed = distance_transform_edt(
-        distance < REACH * cells
-    )  # on average, tissue ends half a spacing from the last spot
-    return np.isfinite(distance), closed > (REACH - 0.5) * cells, low
+    under = distance < REACH * cells
+    if trim:  # on average tissue ends half a spacing from the last spot: matters for sizes; for shifts, all of it is a clearer outline
+        under = distance_transform_edt(under) - 0.5 > (REACH - 0.5) * cells
+    return np.isfinite(distance), under, low
 
 
 def _window(array: np.ndarray, low: np.ndarray, size: np.ndarray) -> np.ndarray:
