@@ -303,6 +303,6 @@ def test_a_grid_does_not_enter_a_table_of_measured_genes(cohort):
     assert cohort["table"].n_vars == 60
 
 
-def test_a_slide_of_spots_reads_only_a_coarse_level():
+def test_a_tiny_blank_image_has_an_empty_mask():
     array = da.from_array(np.full((3, 64, 64), 230, np.uint8))
     assert not tissue_mask(Image("blank", (array,), (1.0,)))[0].any()
