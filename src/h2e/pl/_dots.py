@@ -55,7 +55,11 @@ def draw_colorbars(
         ends = ((values < low).any(), (values > high).any())
         extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get(ends, "neither")
         axes_of = [axis for _, axis, _ in some]
-        axes_of[0].figure.colorbar(_opaque(some[0][0]), ax=axes_of, extend=extend, shrink=0.7, aspect=18, pad=0.02)
+        bar = axes_of[0].figure.colorbar(
+            _opaque(some[0][0]), ax=axes_of, extend=extend, shrink=0.7, aspect=18, pad=0.02
+        )
+        bar.set_label(maps[0].unit, fontsize="small")
+        bar.outline.set_visible(False)
 
 
 def _add(axis: Axes, xy: np.ndarray, diameter: float, **colours: str) -> EllipseCollection:

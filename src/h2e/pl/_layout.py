@@ -33,9 +33,12 @@ def rows_of(slides: list[list[list[Map]]], ncols: int) -> list[int]:
     room = 0
     for groups in slides:
         together = max(map(len, groups))
-        width = max(ncols // together, 1) * together
+        fit = max(ncols // together, 1)  # groups in a row
         if room < sum(map(len, groups)):
             room = 0
+            n_rows = -(-len(groups) // fit)
+            fit = fit if n_rows == 1 else -(-len(groups) // n_rows)  # rows of about the same length
+        width = fit * together
         for group in groups:
             if room < len(group):
                 rows.append(0)
@@ -51,7 +54,7 @@ def new_axes(rows: list[int], places: list[Place]) -> np.ndarray:
 
     boxes = [box_of(place) for place in places]
     aspect = np.clip(np.median([(bottom - top) / (right - left) for left, top, right, bottom in boxes]), 0.4, 2)
-    size = (max(rows) * WIDTH + 0.6, len(rows) * (WIDTH * aspect + 0.55))
+    size = (max(rows) * 1.15 * WIDTH + 0.4, len(rows) * (WIDTH * aspect + 0.75))
     figure = plt.figure(figsize=size, layout="constrained")
     grid = figure.add_gridspec(len(rows), max(rows))
     cells = [(i, j) for i, n in enumerate(rows) for j in range(n)]

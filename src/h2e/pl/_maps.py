@@ -74,6 +74,7 @@ def places_of_table(
         if um is None and _keys.UM_PER_PX in adata.obs and "spatial" in adata.obsm:
             um = float(adata.obs[_keys.UM_PER_PX].iloc[rows[0]])
         known = adata.uns.get("spatial", {}).get(name, {}).get("scalefactors", {}).get("spot_diameter_fullres")
+        name = name if library_key or "spatialdata_attrs" in adata.uns else ""  # the only one there is
         places.append(Place(name, rows, xy, RADIUS * pitch if known is None else known / 2, pitch, um, None))
     return places
 
@@ -167,6 +168,7 @@ class Map:
     title: str
     values: np.ndarray  # (n,), NaN where there is none
     alpha: np.ndarray | None = None  # (n,) opacity
+    unit: str = ""
 
 
 def maps_of(
@@ -180,7 +182,8 @@ def maps_of(
     alpha_by_std: bool,
 ) -> list[list[Map]]:
     """Of a slide, for each target the map of what was predicted and, if known, that of what was measured."""
-    left_out = table.uns.get(base_of(key), {}).get("params", {}).get("left_out")
+    facts = table.uns.get(base_of(key), {})
+    left_out, unit = facts.get("params", {}).get("left_out"), str(facts.get("unit", ""))
     groups = []
     for target in values:
         shown = values[target].to_numpy(float)[place.rows]
@@ -189,9 +192,9 @@ def maps_of(
         if beside is not None:
             about += _agreement(shown, beside, kind[place.rows])
         alpha = _opacity(table, key, place, target) if alpha_by_std else None
-        groups.append([Map(place, f"{target}\n{about}", shown, alpha)])
+        groups.append([Map(place, f"{target}\n{about}", shown, alpha, unit)])
         if beside is not None:
-            groups[-1].append(Map(place, f"{target}\nmeasured", beside))
+            groups[-1].append(Map(place, f"{target}\nmeasured", beside, unit=unit))
     return groups
 
 
@@ -209,7 +212,7 @@ def _agreement(shown: np.ndarray, beside: np.ndarray, kind: np.ndarray) -> str:
     if both.sum() < 3 or (kind[both] == IN_SAMPLE).any():
         return ""
     r = float(pearson(shown[both], beside[both])[0])
-    return f", r = {r:.2f}" if np.isfinite(r) else ""
+    return f", r = {r:.2f}".replace("-", "−") if np.isfinite(r) else ""
 
 
 def _opacity(table: AnnData, key: str, place: Place, target: str) -> np.ndarray:

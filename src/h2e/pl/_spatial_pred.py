@@ -38,6 +38,7 @@ def spatial_pred(
     share_scale: bool = True,
     alpha_by_std: bool = False,
     image: bool = True,
+    image_alpha: float = 0.6,
     image_key: str | Mapping[str, str] | None = None,
     table_key: str = _keys.TABLE,
     library_key: str | None = None,
@@ -45,7 +46,7 @@ def spatial_pred(
     cmap: str = "viridis",
     size: float = 1.0,
     scale_bar: bool = True,
-    ncols: int = 4,
+    ncols: int = 6,
     ax: Axes | Sequence[Axes] | None = None,
 ) -> Axes | np.ndarray[tuple[int], np.dtype[Axes]]:
     """Map predictions beside what was measured, several targets on several slides, on the H&E.
@@ -81,6 +82,8 @@ def spatial_pred(
         spots of the slide.
     image
         Show the image.
+    image_alpha
+        Opacity of the image; faded, its colours do not mix with those of the spots.
     image_key
         Image of each region, a name or a mapping, where it cannot be found by its coordinate system.
     table_key
@@ -139,7 +142,13 @@ def spatial_pred(
     last = 0
     for place, groups in zip(places, maps, strict=True):
         first, last = last, last + sum(map(len, groups))
-        options = {"image": image, "scale_bar": scale_bar, "share_scale": share_scale, "cmap": cmap, "size": size}
+        options = {
+            "image_alpha": image_alpha if image else None,
+            "scale_bar": scale_bar,
+            "share_scale": share_scale,
+            "cmap": cmap,
+            "size": size,
+        }
         _draw_place(axes[first:last], place, groups, **options)
     return axes[0] if len(axes) == 1 else axes
 
@@ -149,7 +158,7 @@ def _draw_place(
     place: Place,
     groups: list[list[Map]],
     *,
-    image: bool,
+    image_alpha: float | None,
     scale_bar: bool,
     share_scale: bool,
     cmap: str,
@@ -159,10 +168,10 @@ def _draw_place(
     box = box_of(place)
     for axis in axes:
         frame(axis, box)
-    if image and place.image is not None:
+    if image_alpha is not None and place.image is not None:
         picture, part = read_box(place.image, box, min(scale_that_fits(axis, box) for axis in axes))
         for axis in axes:
-            draw_picture(axis, picture, part)
+            draw_picture(axis, picture, part, alpha=image_alpha)
             frame(axis, box)  # a picture sets the limits
     left = iter(axes)
     for group in groups:

@@ -51,7 +51,12 @@ def history(ensemble: Ensemble, *, ax: Axes | None = None) -> Axes:
     >>> import h2e
     >>> import pandas as pd
     >>> ensemble = h2e.tl.fit(h2e.datasets.toy_cohort(), learners="mean", group_key="donor", progress=False)
-    >>> losses = {"learner": "multiscale", "held_out": ["A", "A", "B", "B"], "epoch": [1, 2, 1, 2], "loss": [1.0, 0.8, 0.9, 0.6]}
+    >>> losses = {
+    ...     "learner": "multiscale",
+    ...     "held_out": ["A", "A", "B", "B"],
+    ...     "epoch": [1, 2, 1, 2],
+    ...     "loss": [1.0, 0.8, 0.9, 0.6],
+    ... }
     >>> ensemble = dataclasses.replace(ensemble, history=pd.DataFrame(losses))  # as learners="multiscale" leaves it
     >>> [line.get_label() for line in h2e.pl.history(ensemble).lines]
     ['without A', 'without B']

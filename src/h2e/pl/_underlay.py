@@ -48,10 +48,10 @@ def read_box(image: Image, box: Box, scale: float) -> tuple[np.ndarray, Box]:
     return picture, (x, y, x + picture.shape[1] * coarse, y + picture.shape[0] * coarse)
 
 
-def draw_picture(ax: Axes, picture: np.ndarray, part: Box) -> None:
+def draw_picture(ax: Axes, picture: np.ndarray, part: Box, *, alpha: float) -> None:
     """Draw a part of an image where it lies; it stays an image in vector graphics."""
     left, top, right, bottom = part
-    ax.imshow(picture, extent=(left, right, bottom, top), interpolation="antialiased", zorder=0)
+    ax.imshow(picture, extent=(left, right, bottom, top), interpolation="antialiased", alpha=alpha, zorder=0)
 
 
 def frame(ax: Axes, box: Box) -> None:
