@@ -214,6 +214,16 @@ def test_compiled_kernels_do_what_the_python_does() -> None:
         assert np.abs(plain.astype(int) - map_block(block, settings)).max() <= 1
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_result_does_not_depend_on_how_a_slide_is_cut_into_chunks(method: str) -> None:
+    pixels, mask = slide((257, 301))
+    reference = fit_reference([pyramid(slide(seed=4, amounts=(1.5, 0.5))[0])], [(slide()[1], 1.0)], method=method)
+    whole, cut = (
+        normalize_image(pyramid(pixels, 1, chunk), (mask, 1.0), reference).levels[0].compute() for chunk in (400, 37)
+    )
+    assert np.array_equal(whole, cut)
+
+
 # --- estimation ------------------------------------------------------------------------------------------------------
 
 

@@ -8,12 +8,12 @@ import numpy as np
 
 from h2e import _keys
 from h2e._images import Image
-from h2e.pp._stain_kernels import boxes_of, compiled, map_density, map_lab
+from h2e.pp._stain_kernels import boxes_of, compiled, map_density, map_lab, polynomials
 from h2e.pp._stain_reference import StainReference
 from h2e.pp._stain_spaces import SPACES
 
-TABLE = 1 << 14
-"""Entries of the tables of nonlinear functions: 0.2 levels of error at most."""
+TABLE = 1 << 13
+"""Entries of the tables of nonlinear functions: they err by less than a level and stay in the first caches."""
 
 FARTHEST = 20.0
 """Degrees that a stain of a slide may lie from that of the reference; farther ones are artefacts."""
@@ -22,8 +22,8 @@ ENOUGH = 5_000
 """Pixels from which the estimate of a slide is taken as it is; below it is shrunk towards the reference."""
 
 
-def weights(background: float, beta: float = 0.15) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How much of a change pixels get: by their darkest channel, by their brightest, and where both are full.
+def weights(background: float, beta: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
+    """How much of a change pixels get, by their darkest channel and by their brightest.
 
     Nothing below an optical density of ``beta`` in every channel, everything from twice that on; nothing up to
     level 16 in every channel (black borders), everything from 48 on.
@@ -33,8 +33,7 @@ def weights(background: float, beta: float = 0.15) -> tuple[np.ndarray, np.ndarr
         od = -np.log((level + 1) / background)
     pale = np.clip((od - beta) / beta, 0, 1) if beta > 0 else np.ones(256)
     dark = np.clip((level - 16) / 32, 0, 1) if beta > 0 else np.ones(256)
-    full = np.array([np.flatnonzero(pale == 1).max(), np.flatnonzero(dark == 1).min()], dtype=np.uint8)
-    return pale.astype(np.float32), dark.astype(np.float32), full
+    return pale.astype(np.float32), dark.astype(np.float32)
 
 
 def density_map(slide: StainReference, reference: StainReference, *, keep_residual: bool) -> np.ndarray:
@@ -48,12 +47,12 @@ def density_map(slide: StainReference, reference: StainReference, *, keep_residu
     return np.linalg.solve(slide.matrix, gain[:, None] * reference.matrix)
 
 
-def density_tables(matrix: np.ndarray, background: float) -> np.ndarray:
-    """``map_density``'s tables (channel out, channel in, value) of such a matrix."""
-    transmitted = (np.arange(256.0) + 1) / background
-    tables = transmitted[None, None, :] ** matrix.T[:, :, None]
-    tables[:, 0] *= background
-    return tables.astype(np.float32)
+def density_settings(matrix: np.ndarray, background: float, beta: float) -> tuple[np.ndarray, ...]:
+    """``map_density``'s arguments for such a matrix: in log2(intensity + 1), with the ramps of ``weights``."""
+    offset = np.log2(background) * (1 - matrix.sum(axis=0))
+    ramps = np.array([np.log(background) / beta - 1, np.log(2) / beta, 0.5, 1 / 32] if beta > 0 else [1, 0, -1, 0])
+    settings = np.ascontiguousarray(matrix.T), offset, ramps, *polynomials()
+    return tuple(array.astype(np.float32) for array in settings)
 
 
 def lab_tables(slide: StainReference, reference: StainReference) -> dict[str, np.ndarray]:
@@ -133,11 +132,10 @@ def settings_of(
     slide: StainReference, reference: StainReference, *, keep_residual: bool = True, beta: float = 0.15
 ) -> tuple[str, tuple[np.ndarray, ...]]:
     """Which kernel a map needs, and its tables."""
-    pale, dark, full = weights(reference.background, beta)
     if reference.method == "reinhard":
-        return "lab", (*lab_tables(slide, reference).values(), pale, dark)
+        return "lab", (*lab_tables(slide, reference).values(), *weights(reference.background, beta))
     matrix = density_map(slide, reference, keep_residual=keep_residual)
-    return "density", (density_tables(matrix, reference.background), pale, dark, full)
+    return "density", density_settings(matrix, reference.background, beta)
 
 
 def map_block(
@@ -154,6 +152,7 @@ def map_block(
         return block
     kind, tables = settings
     block = np.ascontiguousarray(block)
-    out = block.copy()
+    whole = boxes[0].tolist() == [0, block.shape[1], 0, block.shape[2]]
+    out = np.empty_like(block) if whole else block.copy()
     compiled(map_density if kind == "density" else map_lab)(block, out, boxes, *tables)
     return out
