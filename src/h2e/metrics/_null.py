@@ -23,8 +23,10 @@ SHAPES = {"gauss": lambda d, length: np.exp(-((d / (2 * length)) ** 2)), "exp": 
 LENGTHS = (1.0, 1.5, 2.4, 3.8, 6.0, 9.5)
 """Correlation lengths that are tried, in spot spacings."""
 
-NUGGETS = np.array([1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.6, 2.0, 6.0])
-"""Variances of the noise of a single spot that are tried, beside 1 for the smooth part."""
+NUGGETS = np.array([1e-10, 1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.6, 2.0, 6.0])
+"""Variances of the noise of a single spot that are tried, beside 1 for the smooth part.
+
+Predictions may be free of it: with 1e-4 as the smallest, noise-free maps were taken for less smooth than they are."""
 
 
 def spatial_pvalue(
