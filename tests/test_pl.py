@@ -242,6 +242,19 @@ def test_the_scale_bar_is_as_long_as_it_says(known: SpatialData):
     assert len(h2e.pl.spatial_pred(known, "TOY01", slides="toy_A1", scale_bar=False)[0].lines) == 0
 
 
+@pytest.mark.parametrize("free", ["left", "right"])
+def test_the_scale_bar_lies_where_fewer_spots_are(free: str):
+    xy = 10.0 * np.stack(np.meshgrid(np.arange(12), np.arange(12)), axis=-1).reshape(-1, 2)
+    beside = xy[:, 0] < 30 if free == "left" else xy[:, 0] > 80
+    xy = xy[~(beside & (xy[:, 1] > 80))]
+    adata = ad.AnnData(np.zeros((len(xy), 1), np.float32), obsm={"spatial": xy})
+    adata.obs["um_per_px"] = 4.0
+    adata.obsm["h2e"] = pd.DataFrame({"EPCAM": xy[:, 0]}, index=adata.obs_names)
+    x = h2e.pl.spatial_pred(adata, "EPCAM").lines[0].get_xdata()
+    assert (np.asarray(x) < 55).all() == (free == "left")
+    assert (np.asarray(x) > 55).all() == (free == "right")
+
+
 @pytest.mark.parametrize(("um", "expected"), [(1, 1), (1.9, 1), (2, 2), (499, 200), (500, 500), (0.07, 0.05)])
 def test_a_scale_bar_is_round(um: float, expected: float):
     assert round_length(um) == pytest.approx(expected)

@@ -181,7 +181,7 @@ def _draw_place(
         draw_colorbars(dots, some, group, share=share_scale)
     axes[0].set_ylabel(place.name)
     if scale_bar and place.um_per_unit is not None:
-        draw_scale_bar(axes[0], box, place.um_per_unit)
+        draw_scale_bar(axes[0], box, place.um_per_unit, place.xy)
 
 
 def _chosen(places: list[Place], slides: str | Sequence[str] | None, values: pd.DataFrame) -> list[Place]:

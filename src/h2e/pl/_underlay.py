@@ -62,22 +62,25 @@ def frame(ax: Axes, box: Box) -> None:
         spine.set_visible(False)
 
 
-def draw_scale_bar(ax: Axes, box: Box, um_per_unit: float) -> None:
-    """Draw a bar of a round length, about a quarter of the width, in the lower left corner."""
+def draw_scale_bar(ax: Axes, box: Box, um_per_unit: float, xy: np.ndarray) -> None:
+    """Draw a bar of a round length, up to a quarter of the width, in the lower corner that holds fewer spots."""
     from matplotlib.patheffects import withStroke
 
-    left, _, right, bottom = box
+    left, top, right, bottom = box
     um = round_length(0.25 * (right - left) * um_per_unit)
     length, gap = um / um_per_unit, 0.03 * (right - left)
+    low = xy[xy[:, 1] > bottom - 0.15 * (bottom - top), 0]
+    n_left, n_right = (low < left + length + 2 * gap).sum(), (low > right - length - 2 * gap).sum()
+    start = left + gap if n_left <= n_right else right - gap - length
     halo = [withStroke(linewidth=2.5, foreground="white")]
     bar = ax.plot(
-        [left + gap, left + gap + length], [bottom - gap, bottom - gap],
+        [start, start + length], [bottom - gap, bottom - gap],
         color="black", linewidth=2.5, solid_capstyle="butt", scalex=False, scaley=False, zorder=4,
     )[0]  # fmt: skip
     bar.set_path_effects([withStroke(linewidth=4.5, foreground="white")])
     label = f"{um / 1000:g} mm" if um >= 1000 else f"{um:g} µm"
     text = ax.annotate(
-        label, (left + gap + length / 2, bottom - gap), xytext=(0, 3), textcoords="offset points",
+        label, (start + length / 2, bottom - gap), xytext=(0, 3), textcoords="offset points",
         ha="center", va="bottom", fontsize="small", zorder=4,
     )  # fmt: skip
     text.set_path_effects(halo)
