@@ -166,7 +166,7 @@ def measure_peak(side: int, method: str) -> None:
     import dask.array as da
 
     from h2e._images import Image
-    from h2e.pp._stains import fit_reference, normalize_image
+    from h2e.pp._stain_slides import fit_reference, normalize_image
 
     tile, _ = tissue(1024, None)
 

@@ -21,8 +21,8 @@ from h2e.pp._stain_kernels import boxes_of, map_density, map_lab
 from h2e.pp._stain_maps import map_block, settings_of, steadied
 from h2e.pp._stain_methods import density, estimate_stains, macenko_vectors, sparse_codes, stained, vahadane_vectors
 from h2e.pp._stain_samples import sample_tissue
+from h2e.pp._stain_slides import as_reference, fit_reference, normalize_image, slide_stains
 from h2e.pp._stain_spaces import to_lab, to_rgb
-from h2e.pp._stains import as_reference, fit_reference, normalize_image, slide_stains
 
 METHODS = ["macenko", "vahadane", "reinhard"]
 HE = np.array([[0.65, 0.70, 0.29], [0.25, 0.88, 0.40]])
