@@ -13,12 +13,14 @@ from h2e.pp._mask_element import find_mask
 from h2e.pp._stain_elements import check_keys, image_like
 from h2e.pp._stain_maps import map_image
 from h2e.pp._stain_reference import METHODS, StainReference
-from h2e.pp._stain_slides import Tissue, as_reference, fit_reference, slide_stains
+from h2e.pp._stain_slides import Tissue, as_reference, fit_reference, normalize_image, slide_stains
 from h2e.pp._tissue import tissue_mask
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from spatialdata import SpatialData
+
+__all__ = ["fit_reference", "fit_stain_reference", "normalize_image", "normalize_stains", "slide_stains", "tissue_of"]
 
 log = logging.getLogger(__name__)
 
