@@ -39,6 +39,12 @@ def test_array_coordinates_give_the_pitch_of_any_subset_through_jitter(kind: str
     assert lattice_of_array(xy[:12], array[:12]) is None  # one row
 
 
+def test_an_array_of_which_every_second_place_is_used_has_diagonal_neighbours():
+    i, j = (a.ravel() for a in np.meshgrid(np.arange(12), np.arange(12)))
+    array = np.column_stack([i, j])[(i + j) % 2 == 0]
+    assert lattice_of_array(100.0 * array, array) == (pytest.approx(100 * np.sqrt(2)), "square")
+
+
 def test_one_spot_has_no_pitch():
     with pytest.raises(ValueError, match="at least 2 spots"):
         lattice(np.zeros((1, 2)))

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from h2e import _store
-from h2e._learners import Learner, from_json, to_json
+from h2e._learners import Learner, from_json, label_of, to_json
 from h2e._stack import Stack
 from h2e._transforms import Transform
 from h2e.pp._stain_reference import StainReference
@@ -25,6 +25,12 @@ log = logging.getLogger(__name__)
 
 ALL = "–"
 """In place of the group left out: the models of all groups."""
+
+HISTORY = {"learner": object, "held_out": object, "epoch": int, "loss": float, "seconds": float}
+"""Columns of ``Ensemble.history``."""
+
+ENOUGH_GROUPS = 3
+"""A model of fewer groups than this takes no part in predictions beside the model of all: measured, it makes them worse."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +67,10 @@ def names_of(learners: Sequence[Learner]) -> list[str]:
     Examples
     --------
     >>> from h2e._learners import Texture
-    >>> names_of([Texture(), Texture(head="knn")])
-    ['texture', 'texture 2']
+    >>> names_of([Texture(), Texture(head="knn"), Texture(setting=0.1)])
+    ['texture', 'knn', 'texture 2']
     """
-    kinds = [learner.name for learner in learners]
+    kinds = [label_of(learner) for learner in learners]
     numbers = [kinds[: i + 1].count(kind) for i, kind in enumerate(kinds)]
     return [kind if number == 1 else f"{kind} {number}" for kind, number in zip(kinds, numbers, strict=True)]
 
@@ -98,17 +104,24 @@ class Ensemble:
 
     def predict(self, x: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Prediction and spread (standard deviation over the models), both (n, targets), in the unit of the targets."""
-        every = [self._by_model(x[name], name) for name in names_of(self.learners)]
-        mean = self.stack.combine(np.stack([predictions.mean(axis=0) for predictions in every]))
-        return mean, np.concatenate(every).std(axis=0)
+        means, every = [], []
+        for name in names_of(self.learners):
+            mean, predictions = self._of_learner(x[name], name)
+            means.append(mean)
+            every.extend(predictions)
+        return self.stack.combine(np.stack(means)), np.std(every, axis=0)
 
     def predict_alone(self, x: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-        """What one learner says, the mean over its models, (n, targets)."""
-        return self._by_model(x[name], name).mean(axis=0)
+        """What one learner says, (n, targets)."""
+        return self._of_learner(x[name], name)[0]
 
-    def _by_model(self, x: np.ndarray, name: str) -> np.ndarray:
-        """(models, n, targets) of one learner."""
-        return np.stack([member.predict(x) for member in self.members if member.learner == name])
+    def _of_learner(self, x: np.ndarray, name: str) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Mean over the models of one learner that saw enough groups, and what each of its models says."""
+        members = [member for member in self.members if member.learner == name]
+        predictions = [member.predict(x) for member in members]
+        enough = self.training["group"].nunique() > ENOUGH_GROUPS
+        heard = [p for m, p in zip(members, predictions, strict=True) if enough or m.held_out == ALL]
+        return np.mean(heard, axis=0), predictions
 
     def save(self, folder: str | PathLike) -> None:
         """Write the ensemble to a new folder: ``ensemble.json`` and ``weights.safetensors``.
@@ -121,7 +134,7 @@ class Ensemble:
         Examples
         --------
         >>> import h2e, tempfile
-        >>> ensemble = h2e.tl.fit(h2e.datasets.toy_cohort(), learners="mean", progress=False)
+        >>> ensemble = h2e.tl.fit(h2e.datasets.toy_cohort(), learners="mean", group_key="donor", progress=False)
         >>> folder = tempfile.mkdtemp()
         >>> ensemble.save(folder)
         >>> h2e.Ensemble.load(folder).targets == ensemble.targets
@@ -184,7 +197,7 @@ class Ensemble:
             stack=Stack(about["stack"], arrays["stack/center"], arrays["stack/weights"]),
             loo=pd.DataFrame(arrays["loo"], index=index, columns=about["targets"]),
             training=pd.DataFrame(about["training"], index=index),
-            history=pd.DataFrame(about["history"]),
+            history=pd.DataFrame(about["history"]).astype(HISTORY),
             spacing_um=about["spacing_um"],
             reference=None if about["reference"] is None else StainReference.from_dict(about["reference"]),
             settings=about["settings"],

@@ -37,8 +37,8 @@ def lattice(xy: np.ndarray) -> tuple[float, str]:
 def lattice_of_array(xy: np.ndarray, array: np.ndarray) -> tuple[float, str] | None:
     """The same from the array coordinates (column, row) of the spots, or ``None`` if they lie on one line.
 
-    An affine map from array to position is fitted, so jitter averages out and any subset of spots will do. On a
-    hexagonal array (Visium) every second column of a row is used, so that its neighbours are (2, 0) and (1, ±1).
+    An affine map from array to position is fitted, so jitter averages out and any subset of spots will do. Where only
+    every second place of the array is used (Visium, Spatial Transcriptomics 2k), the neighbours are the diagonal ones.
 
     Examples
     --------
@@ -49,7 +49,9 @@ def lattice_of_array(xy: np.ndarray, array: np.ndarray) -> tuple[float, str] | N
     if np.linalg.matrix_rank(array - array.mean(axis=0)) < 2:
         return None
     steps = np.linalg.lstsq(array - array.mean(axis=0), xy - xy.mean(axis=0), rcond=None)[0]
-    hexagonal = np.linalg.norm(np.array([[2, 0], [1, 1], [1, -1]]) @ steps, axis=1)
-    square = np.linalg.norm(steps, axis=1)
-    kind, lengths = ("hexagonal", hexagonal) if np.ptp(hexagonal) < 0.1 * hexagonal.mean() else ("square", square)
-    return round(float(lengths.mean()), 9), kind
+    alternating = len(np.unique(array.sum(axis=1) % 2)) == 1
+    near = np.linalg.norm(np.array([[1, 1], [1, -1]] if alternating else [[1, 0], [0, 1]]) @ steps, axis=1).mean()
+    along_row = np.linalg.norm(2 * steps[0])
+    hexagonal = alternating and abs(along_row - near) < 0.15 * near
+    pitch = (along_row + 2 * near) / 3 if hexagonal else near
+    return round(float(pitch), 9), "hexagonal" if hexagonal else "square"

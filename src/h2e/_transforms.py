@@ -16,8 +16,9 @@ N_QUANTILES = 101
 class Transform:
     """A target transform fitted on training spots: what maps its predictions back to the unit of the targets.
 
-    Ranks go back through pooled quantiles: what had rank *r* in training had value ``values`` there. Standardized
-    values go back through the mean and the spread within the slides, averaged over the training slides.
+    Ranks go back through pooled quantiles: the k-th smallest rank of training means the k-th smallest value, and
+    ranks that are tied mean the average of theirs. Standardized values go back through the mean and the spread within
+    the slides, averaged over the training slides.
     """
 
     kind: str
@@ -59,8 +60,16 @@ def fit_transform(kind: str, y: np.ndarray, slides: np.ndarray) -> tuple[np.ndar
     if kind == "gene_rank":
         for s in names:
             z[slides == s] = ranks(y[slides == s], axis=0)
-    levels = np.linspace(0, 1, N_QUANTILES)
-    return z, Transform(kind, np.quantile(z, levels, axis=0), np.quantile(y, levels, axis=0))
+    grid = np.linspace(0, 1, N_QUANTILES)
+    values = [np.interp(grid, *_matched(z[:, t], y[:, t])) for t in range(y.shape[1])]
+    return z, Transform(kind, np.tile(grid[:, None], y.shape[1]), np.column_stack(values))
+
+
+def _matched(z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ranks that occur, rising, and the mean of the values at the same places in their order."""
+    found, first = np.unique(np.sort(z), return_index=True)
+    counts = np.diff(np.append(first, len(z)))
+    return found, np.add.reduceat(np.sort(y).astype(np.float64), first) / counts
 
 
 def ranks(y: np.ndarray, *, axis: int) -> np.ndarray:

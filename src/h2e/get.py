@@ -44,7 +44,7 @@ def predictions(adata: AnnData, *, key: str = _keys.PREDICTION, drop_missing: bo
     >>> ensemble = h2e.tl.fit(sdata, learners="texture", n_targets=4, group_key="donor", progress=False)
     >>> h2e.tl.predict(sdata, ensemble, progress=False)
     >>> h2e.get.predictions(sdata["table"], key="h2e_loo").shape
-    (197, 4)
+    (230, 4)
     """
     from anndata import AnnData
 

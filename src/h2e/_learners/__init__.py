@@ -38,6 +38,9 @@ Learner = Multiscale | Texture | Embedding | Mean | Coordinates
 LEARNERS: dict[str, type[Learner]] = {kind.name: kind for kind in (Multiscale, Texture, Embedding, Mean, Coordinates)}
 """Learners by name."""
 
+HEADS = {"knn": Texture(head="knn"), "pls": Texture(head="pls")}
+"""Names for texture features with another head than ridge."""
+
 
 def learner_of(learner: str | Learner) -> Learner:
     """The learner of that name with its defaults, or the learner itself.
@@ -48,14 +51,26 @@ def learner_of(learner: str | Learner) -> Learner:
     Coordinates(k=8)
     """
     if isinstance(learner, str):
-        if learner not in LEARNERS:
-            msg = f"{learner!r} is no learner; there are {sorted(LEARNERS)}, or pass an instance."
+        if learner not in LEARNERS.keys() | HEADS.keys():
+            msg = f"{learner!r} is no learner; there are {sorted([*LEARNERS, *HEADS])}, or pass an instance."
             raise ValueError(msg)
-        return LEARNERS[learner]()
+        return HEADS[learner] if learner in HEADS else LEARNERS[learner]()
     if not isinstance(learner, tuple(LEARNERS.values())):
         msg = f"a learner is one of the names {sorted(LEARNERS)} or an instance of their classes, got {type(learner).__name__}."
         raise TypeError(msg)
     return learner
+
+
+def label_of(learner: Learner) -> str:
+    """What a learner is called among others: its name, or that of its head.
+
+    Examples
+    --------
+    >>> label_of(Texture()), label_of(Texture(head="knn"))
+    ('texture', 'knn')
+    """
+    head = getattr(learner, "head", "ridge")
+    return head if learner.name == "texture" and head in HEADS else learner.name
 
 
 def to_json(learner: Learner) -> str:

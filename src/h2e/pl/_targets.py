@@ -25,7 +25,7 @@ BOX = {"widths": 0.7, "whis": (1, 99), "showfliers": False, "patch_artist": True
 
 
 def spots(
-    data: SpatialData | AnnData,
+    sdata: SpatialData | AnnData,
     *,
     table_key: str = _keys.TABLE,
     library_key: str | None = None,
@@ -39,7 +39,7 @@ def spots(
 
     Parameters
     ----------
-    data
+    sdata
         SpatialData with a table of spots, or the table.
     table_key
         Name of the table in a SpatialData.
@@ -64,7 +64,7 @@ def spots(
     >>> [label.get_text() for label in axes[0].get_yticklabels()]
     ['toy_A1', 'toy_A2', 'toy_B1', 'toy_C1']
     """
-    table = _table(data, table_key)
+    table = _table(sdata, table_key)
     slides = slide_labels(table, library_key)
     counts, where = values_of(table, layer)
     check_counts(counts, where)
@@ -88,7 +88,7 @@ def spots(
 
 
 def target_overview(
-    data: SpatialData | AnnData,
+    sdata: SpatialData | AnnData,
     targets: Sequence[str] | None = None,
     *,
     obsm: str | None = None,
@@ -109,7 +109,7 @@ def target_overview(
 
     Parameters
     ----------
-    data
+    sdata
         SpatialData with a table of spots, or the table.
     targets
         Genes, or columns of ``obsm``. ``None`` takes the selected ones.
@@ -142,7 +142,7 @@ def target_overview(
     >>> axes[2].get_title() in {"TOY01", "TOY02", "TOY03"}
     True
     """
-    table = _table(data, table_key)
+    table = _table(sdata, table_key)
     slides = slide_labels(table, library_key)
     frame = target_frame(table, targets, obsm=obsm, layer=layer, log_normalized=log_normalized)
     correlation = mean_correlation(frame.to_numpy(), slides)
@@ -229,6 +229,6 @@ def _overview_axes(n_maps: int, n_targets: int) -> np.ndarray:
     return np.array(axes + [figure.add_subplot(grid[row, 2]) for row in range(n_maps)])
 
 
-def _table(data: SpatialData | AnnData, table_key: str) -> AnnData:
+def _table(sdata: SpatialData | AnnData, table_key: str) -> AnnData:
     """The table of a SpatialData, or the table itself."""
-    return get_table(data, table_key) if hasattr(data, "tables") else data
+    return get_table(sdata, table_key) if hasattr(data, "tables") else data

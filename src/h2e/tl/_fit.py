@@ -29,8 +29,8 @@ def fit(
     targets: Sequence[str] | None = None,
     obsm: str | None = None,
     n_targets: int = 35,
-    learners: str | Learner | Sequence[str | Learner] = ("texture", "multiscale"),
-    transform: str = "log",
+    learners: str | Learner | Sequence[str | Learner] = ("texture", "knn", "pls"),
+    transform: str = "standardized",
     stack: str = "ridge",
     group_key: str | None = None,
     library_key: str | None = None,
@@ -65,7 +65,9 @@ def fit(
     n_targets
         How many genes to choose where ``targets=None``.
     learners
-        Names or instances; ``"texture"``, ``"multiscale"``, ``"mean"``, ``"coordinates"``.
+        Names or instances. Statistics of colour, stain and texture with ridge regression (``"texture"``), nearest
+        neighbours (``"knn"``) or partial least squares (``"pls"``); the convolutional network ``"multiscale"``, which
+        takes hours without a GPU; ``"embedding"`` (an instance with an encoder); ``"mean"``, ``"coordinates"``.
     transform
         What is learned: ``"log"`` log-normalized expression, ``"standardized"`` within each slide, ``"gene_rank"``
         its rank within the slide, ``"spot_rank"`` its rank among the targets of the spot. Predictions come back in
@@ -116,7 +118,7 @@ def fit(
     >>> import h2e
     >>> sdata = h2e.datasets.toy_cohort()
     >>> h2e.tl.fit(sdata, learners="texture", n_targets=4, group_key="donor", progress=False)
-    Ensemble of 4 models (texture; stack: ridge) for 4 targets, trained on 197 spots of 4 slides, leaving out ['A', 'B', 'C']
+    Ensemble of 4 models (texture; stack: ridge) for 4 targets, trained on 230 spots of 4 slides, leaving out ['A', 'B', 'C']
     """
     options = {"device": device, "run_dir": run_dir, "progress": progress, "seed": seed}
     recipe = recipe_of(learners, transform=transform, stack=stack, **options)

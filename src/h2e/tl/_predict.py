@@ -87,7 +87,7 @@ def predict(
     >>> new = h2e.datasets.toy_cohort(seed=1)
     >>> h2e.tl.predict(new, ensemble, progress=False)
     >>> new["table"].obsm["h2e"].shape
-    (238, 4)
+    (240, 4)
     """
     if not len(sdata.tables):
         make_spots(sdata, spacing_um=ensemble.spacing_um, um_per_px=um_per_px, image_key=image_key, table_key=table_key)

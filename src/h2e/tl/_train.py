@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from h2e._ensemble import Ensemble, Spots, names_of
+from h2e._ensemble import HISTORY, Ensemble, Spots, names_of
 from h2e._fitting import Recipe, fit_members
 from h2e._folds import Fold, make_folds
 from h2e._learners import Learner, learner_of
@@ -139,7 +139,7 @@ def train(
         stack=stack,
         loo=pd.DataFrame(held_out, index=index, columns=truth.columns),
         training=training,
-        history=pd.DataFrame(history, columns=["learner", "held_out", "epoch", "loss", "seconds"]),
+        history=pd.DataFrame(history, columns=list(HISTORY)).astype(HISTORY),
         spacing_um=cohort.spacing_um(spots),
         reference=reference,
         settings={

@@ -1,0 +1,330 @@
+"""The laws of the whole path, through the public functions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from spatialdata import SpatialData
+from spatialdata.models import Image2DModel
+from spatialdata.transformations import Identity, Scale
+
+import h2e
+from h2e._learners import Multiscale, Texture
+from h2e._tiles import View
+
+SMALL = (View(2, 32),)  # one small view, so that the tests are quick
+TEXTURE = Texture(views=SMALL)
+NETWORK = Multiscale(epochs=1, tile_px=26, subtile_px=16, encoders=("center",), symmetries=False)
+EVERY_LEARNER = [TEXTURE, Texture(head="knn", views=SMALL), NETWORK]
+
+
+def fit(sdata, **kwargs):
+    options = {"learners": TEXTURE, "n_targets": 5, "group_key": "donor", "progress": False}
+    return h2e.tl.fit(sdata, **options | kwargs)
+
+
+def evaluate(sdata, **kwargs):
+    options = {
+        "learners": TEXTURE,
+        "baselines": ["mean", "coordinates"],
+        "n_targets": 5,
+        "group_key": "donor",
+        "progress": False,
+        "metrics": "pearson",
+    }
+    return h2e.tl.evaluate(sdata, **options | kwargs)
+
+
+def with_labels_of(sdata, group: str, change) -> SpatialData:
+    """Change the expression of one donor's spots, and nothing else."""
+    table = sdata["table"]
+    x = table.X.toarray()
+    of_group = (table.obs["donor"] == group).to_numpy()
+    x[of_group] = change(x[of_group])
+    table.X = type(table.X)(x)
+    return sdata
+
+
+def flipped(x: np.ndarray) -> np.ndarray:
+    """Other genes vary, in other places, at other levels."""
+    return np.roll(x.max() - x[::-1], 7, axis=1)
+
+
+# 1. Nothing of the held-out group reaches its predictions.
+
+
+@pytest.mark.parametrize("stack", ["mean", "ridge"])
+def test_flipping_a_groups_labels_leaves_its_held_out_predictions_as_they_were(cohort, stack: str):
+    targets = ["TOY01", "TOY05", "TOY09"]
+    before = fit(cohort, learners=EVERY_LEARNER, targets=targets, stack=stack).loo
+    after = fit(with_labels_of(cohort, "B", flipped), learners=EVERY_LEARNER, targets=targets, stack=stack).loo
+    of_b = before.index.get_level_values("region") == "toy_B1"
+    pd.testing.assert_frame_equal(after[of_b], before[of_b], check_exact=True)
+    assert (after[~of_b] != before[~of_b]).any(axis=None)
+
+
+@pytest.mark.parametrize("normalize", [False, True], ids=["raw", "normalized"])
+@pytest.mark.parametrize("stack", ["mean", "ridge"])
+def test_evaluate_predicts_a_group_without_its_labels(cohort, stack: str, normalize: bool, monkeypatch):
+    if normalize:
+        h2e.pp.normalize_stains(cohort)
+    learners = EVERY_LEARNER if not normalize else TEXTURE
+    seen = []
+    spy_on_predictions(monkeypatch, seen)
+    evaluate(cohort, learners=learners, stack=stack)
+    before = dict(seen)
+    seen.clear()
+    evaluate(with_labels_of(cohort, "B", flipped), learners=learners, stack=stack)
+    after = dict(seen)
+    assert sorted(before) == ["A", "B", "C"]
+    for method, prediction in before["B"].items():
+        np.testing.assert_array_equal(after["B"][method], prediction, err_msg=method)
+    assert (after["A"]["ensemble"] != before["A"]["ensemble"]).any()
+
+
+def spy_on_predictions(monkeypatch, seen: list) -> None:
+    from h2e.tl import _evaluate
+
+    real = _evaluate.held_out_predictions
+
+    def spy(cohort, truth, fold, recipe, baselines):
+        values, mean, predictions = real(cohort, truth, fold, recipe, baselines)
+        seen.append((fold.name, {**predictions, "mean": mean, "targets": np.array(values.columns, dtype=str)}))
+        return values, mean, predictions
+
+    monkeypatch.setattr(_evaluate, "held_out_predictions", spy)
+
+
+def test_the_leak_test_sees_a_leak_in_the_choice_of_targets(cohort, monkeypatch):
+    from h2e.tl import _train
+
+    real = _train.Truth.of
+    monkeypatch.setattr(_train.Truth, "of", lambda self, c, train: real(self, c, np.arange(len(c.rows))))
+    with pytest.raises(AssertionError):
+        test_evaluate_predicts_a_group_without_its_labels(cohort, "mean", False, monkeypatch)
+
+
+def test_the_leak_test_sees_a_leak_into_the_stack(cohort, monkeypatch):
+    from h2e import _fitting
+    from h2e.tl import _evaluate
+
+    everything = []
+    real_train, real_stack = _evaluate.train, _fitting.fit_stack
+
+    def train(c, seen, values, *args, **kwargs):
+        everything[:] = [values.to_numpy()]
+        return real_train(c, seen, values, *args, **kwargs)
+
+    def leaky_stack(kind, predictions, y, groups):
+        stack = real_stack(kind, predictions, y, groups)
+        return type(stack)(stack.kind, everything[0].mean(axis=0) if everything else stack.center, stack.weights * 0.9)
+
+    monkeypatch.setattr(_evaluate, "train", train)
+    monkeypatch.setattr(_fitting, "fit_stack", leaky_stack)
+    with pytest.raises(AssertionError):
+        test_evaluate_predicts_a_group_without_its_labels(cohort, "ridge", False, monkeypatch)
+
+
+# 2. Ranks: tests/test_ranks.py. 3. Tiles: tests/test_tiles.py. 4. Stains: tests/test_stains.py.
+
+# 5. Same seed, same ensemble.
+
+
+def test_the_same_seed_gives_the_same_ensemble_and_another_seed_another(cohort):
+    network = [NETWORK]
+    first, again, other = (fit(cohort, learners=network, targets=["TOY01"], seed=s).loo for s in (0, 0, 1))
+    pd.testing.assert_frame_equal(first, again, check_exact=True)
+    assert (first != other).to_numpy().any()
+
+
+def test_training_leaves_the_global_random_state_alone(cohort):
+    import torch
+
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    before = torch.rand(1), np.random.rand()  # noqa: NPY002
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    fit(cohort, learners=[NETWORK], targets=["TOY01"])
+    assert (torch.rand(1), np.random.rand()) == before  # noqa: NPY002
+
+
+# 6. Predictions do not depend on the order of slides.
+
+
+def test_the_order_of_slides_and_spots_does_not_matter(cohort):
+    before = fit(cohort, targets=["TOY01", "TOY02"]).loo
+    table = cohort["table"]
+    order = np.random.default_rng(0).permutation(table.n_obs)
+    del cohort.tables["table"]
+    cohort["table"] = table[order].copy()
+    after = fit(cohort, targets=["TOY01", "TOY02"]).loo
+    pd.testing.assert_frame_equal(after.sort_index(), before.sort_index(), rtol=1e-4)
+
+
+# 7. Constant and shuffled predictions.
+
+
+def test_the_mean_scores_nothing_and_shuffled_labels_score_nothing(cohort):
+    scores = evaluate(cohort, learners="mean", baselines=["mean"], metrics=["pearson", "spearman", "skill"])
+    assert (scores.loc[scores["metric"] != "skill", "value"] == 0).all()
+    rng = np.random.default_rng(0)
+    for donor in "ABC":
+        with_labels_of(cohort, donor, lambda x: x[rng.permutation(len(x))])
+    genes = [f"TOY{i:02}" for i in range(1, 31)]
+    shuffled = evaluate(cohort, targets=genes, baselines=[])
+    mean = shuffled.groupby("slide")["value"].mean().mean()
+    assert abs(mean) < 0.06  # 30 genes on 4 slides of 60 spots: 0.13 / sqrt(30 · 4) if independent, which genes are not
+
+
+def test_a_planted_relation_is_found_where_the_donor_was_never_seen(cohort):
+    scores = evaluate(cohort, n_targets=10, metrics=["pearson", "skill"])
+    table = h2e.metrics.summarize(scores).set_index(["method", "metric"])["mean"]
+    assert table["ensemble", "pearson"] > 0.3
+    assert table["ensemble", "pearson"] > table["baseline: coordinates", "pearson"] + 0.2
+
+
+# 8. Resolution and grids.
+
+
+def finer(sdata, factor: int) -> SpatialData:
+    """The same tissue with ``factor`` times the pixels."""
+    images = {}
+    for key, element in sdata.images.items():
+        pixels = element["scale0"]["image"].data.compute().repeat(factor, axis=1).repeat(factor, axis=2)
+        system = key.removesuffix("_image")
+        images[key] = Image2DModel.parse(
+            pixels,
+            dims=("c", "y", "x"),
+            c_coords=["r", "g", "b"],
+            scale_factors=[2, 2, 2],
+            transformations={system: Scale([1 / factor, 1 / factor], ("x", "y"))},
+        )
+    return SpatialData(images=images, shapes=dict(sdata.shapes), tables={"table": sdata["table"].copy()})
+
+
+def test_the_same_tissue_at_twice_the_resolution_gives_the_same_predictions(cohort):
+    ensemble = fit(cohort, targets=["TOY01", "TOY02", "TOY05"])
+    twice = finer(cohort, 2)
+    h2e.tl.predict(cohort, ensemble, in_sample=True, progress=False)
+    h2e.tl.predict(twice, ensemble, in_sample=True, progress=False)
+    a, b = cohort["table"].obsm["h2e"].dropna(), twice["table"].obsm["h2e"].dropna()
+    both = a.index.intersection(b.index)
+    assert len(both) > 0.97 * len(a)
+    assert np.abs(a.loc[both] - b.loc[both]).to_numpy().mean() < 0.1 * a.to_numpy().std(axis=0).mean()
+
+
+def test_a_grid_twice_as_fine_gives_the_same_values_at_the_shared_points(cohort):
+    ensemble = fit(cohort, targets=["TOY01", "TOY02"])
+    grids = []
+    for spacing in (200.0, 100.0):
+        image = cohort.images["toy_C1_image"]
+        new = SpatialData(images={"slide": image})
+        h2e.pp.make_spots(new, spacing_um=spacing, um_per_px=6.25)
+        h2e.tl.predict(new, ensemble, progress=False)
+        (region,) = new.shapes
+        xy = np.column_stack([new.shapes[region].geometry.x, new.shapes[region].geometry.y]).round(3)
+        frame = new["table"].obsm["h2e"]
+        grids.append({tuple(p): v for p, v in zip(xy.tolist(), frame.to_numpy().tolist(), strict=True)})
+    coarse, fine = grids
+    shared = set(coarse) & set(fine)
+    assert len(shared) == len(coarse)
+    assert len(fine) > 3 * len(coarse)
+    np.testing.assert_allclose([fine[p] for p in shared], [coarse[p] for p in shared], rtol=1e-5, equal_nan=True)
+
+
+# 9. Light import: tests/test_conventions.py.
+
+# 10. A subset of the spots.
+
+
+def test_predicting_a_subset_of_the_spots_gives_the_same_values(cohort):
+    ensemble = fit(cohort, targets=["TOY01", "TOY02"])
+    h2e.tl.predict(cohort, ensemble, in_sample=True, progress=False)
+    every = cohort["table"].obsm["h2e"]
+    table = cohort["table"][::3].copy()
+    table.obsm.clear()
+    table.uns.pop("h2e")
+    del cohort.tables["table"]
+    cohort["table"] = table
+    h2e.tl.predict(cohort, ensemble, in_sample=True, progress=False)
+    pd.testing.assert_frame_equal(table.obsm["h2e"], every.loc[table.obs_names], rtol=1e-6)
+
+
+# Stored keys.
+
+
+def test_training_spots_get_held_out_predictions_and_new_spots_predictions(cohort):
+    ensemble = fit(cohort, targets=["TOY01"])
+    h2e.tl.predict(cohort, ensemble, progress=False)
+    table = cohort["table"]
+    assert table.obsm["h2e"].isna().all(axis=None)
+    valid = table.obsm["h2e_loo"].notna()["TOY01"]
+    assert valid.sum() == len(ensemble.loo)
+    np.testing.assert_array_equal(
+        np.sort(table.obsm["h2e_loo"]["TOY01"].dropna()), np.sort(ensemble.loo["TOY01"].to_numpy())
+    )
+    new = h2e.datasets.toy_cohort(seed=1)  # slides of the same names, which are others
+    h2e.tl.predict(new, ensemble, progress=False)
+    assert "h2e_loo" not in new["table"].obsm
+    assert new["table"].obsm["h2e"].notna().to_numpy().mean() > 0.9
+    assert new["table"].obsm["h2e"].dtypes.unique() == [np.float32]
+    assert new["table"].uns["h2e"]["unit"] == "log-normalized expression"
+
+
+def test_a_raw_image_is_predicted_like_one_normalized_to_the_ensembles_reference(cohort):
+    h2e.pp.normalize_stains(cohort)
+    ensemble = fit(cohort, targets=["TOY01", "TOY02"])
+    assert ensemble.reference is not None
+    raw, prepared = h2e.datasets.toy_cohort(seed=1), h2e.datasets.toy_cohort(seed=1)
+    h2e.pp.normalize_stains(prepared, ensemble.reference)
+    h2e.tl.predict(raw, ensemble, progress=False)
+    h2e.tl.predict(prepared, ensemble, progress=False)
+    pd.testing.assert_frame_equal(raw["table"].obsm["h2e"], prepared["table"].obsm["h2e"])
+    keys = {region: f"{region}_image_normalized" for region in prepared.shapes}
+    with pytest.raises(ValueError, match="is normalized already"):
+        h2e.tl.predict(prepared, ensemble, image_key=keys, progress=False)
+
+
+def test_predictions_survive_the_store_and_are_read_by_scanpy(cohort, tmp_path):
+    h2e.pp.normalize(cohort)
+    ensemble = fit(cohort, targets=["TOY01", "TOY02"])
+    h2e.tl.predict(cohort, ensemble, progress=False)
+    cohort.write(tmp_path / "cohort.zarr")
+    back = SpatialData.read(tmp_path / "cohort.zarr")
+    pd.testing.assert_frame_equal(back["table"].obsm["h2e_loo"], cohort["table"].obsm["h2e_loo"])
+    table = h2e.get.predictions(back["table"], key="h2e_loo")
+    assert list(table.var_names) == ["TOY01", "TOY02"]
+    assert table.n_obs == len(ensemble.loo)
+    h2e.tl.predict(back, ensemble, progress=False)  # what was stored is recognized as ours, and the slides as known
+    pd.testing.assert_frame_equal(back["table"].obsm["h2e_loo"], cohort["table"].obsm["h2e_loo"])
+
+
+def test_fit_writes_nothing(cohort):
+    keys = {slot: sorted(getattr(cohort["table"], slot)) for slot in ("obs", "obsm", "uns", "var", "layers")}
+    elements = sorted(name for _, name, _ in cohort.gen_elements())
+    fit(cohort, targets=["TOY01"])
+    assert {slot: sorted(getattr(cohort["table"], slot)) for slot in keys} == keys
+    assert sorted(name for _, name, _ in cohort.gen_elements()) == elements
+
+
+def test_slides_with_only_an_image_get_a_grid_of_spots(cohort):
+    ensemble = fit(cohort, targets=["TOY01"])
+    element = cohort.images["toy_C1_image"]["scale0"]["image"].data
+    new = SpatialData(
+        images={"he": Image2DModel.parse(element, dims=("c", "y", "x"), transformations={"g": Identity()})}
+    )
+    with pytest.raises(ValueError, match="um_per_px"):
+        h2e.tl.predict(new, ensemble, progress=False)
+    assert not new.tables
+    h2e.tl.predict(new, ensemble, um_per_px=6.25, progress=False)
+    assert new["table"].obsm["h2e"].notna().all(axis=None)
+    assert h2e.get.predictions(new["table"]).n_obs > 30
+
+
+def test_proportions_of_cell_types_are_predicted_in_their_unit(cohort):
+    ensemble = fit(cohort, obsm="proportions")
+    assert list(ensemble.targets) == list(cohort["table"].obsm["proportions"])
+    assert ensemble.settings["unit"] == "as in obsm['proportions']"
+    assert ensemble.loo.to_numpy().mean() == pytest.approx(1 / len(ensemble.targets), abs=0.05)
