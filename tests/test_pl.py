@@ -292,6 +292,8 @@ def test_targets_that_were_not_measured_are_shown_alone(known: SpatialData):
         "TOY02\npredicted",
         "TOY02\nmeasured",
     ]
+    axes = h2e.pl.spatial_pred(known, ["ELSEWHERE", "TOY02", "TOY03"], slides="toy_A1", ncols=4)
+    assert [ax.get_subplotspec().colspan.start for ax in axes] == [0, 1, 2, 0, 1]  # a pair is not torn apart
     with pytest.raises(KeyError, match="does not hold \\['ELSEWHERE'\\]"):
         h2e.pl.spatial_pred(known, ["ELSEWHERE", "TOY02"], measured=True)
 
