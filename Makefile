@@ -54,7 +54,7 @@ coverage: $(VENV)/.test
 	$(PY) -m coverage report
 
 test-lowest: $(LOWEST)/.test
-	$(LOWEST)/bin/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+	$(LOWEST)/bin/python -m pytest -n $(JOBS) -o filterwarnings=default $(PYTEST_ARGS)   # old releases warn about new ones
 
 docs: $(VENV)/.doc
 	$(PY) -m sphinx -W --keep-going -b html docs docs/_build/html
@@ -82,7 +82,9 @@ $(VENV)/.made:
 
 # A build that only the CPU index (or a local folder of wheels) can satisfy: this never falls back to CUDA packages.
 $(VENV)/.torch-cpu: | $(VENV)/.made
-	$(PIP) "torch==$(TORCH)+cpu" 2>/dev/null || $(PIP) "torch==$(TORCH)+cpu" --extra-index-url $(TORCH_CPU_INDEX)
+	@echo "installing torch $(TORCH), CPU build, into $(VENV) ..."
+	@$(PIP) "torch==$(TORCH)+cpu" 2>/dev/null || \
+	  $(PIP) "torch==$(TORCH)+cpu" --extra-index-url $(TORCH_CPU_INDEX)
 	@rm -f $(VENV)/.torch-* && touch $@
 
 $(VENV)/.torch-cuda: | $(VENV)/.made
@@ -109,6 +111,7 @@ $(LOWEST)/.test: pyproject.toml | $(VENV)/.torch-$(FLAVOUR)
 	$(PY) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "the lowest versions are tried on Python 3.11: make test-lowest PYTHON=python3.11" >&2; exit 1; }
 	$(PIP) uv
 	$(PY) -m venv --clear $(LOWEST)
-	$(LOWEST)/bin/python -m pip install --quiet "torch==$(TORCH)+cpu" 2>/dev/null || $(LOWEST)/bin/python -m pip install --quiet "torch==$(TORCH)+cpu" --extra-index-url $(TORCH_CPU_INDEX)
+	$(LOWEST)/bin/python -m pip install -qq "torch==$(TORCH)+cpu" 2>/dev/null || \
+	  $(LOWEST)/bin/python -m pip install -qq "torch==$(TORCH)+cpu" --extra-index-url $(TORCH_CPU_INDEX)
 	$(PY) -m uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --override <(echo "torch==$(TORCH)+cpu") --editable . --group test
 	@touch $@
