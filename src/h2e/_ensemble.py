@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 ALL = "–"
 """In place of the group left out: the models of all groups."""
 
+TRANSFORM = ("ranks", "values", "limits")
+"""Arrays of a transform."""
+
 HISTORY = {"learner": object, "held_out": object, "epoch": int, "loss": float, "seconds": float}
 """Columns of ``Ensemble.history``."""
 
@@ -142,7 +145,7 @@ class Ensemble:
         """
         arrays = {"stack/center": self.stack.center, "stack/weights": self.stack.weights, "loo": self.loo.to_numpy()}
         for i, member in enumerate(self.members):
-            parts = {"ranks": member.transform.ranks, "values": member.transform.values}
+            parts = {key: getattr(member.transform, key) for key in TRANSFORM}
             parts |= {f"model/{key}": value for key, value in member.model.arrays().items()}
             arrays |= {f"{i}/{key}": value for key, value in parts.items()}
         about = {
@@ -187,7 +190,7 @@ class Ensemble:
         for i, (name, held_out, kind) in enumerate(about["members"]):
             prefix = f"{i}/model/"
             own = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
-            transform = Transform(kind, arrays[f"{i}/ranks"], arrays[f"{i}/values"])
+            transform = Transform(kind, **{key: arrays[f"{i}/{key}"] for key in TRANSFORM})
             members.append(Member(name, held_out, by_name[name].restore(own), transform))
         index = pd.MultiIndex.from_tuples([tuple(pair) for pair in about["index"]], names=["region", "instance"])
         return cls(

@@ -111,8 +111,9 @@ class _Request:
         """Take what a chunk has of the box of a window, which ``n`` chunks share; average the window once complete."""
         (x0, y0), (left, top), (xa, ya, xb, yb) = self.origins[tile].tolist(), corner, box
         height, width = chunk.shape[1:]
-        if left <= x0 and top <= y0 and x0 + self.side <= left + width and y0 + self.side <= top + height:
-            self._average(tile, chunk, y0 - top, x0 - left)  # the common case needs no copy
+        inside = left <= x0 and top <= y0 and x0 + self.side <= left + width and y0 + self.side <= top + height
+        if inside and chunk.flags.c_contiguous:  # the common case needs no copy; a TIFF has its channels last
+            self._average(tile, chunk, y0 - top, x0 - left)
             return
         window, n = self.pending.pop(tile, (None, n))
         if window is None:
@@ -191,7 +192,7 @@ def _decode(pixels: da.Array, wanted: list[tuple[int, int]]) -> Iterator[tuple[t
             some = [names[at] for at in batch]
             chunks = list(get(cull(graph, some)[0], some))
             while batch:  # a chunk is let go as soon as its tiles are cut
-                yield batch.pop(), np.ascontiguousarray(chunks.pop())
+                yield batch.pop(), np.asarray(chunks.pop())
 
 
 def _sources(graph: dict, name: tuple) -> frozenset:

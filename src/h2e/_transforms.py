@@ -24,13 +24,15 @@ class Transform:
     kind: str
     ranks: np.ndarray  # (q, targets), rising; for "log" and "standardized" the two rows 0 and 1
     values: np.ndarray  # (q, targets)
+    limits: np.ndarray  # (2, targets), smallest and largest value of training, which no prediction leaves
 
     def invert(self, z: np.ndarray) -> np.ndarray:
         """Predictions in the unit of the targets, ``float32``, (n, targets)."""
-        if self.kind in ("log", "standardized"):  # a straight line, which may leave the range seen in training
-            return (self.values[0] + z * (self.values[1] - self.values[0])).astype(np.float32)
-        columns = [np.interp(z[:, t], self.ranks[:, t], self.values[:, t]) for t in range(z.shape[1])]
-        return np.column_stack(columns).astype(np.float32)
+        if self.kind in ("log", "standardized"):  # a straight line
+            y = self.values[0] + z * (self.values[1] - self.values[0])
+        else:
+            y = np.column_stack([np.interp(z[:, t], self.ranks[:, t], self.values[:, t]) for t in range(z.shape[1])])
+        return np.clip(y, *self.limits).astype(np.float32)
 
 
 def fit_transform(kind: str, y: np.ndarray, slides: np.ndarray) -> tuple[np.ndarray, Transform]:
@@ -45,9 +47,9 @@ def fit_transform(kind: str, y: np.ndarray, slides: np.ndarray) -> tuple[np.ndar
     if kind not in TRANSFORMS:
         msg = f"transform {kind!r} is not one of {list(TRANSFORMS)}."
         raise ValueError(msg)
-    ends = np.array([[0.0], [1.0]]) * np.ones(y.shape[1])
+    ends, limits = np.array([[0.0], [1.0]]) * np.ones(y.shape[1]), np.stack([y.min(axis=0), y.max(axis=0)])
     if kind == "log":
-        return y.astype(np.float32), Transform(kind, ends, ends)
+        return y.astype(np.float32), Transform(kind, ends, ends, limits)
     names = np.unique(slides)
     if kind == "standardized":
         means = np.stack([y[slides == s].mean(axis=0) for s in names])
@@ -55,14 +57,14 @@ def fit_transform(kind: str, y: np.ndarray, slides: np.ndarray) -> tuple[np.ndar
         position = np.searchsorted(names, slides)
         z = (y - means[position]) / np.where(spreads > 0, spreads, 1)[position]
         mean, spread = means.mean(axis=0), spreads.mean(axis=0)
-        return z.astype(np.float32), Transform(kind, ends, np.stack([mean, mean + spread]))
+        return z.astype(np.float32), Transform(kind, ends, np.stack([mean, mean + spread]), limits)
     z = ranks(y, axis=1) if kind == "spot_rank" else np.empty(y.shape, np.float32)
     if kind == "gene_rank":
         for s in names:
             z[slides == s] = ranks(y[slides == s], axis=0)
     grid = np.linspace(0, 1, N_QUANTILES)
     values = [np.interp(grid, *_matched(z[:, t], y[:, t])) for t in range(y.shape[1])]
-    return z, Transform(kind, np.tile(grid[:, None], y.shape[1]), np.column_stack(values))
+    return z, Transform(kind, np.tile(grid[:, None], y.shape[1]), np.column_stack(values), limits)
 
 
 def _matched(z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

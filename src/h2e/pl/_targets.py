@@ -231,4 +231,4 @@ def _overview_axes(n_maps: int, n_targets: int) -> np.ndarray:
 
 def _table(sdata: SpatialData | AnnData, table_key: str) -> AnnData:
     """The table of a SpatialData, or the table itself."""
-    return get_table(sdata, table_key) if hasattr(data, "tables") else data
+    return get_table(sdata, table_key) if hasattr(sdata, "tables") else sdata

@@ -1,9 +1,11 @@
-"""Learn and predict: ``fit`` returns an ensemble, ``predict`` writes, ``evaluate`` scores."""
+"""Learn and predict: ``fit`` returns an ensemble, ``predict`` writes, ``evaluate`` scores; learners are what is trained."""
 
 from __future__ import annotations
 
+from h2e._learners import Embedding, Multiscale, Texture
+from h2e._tiles import View
 from h2e.tl._evaluate import evaluate
 from h2e.tl._fit import fit
 from h2e.tl._predict import predict
 
-__all__ = ["evaluate", "fit", "predict"]
+__all__ = ["Embedding", "Multiscale", "Texture", "View", "evaluate", "fit", "predict"]

@@ -13,6 +13,7 @@ from h2e import _keys
 from h2e._ensemble import names_of
 from h2e._learners import Learner
 from h2e._learners._baselines import centred_um
+from h2e._parallel import side_by_side
 from h2e._slides import Slide, find_slides, get_table
 from h2e._tiles import View, read_views
 from h2e.pp._fraction import fraction_at
@@ -92,16 +93,16 @@ class Cohort:
         self, learners: Sequence[Learner], *, reference: StainReference | None, spacing_um: float, progress: bool
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """What each learner keeps of each spot, by its name, and the colour of each spot (n, 3)."""
-        from tqdm.auto import tqdm
 
-        seen = []
-        each = list(zip(self.slides, self.tissues, strict=True))
-        for slide, tissue in tqdm(each, disable=not progress, desc="reading tiles"):
+        def one(i: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+            slide = self.slides[i]
             if reference is not None:
                 size, keep = slide.um_per_px, self.keep_residual
-                image = normalize_image(slide.image, tissue, reference, um_per_px=size, keep_residual=keep)
+                image = normalize_image(slide.image, self.tissues[i], reference, um_per_px=size, keep_residual=keep)
                 slide = replace(slide, image=image)
-            seen.append(look_at(slide, learners, self.table, spacing_um=spacing_um))
+            return look_at(slide, learners, self.table, spacing_um=spacing_um)
+
+        seen = side_by_side(one, range(len(self.slides)), progress=progress, desc="reading tiles")
         names = names_of(learners)
         return {n: np.concatenate([x[n] for x, _ in seen]) for n in names}, np.concatenate([c for _, c in seen])
 
