@@ -3,8 +3,9 @@
     H2E_DATA=../shared/data python benchmarks/spatial_null.py [--draws 2000] [--out benchmarks/results/spatial_null.csv]
 
 Pairs of *independent* random maps are drawn on each layout and tested at 5 %: whatever is significant is a false
-positive. A test that keeps its promise stays at 0.05; h2e asks for at most 0.07 of each layout and range, else it would
-report no p-value (with 2,000 pairs a share of 0.05 has a standard error of 0.005). Two power columns tell how often a true correlation of about 0.5 is found.
+positive. A test that keeps its promise stays at 0.05; h2e asks for at most 0.07 on each layout and range, else it would
+report no p-value. With 2,000 pairs a share of 0.05 has a standard error of 0.005. The rows called ``power`` tell how often
+a true correlation of about 0.5 is found. 3.6 minutes of one core; ``--draws 500`` takes one.
 
 Maps: ``smooth`` is white noise under a Gaussian filter whose standard deviation is the range, in spots (the smoothest
 that one meets); ``squared-exponential`` has that range in its correlation; ``rough`` has an exponential correlation;
