@@ -73,6 +73,19 @@ def label_of(learner: Learner) -> str:
     return head if learner.name == "texture" and head in HEADS else learner.name
 
 
+def eyes_of(learner: Learner) -> Learner:
+    """The learner without the settings of its head: what two learners keep of tiles is the same if their eyes are.
+
+    Examples
+    --------
+    >>> eyes_of(Texture(head="knn", k=5)) == eyes_of(Texture())
+    True
+    """
+    if not hasattr(learner, "head"):
+        return learner
+    return dataclasses.replace(learner, head="ridge", k=30, setting=None)
+
+
 def to_json(learner: Learner) -> str:
     """The settings of a learner as text.
 

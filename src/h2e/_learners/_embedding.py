@@ -31,7 +31,7 @@ class Embedding:
 
     name: ClassVar[str] = "embedding"
     uses: ClassVar[str] = "tiles"
-    encoder: Callable[[np.ndarray], np.ndarray] | None = field(default=None, compare=False, repr=False)
+    encoder: Callable[[np.ndarray], np.ndarray] | None = field(default=None, repr=False)
     """Frozen; must not depend on the other images of a batch."""
     px: int = 78
     """Side of the images that the encoder sees."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from h2e import _keys
 from h2e._ensemble import names_of
-from h2e._learners import Learner
+from h2e._learners import Learner, eyes_of
 from h2e._learners._baselines import centred_um
 from h2e._parallel import side_by_side
 from h2e._slides import Slide, find_slides, get_table
@@ -114,7 +114,7 @@ def look_at(
     views = list(dict.fromkeys([COLOUR, *(view for learner in learners for view in learner.views)]))
     order = np.argsort(slide.xy[:, 1], kind="stable")
     back = np.argsort(order)
-    looking = {learner: [] for learner in learners if learner.views}  # learners that are alike look once
+    looking = {eyes_of(learner): [] for learner in learners if learner.views}  # learners that see the same look once
     colours = []
     for start in range(0, max(len(order), 1), BATCH):
         some = order[start : start + BATCH]
@@ -122,14 +122,16 @@ def look_at(
         colours.append(tiles[COLOUR].mean(axis=(2, 3), dtype=np.float32))
         for learner, parts in looking.items():
             parts.append(learner.look([tiles[view] for view in learner.views]))
-    x = {learner: np.concatenate(parts)[back] for learner, parts in looking.items()}
-    for learner in learners:
+    seen = {eyes: np.concatenate(parts)[back] for eyes, parts in looking.items()}
+    x = {}
+    for name, learner in zip(names_of(learners), learners, strict=True):
         if learner.uses == "xy":
-            x[learner] = centred_um(slide.xy, um_per_px=slide.um_per_px)
-        elif not learner.views:
-            x[learner] = _stored_features(table, learner.obsm, slide.rows)
-    named = {name: x[learner] for name, learner in zip(names_of(learners), learners, strict=True)}
-    return named, np.concatenate(colours)[back]
+            x[name] = centred_um(slide.xy, um_per_px=slide.um_per_px)
+        elif learner.views:
+            x[name] = seen[eyes_of(learner)]
+        else:
+            x[name] = _stored_features(table, learner.obsm, slide.rows)
+    return x, np.concatenate(colours)[back]
 
 
 def open_cohort(

@@ -1,0 +1,190 @@
+"""Bad input on the spine: the message says what was asked, what is there and what to do, and nothing was written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import sparse
+from spatialdata import SpatialData
+from spatialdata.models import Image2DModel
+from spatialdata.transformations import Identity, Scale, set_transformation
+
+import h2e
+from h2e._tiles import View
+
+FAST = {"learners": h2e.tl.Texture(views=(View(2, 16),)), "n_targets": 3, "progress": False}
+
+
+def rename_table(sdata: SpatialData) -> None:
+    sdata["other"] = sdata["table"]
+    del sdata.tables["table"]
+
+
+def drop_image(sdata: SpatialData) -> None:
+    del sdata.images["toy_A1_image"]
+
+
+def second_image(sdata: SpatialData) -> None:
+    pixels = sdata.images["toy_A1_image"]["scale0"]["image"].data
+    sdata.images["again"] = Image2DModel.parse(pixels, dims=("c", "y", "x"), transformations={"toy_A1": Identity()})
+
+
+def move_out(sdata: SpatialData) -> None:
+    set_transformation(sdata.shapes["toy_B1"], Scale([2, 2], ("x", "y")), "toy_B1")
+
+
+def set_x(value: float) -> Callable[[SpatialData], None]:
+    def change(sdata: SpatialData) -> None:
+        x = sdata["table"].X.toarray().astype(np.float32)
+        x[3, 4] = value
+        sdata["table"].X = sparse.csr_matrix(x)
+
+    return change
+
+
+def no_x(sdata: SpatialData) -> None:
+    sdata["table"].X = None
+
+
+CASES = {
+    "no table": (rename_table, {}, KeyError, r"'table' is not in sdata.tables; it has \['other'\]"),
+    "no image": (
+        drop_image,
+        {},
+        ValueError,
+        r"region 'toy_A1' shares a coordinate system with no image; sdata.images has",
+    ),
+    "image asked": (None, {"image_key": "hires"}, KeyError, r"'hires' is not in sdata.images; it has \['toy_A1_image'"),
+    "ambiguous": (second_image, {}, ValueError, r"region 'toy_A1' .* 2 images .*Pass image_key"),
+    "outside": (
+        move_out,
+        {},
+        ValueError,
+        r"spots of slide 'toy_B1' lie outside of image 'toy_B1_image' \(416 × 416 px\)",
+    ),
+    "no layer": (None, {"layer": "counts"}, KeyError, r"'counts' is not in adata.layers; it has \[\]"),
+    "NaN": (set_x(np.nan), {}, ValueError, "1 NaN or infinite values"),
+    "negative": (set_x(-2.0), {}, ValueError, r"1 negative values \(smallest -2\)"),
+    "no counts": (set_x(0.5), {}, ValueError, "holds no counts .*log_normalized=True"),
+    "empty X": (no_x, {}, ValueError, "adata.X is empty; pass layer="),
+    "no group column": (None, {"group_key": "patient"}, KeyError, r"'patient' is not in table.obs; it has \['region'"),
+    "no target": (None, {"targets": ["TOY01", "ERBB2"]}, KeyError, "ERBB2"),
+    "no obsm": (None, {"obsm": "celltypes"}, KeyError, r"celltypes.*proportions"),
+    "too many targets": (None, {"n_targets": 1000}, ValueError, "n_targets=1000 genes were asked for"),
+    "no learner": (None, {"learners": "transformer"}, ValueError, r"'transformer' is no learner; there are \["),
+    "no learners": (None, {"learners": []}, ValueError, "learners is empty"),
+    "no transform": (None, {"transform": "square"}, ValueError, "transform 'square' is not one of"),
+    "no stack": (None, {"stack": "magic"}, ValueError, "stack 'magic' is not one of"),
+}
+
+
+def state(sdata: SpatialData) -> dict[str, list[str]]:
+    """Everything that could have been written to."""
+    found = {"elements": sorted(name for _, name, _ in sdata.gen_elements()), "attrs": sorted(sdata.attrs)}
+    for key, table in sdata.tables.items():
+        for slot in ("obs", "var", "obsm", "uns", "layers"):
+            found[f"{key}.{slot}"] = sorted(getattr(table, slot))
+    return found
+
+
+@pytest.mark.parametrize("function", [h2e.tl.fit, h2e.tl.evaluate], ids=["fit", "evaluate"])
+@pytest.mark.parametrize(("change", "options", "error", "message"), CASES.values(), ids=CASES.keys())
+def test_training_refuses(cohort, function, change, options: dict, error: type[Exception], message: str):
+    if change is not None:
+        change(cohort)
+    before = state(cohort)
+    with pytest.raises(error, match=message):
+        function(cohort, **FAST | {"group_key": "donor"} | options)
+    assert state(cohort) == before
+
+
+def test_one_donor_of_several_slides_is_refused(cohort):
+    cohort["table"].obs["donor"] = "A"
+    with pytest.raises(ValueError, match=r"at least 2 groups, the 4 slides have one, \['A'\]; without group_key"):
+        h2e.tl.fit(cohort, **FAST, group_key="donor")
+
+
+def test_leaving_out_slides_warns_that_donors_leak(cohort):
+    with pytest.warns(UserWarning, match="no group_key: slides are left out"):
+        ensemble = h2e.tl.fit(cohort, **FAST)
+    assert ensemble.settings["left_out"] == "slide"
+
+
+def test_one_slide_is_cut_into_quarters(cohort):
+    one = cohort.filter_by_coordinate_system("toy_A1")
+    ensemble = h2e.tl.fit(one, **FAST | {"learners": h2e.tl.Texture(views=(View(1, 16),))})
+    assert ensemble.settings["left_out"] == "quarter of the slide"
+    assert ensemble.loo.notna().all(axis=None)
+    scores = h2e.tl.evaluate(one, **FAST | {"learners": h2e.tl.Texture(views=(View(1, 16),))}, baselines=["mean"])
+    assert set(scores["slide"]) == {"toy_A1"}
+
+
+@pytest.mark.parametrize(
+    "case", ["no image", "image asked", "ambiguous", "outside", "no layer", "NaN", "negative", "empty X"]
+)
+def test_normalize_refuses_and_writes_nothing(cohort, case: str):
+    change, options, error, message = CASES[case]
+    if change is not None:
+        change(cohort)
+    before = state(cohort)
+    with pytest.raises(error, match=message):
+        h2e.pp.normalize(cohort, **options)
+    assert state(cohort) == before
+
+
+@pytest.fixture(scope="module")
+def ensemble(cohort_source):
+    return h2e.tl.fit(cohort_source, **FAST, group_key="donor")
+
+
+@pytest.mark.parametrize("case", ["no image", "image asked", "ambiguous", "outside"])
+def test_predict_refuses_and_writes_nothing(cohort, ensemble, case: str):
+    change, options, error, message = CASES[case]
+    if change is not None:
+        change(cohort)
+    before = state(cohort)
+    with pytest.raises(error, match=message):
+        h2e.tl.predict(cohort, ensemble, progress=False, **options)
+    assert state(cohort) == before
+
+
+def test_predict_never_replaces_what_somebody_else_wrote(cohort, ensemble):
+    mine = np.ones((cohort["table"].n_obs, 2))
+    cohort["table"].obsm["h2e"] = mine
+    with pytest.raises(
+        ValueError, match=r"obsm has \['h2e'\], which h2e.tl.predict did not write; pass overwrite=True"
+    ):
+        h2e.tl.predict(cohort, ensemble, progress=False)
+    np.testing.assert_array_equal(cohort["table"].obsm["h2e"], mine)
+    h2e.tl.predict(cohort, ensemble, progress=False, key_added="theirs")
+    h2e.tl.predict(cohort, ensemble, progress=False, overwrite=True)
+    h2e.tl.predict(cohort, ensemble, progress=False)  # its own it may replace
+    assert list(cohort["table"].obsm["h2e"].columns) == list(ensemble.targets)
+
+
+def test_a_slide_without_the_targets_is_predicted_all_the_same(cohort, ensemble):
+    table = cohort["table"][:, :2].copy()
+    assert not set(ensemble.targets) <= set(table.var_names)
+    del cohort.tables["table"]
+    cohort["table"] = table
+    h2e.tl.predict(cohort, ensemble, progress=False, in_sample=True)
+    assert list(table.obsm["h2e"].columns) == list(ensemble.targets)
+
+
+def test_images_normalized_elsewhere_or_not_all_are_refused(cohort):
+    h2e.pp.normalize_stains(cohort, image_key="toy_A1_image")
+    with pytest.raises(
+        ValueError, match=r"images \['toy_A2_image', 'toy_B1_image', 'toy_C1_image'\] are not normalized"
+    ):
+        h2e.tl.fit(cohort, **FAST, group_key="donor")
+    h2e.pp.normalize_stains(cohort)
+    del cohort.attrs["h2e"]
+    with pytest.raises(ValueError, match="were not normalized by h2e"):
+        h2e.tl.fit(cohort, **FAST, group_key="donor")
+
+
+def test_predictions_that_are_not_there_are_named(cohort):
+    with pytest.raises(KeyError, match=r"'h2e' is no frame of predictions in adata.obsm; it has \['proportions'\]"):
+        h2e.get.predictions(cohort["table"])
