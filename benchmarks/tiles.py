@@ -327,6 +327,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="images up to 10,000², one repeat")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--csv", type=Path, default=Path(__file__).parent / "results" / "tiles.csv")
+    parser.add_argument("--images", nargs="+", help="only images whose name starts so; other rows of the CSV are kept")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--prepare", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -346,8 +347,11 @@ def main() -> None:
     if os.environ.get("H2E_DATA"):
         # 1,150 tiles cover this section as densely as 5,000 cover 20,000²
         jobs.append(("her2st_C3", [*OWN, "compute each", "ImageTilesDataset"], 1_150))
-        jobs += [] if args.quick else [("her2st_C3", OWN, 5_000)]
-    rows = []
+        jobs.append(("her2st_C3.tif", [*OWN[:2], "compute each"], 1_150))
+    else:
+        print("no her2st section: set H2E_DATA to the folder that has her2st/")
+    jobs = [job for job in jobs if not args.images or job[0].startswith(tuple(args.images))]
+    rows: list[dict] = []
     for image, methods, n in jobs:
         apart(args.folder, "--prepare", image)  # for a process starts with the peak memory of the one that started it
         results: dict[str, list[dict]] = {method: [] for method in methods}
@@ -365,11 +369,19 @@ def main() -> None:
                 "  ".join(f"{value!s:>{width}}" for value, width in zip(row.values(), WIDTHS, strict=True)), flush=True
             )
     if not args.quick:
-        args.csv.parent.mkdir(exist_ok=True)
-        with args.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(args.csv, rows, {image for image, _, _ in jobs})
+
+
+def write_csv(path: Path, rows: list[dict], images: set[str]) -> None:
+    """Write the rows of some images; those of others stay."""
+    path.parent.mkdir(exist_ok=True)
+    if path.exists():
+        with path.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["image"] not in images] + rows
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 WIDTHS = (14, 20, 6, 6, 6, 7, 11, 7, 14, 13)
