@@ -21,7 +21,7 @@ SRC = ROOT / "src" / "h2e"
 SOURCES = sorted(SRC.rglob("*.py"))
 
 LAYERS = [
-    "_keys", "_parallel", "_images", "_lattice", "_slides", "_tiles", "pp", "metrics", "_features", "_augmentation", "_network",
+    "_keys", "_parallel", "_images", "_lattice", "_slides", "_resampling", "_tiles", "pp", "metrics", "_features", "_augmentation", "_network",
     "_training", "_learners", "_transforms", "_folds", "_store", "_stack", "_ensemble", "_fitting", "tl", "get", "pl", "datasets",
 ]  # fmt: skip
 """A module imports only from those before it; the reading order of the package."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from h2e._resampling import resample, weights
 
+if TYPE_CHECKING:
     import dask.array as da
 
     from h2e._images import Image
@@ -94,9 +93,7 @@ class _Request:
     side: int
     px: int
     out: np.ndarray = field(init=False)  # (n, 3, px, px) uint8
-    pending: dict[int, tuple[np.ndarray, int]] = field(
-        init=False, default_factory=dict
-    )  # window so far, chunks to come
+    pending: dict[int, tuple[np.ndarray, int]] = field(init=False, default_factory=dict)  # windows, chunks to come
 
     def __post_init__(self) -> None:
         self.out = np.empty((len(self.origins), 3, self.px, self.px), np.uint8)
@@ -133,7 +130,7 @@ class _Request:
         if self.side == self.px:
             self.out[tile] = source[:, y0 : y0 + self.side, x0 : x0 + self.side]
         else:
-            _resample()(source, y0, x0, *_weights(self.side, self.px), self.out[tile])
+            resample()(source, y0, x0, *weights(self.side, self.px), self.out[tile])
 
 
 def _continued(window: np.ndarray, x0: int, y0: int, side: int) -> np.ndarray:
@@ -203,52 +200,3 @@ def _sources(graph: dict, name: tuple) -> frozenset:
     tasks, uses = cull(graph, [name])
     starts = (key for key in tasks if istask(tasks[key]) and not any(istask(tasks[use]) for use in uses[key]))
     return frozenset(starts) or frozenset([name])
-
-
-@cache
-def _weights(side: int, px: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each of ``px`` pixels, the first of ``side`` source pixels that it averages, and their weights (k, px).
-
-    Shrinking weighs each source pixel by its overlap, enlarging interpolates linearly.
-    """
-    source, ratio = np.arange(side), side / px
-    if ratio >= 1:
-        left = np.arange(px)[:, None] * ratio
-        dense = np.minimum(source + 1, left + ratio) - np.maximum(source, left)
-    else:
-        centre = np.clip((np.arange(px)[:, None] + 0.5) * ratio - 0.5, 0, side - 1)
-        dense = 1 - np.abs(centre - source)
-    dense[dense < 1e-9] = 0
-    k = int((dense > 0).sum(axis=1).max())
-    first = np.minimum((dense > 0).argmax(axis=1), side - k)
-    weights = np.take_along_axis(dense, first[:, None] + np.arange(k), axis=1)
-    weights /= weights.sum(axis=1, keepdims=True)
-    return first.astype(np.uint32), np.ascontiguousarray(weights.T, np.float32)
-
-
-@cache
-def _resample() -> Callable:
-    """Compile the separable weighted average of a window; rows first, so that both passes run along memory."""
-    from numba import njit
-
-    @njit(nogil=True, fastmath=True)
-    def resample(source, y0, x0, first, weights, out):
-        k, px = weights.shape
-        side = first[-1] + k
-        row, total = np.empty(side, np.float32), np.empty(px, np.float32)
-        for c in range(3):
-            for i in range(px):
-                row[:] = 0
-                for a in range(k):
-                    weight = weights[a, i]
-                    line = source[c, y0 + first[i] + a, x0 : x0 + side]
-                    for x in range(side):
-                        row[x] += weight * np.float32(line[x])
-                total[:] = 0.5  # so that cutting off rounds
-                for b in range(k):
-                    for j in range(px):
-                        total[j] += weights[b, j] * row[first[j] + np.uint32(b)]
-                for j in range(px):
-                    out[c, i, j] = np.uint8(np.int32(total[j]))
-
-    return resample

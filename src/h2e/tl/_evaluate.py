@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -174,12 +175,12 @@ def held_out_predictions(
     predictions = {"ensemble": ensemble.predict(test)[0]}
     if len(own) > 1:
         predictions |= {name: ensemble.predict_alone(test, name) for name in own}
-    alone = Recipe(beside, recipe.transform, "mean", recipe.seed, recipe.run_dir, progress=False)
-    renamed = dict(zip(names_of(beside), every[len(own) :], strict=True))
-    spots = Spots(cohort.names, cohort.groups, {name: x[key] for name, key in renamed.items()}, values.to_numpy())
-    members, _, _ = fit_members(spots.take(fold.train), [], alone)
-    predictions |= {f"baseline: {m.learner}": m.predict(test[renamed[m.learner]]) for m in members}
-    return values.iloc[fold.test], group_mean(values.to_numpy()[fold.train], cohort.groups[fold.train]), predictions
+    for name, learner in zip(every[len(own) :], beside, strict=True):  # one model of all training spots each
+        spots = Spots(cohort.names, cohort.groups, {learner.name: x[name]}, values.to_numpy()).take(fold.train)
+        (member,), _, _ = fit_members(spots, [], replace(recipe, learners=(learner,), progress=False))
+        predictions[f"baseline: {learner.name}"] = member.predict(test[name])
+    mean = group_mean(values.to_numpy()[fold.train], cohort.groups[fold.train])
+    return values.iloc[fold.test], mean, predictions
 
 
 def folds_inside(cohort: Cohort, spots: np.ndarray, learners: Sequence[Learner]) -> list[Fold]:
