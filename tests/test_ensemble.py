@@ -77,7 +77,7 @@ def test_seeds_depend_on_names_only():
 
 @pytest.mark.parametrize("kind", TRANSFORMS)
 def test_the_way_back_gives_the_unit_of_the_targets(spots: Spots, kind: str):
-    z, transform = fit_transform(kind, spots.y, spots.slides)
+    z, transform = fit_transform(kind, spots.y, spots.slides, spots.groups)
     back = transform.invert(z)
     assert back.dtype == np.float32
     assert np.abs(back.mean(axis=0) - spots.y.mean(axis=0)).max() < 0.5
@@ -88,7 +88,7 @@ def test_the_way_back_gives_the_unit_of_the_targets(spots: Spots, kind: str):
 
 
 def test_standardized_targets_have_mean_zero_and_spread_one_in_each_slide(spots: Spots):
-    z, _ = fit_transform("standardized", spots.y, spots.slides)
+    z, _ = fit_transform("standardized", spots.y, spots.slides, spots.groups)
     for slide in np.unique(spots.slides):
         np.testing.assert_allclose(z[spots.slides == slide].mean(axis=0), 0, atol=1e-5)
         np.testing.assert_allclose(z[spots.slides == slide].std(axis=0), 1, atol=1e-5)
@@ -104,9 +104,16 @@ def test_a_target_that_is_constant_on_a_slide_stays_finite():
     y = np.zeros((6, 2), np.float32)
     y[:3, 1] = [1, 2, 3]
     for kind in TRANSFORMS:
-        z, transform = fit_transform(kind, y, np.repeat(["A", "B"], 3))
+        z, transform = fit_transform(kind, y, *[np.repeat(["A", "B"], 3)] * 2)
         assert np.isfinite(z).all()
         assert np.isfinite(transform.invert(z)).all()
+
+
+def test_a_group_with_many_slides_does_not_set_the_level():
+    y = np.array([[0.0], [2.0], [0.0], [2.0], [10.0], [12.0]])
+    slides, groups = np.repeat(["A1", "A2", "B1"], 2), np.repeat(["A", "A", "B"], 2)
+    _, transform = fit_transform("standardized", y, slides, groups)
+    np.testing.assert_allclose(transform.invert(np.zeros((1, 1))), [[6.0]])  # (1 + 11) / 2
 
 
 # stack
@@ -144,7 +151,7 @@ def test_an_unknown_stack_or_transform_is_refused(spots: Spots):
     with pytest.raises(ValueError, match="stack 'best' is not one of"):
         fit_stack("best", spots.y[None], spots.y, spots.groups)
     with pytest.raises(ValueError, match="transform 'square' is not one of"):
-        fit_transform("square", spots.y, spots.slides)
+        fit_transform("square", spots.y, spots.slides, spots.groups)
 
 
 # members

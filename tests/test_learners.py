@@ -127,7 +127,9 @@ def test_learners_have_names(name):
 
 
 def test_unknown_learners_are_refused_with_the_list():
-    with pytest.raises(ValueError, match=r"'forest' is no learner; there are \['coordinates', 'embedding', 'knn', 'mean'"):
+    with pytest.raises(
+        ValueError, match=r"'forest' is no learner; there are \['coordinates', 'embedding', 'knn', 'mean'"
+    ):
         learner_of("forest")
     with pytest.raises(TypeError, match="got int"):
         learner_of(3)

@@ -52,7 +52,7 @@ def fit_members(spots: Spots, folds: Sequence[Fold], recipe: Recipe) -> tuple[li
 def _fit_one(name: str, learner: Learner, spots: Spots, held_out: str, recipe: Recipe) -> Member:
     """One model, from ``run_dir`` if it was trained before."""
     x = spots.x[name]
-    z, transform = fit_transform(recipe.transform, spots.y, spots.slides)
+    z, transform = fit_transform(recipe.transform, spots.y, spots.slides, spots.groups)
     seed = seed_of(recipe.seed, held_out, name)
     label = f"{name} without {held_out}" if held_out != ALL else f"{name} of all"
     folder = None

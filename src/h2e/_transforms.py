@@ -18,7 +18,7 @@ class Transform:
 
     Ranks go back through pooled quantiles: the k-th smallest rank of training means the k-th smallest value, and
     ranks that are tied mean the average of theirs. Standardized values go back through the mean and the spread within
-    the slides, averaged over the training slides.
+    the slides, averaged over the slides of a group and then over groups.
     """
 
     kind: str
@@ -35,12 +35,14 @@ class Transform:
         return np.clip(y, *self.limits).astype(np.float32)
 
 
-def fit_transform(kind: str, y: np.ndarray, slides: np.ndarray) -> tuple[np.ndarray, Transform]:
+def fit_transform(kind: str, y: np.ndarray, slides: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, Transform]:
     """What the model is to learn, (n, targets), and how to come back.
 
     Examples
     --------
-    >>> z, transform = fit_transform("gene_rank", np.array([[0.0], [2.0], [8.0]]), np.array(["A", "A", "A"]))
+    >>> z, transform = fit_transform(
+    ...     "gene_rank", np.array([[0.0], [2.0], [8.0]]), np.array(list("AAA")), np.array(list("AAA"))
+    ... )
     >>> z.ravel(), transform.invert(z).ravel()
     (array([0. , 0.5, 1. ], dtype=float32), array([0., 2., 8.], dtype=float32))
     """
@@ -56,7 +58,9 @@ def fit_transform(kind: str, y: np.ndarray, slides: np.ndarray) -> tuple[np.ndar
         spreads = np.stack([y[slides == s].std(axis=0) for s in names])
         position = np.searchsorted(names, slides)
         z = (y - means[position]) / np.where(spreads > 0, spreads, 1)[position]
-        mean, spread = means.mean(axis=0), spreads.mean(axis=0)
+        group = np.array([groups[slides == s][0] for s in names])
+        weight = np.array([1 / (group == g).sum() for g in group])  # slides of a group share its weight
+        mean, spread = np.average(means, axis=0, weights=weight), np.average(spreads, axis=0, weights=weight)
         return z.astype(np.float32), Transform(kind, ends, np.stack([mean, mean + spread]), limits)
     z = ranks(y, axis=1) if kind == "spot_rank" else np.empty(y.shape, np.float32)
     if kind == "gene_rank":

@@ -12,7 +12,7 @@ LEVELS = (None, "target", "group", "slide")
 
 
 def summarize(scores: pd.DataFrame, *, by: str | None = None) -> pd.DataFrame:
-    """Average scores over the slides of a donor, then over donors, then over targets.
+    """Average scores over the slides of a donor, over donors, and over targets.
 
     A slide on which a target's truth is constant has no value for it, whatever the prediction. Such pairs are
     left out and counted in ``n_excluded``; nothing else is ever left out, since a prediction that says nothing
@@ -31,7 +31,9 @@ def summarize(scores: pd.DataFrame, *, by: str | None = None) -> pd.DataFrame:
     A DataFrame with a row per metric (and added column, and ``by``):
 
     ``mean``, ``median``
-        Over targets; with ``by="target"`` the mean only, over donors.
+        Over targets; with ``by="target"`` the mean only, over donors. Each donor weighs the same in the mean, also
+        where targets were chosen anew without it and it has other targets than the rest; the median is over the
+        targets' means over donors.
     ``n_groups``, ``n_slides``, ``n_targets``
         What the numbers stand on.
     ``n_excluded``
@@ -61,6 +63,9 @@ def summarize(scores: pd.DataFrame, *, by: str | None = None) -> pd.DataFrame:
     per_target = _over_donors(scores, [*keys, *where], by)
     rows = [*keys, *where, *(["target"] if by == "target" else [])]
     result = per_target.groupby(rows, sort=False, dropna=False)["value"].agg(["mean", "median"])
+    if by is None:  # donors first: where targets were chosen anew without each donor, each donor has its own
+        by_group = _over_donors(scores, [*keys, "group"], "group").groupby([*keys, "group"], sort=False, dropna=False)
+        result["mean"] = by_group["value"].mean().groupby(keys, sort=False, dropna=False).mean()
     counted = scores.assign(excluded=scores["value"].isna()).groupby(rows, sort=False, dropna=False)
     defined = scores[scores["value"].notna()].groupby(rows, sort=False, dropna=False)
     for column in ("group", "slide", "target"):

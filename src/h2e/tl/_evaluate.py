@@ -177,7 +177,10 @@ def held_out_predictions(
         predictions |= {name: ensemble.predict_alone(test, name) for name in own}
     for name, learner in zip(every[len(own) :], beside, strict=True):  # one model of all training spots each
         spots = Spots(cohort.names, cohort.groups, {learner.name: x[name]}, values.to_numpy()).take(fold.train)
-        (member,), _, _ = fit_members(spots, [], replace(recipe, learners=(learner,), progress=False))
+        transform = "log" if learner.name == "mean" else recipe.transform  # the mean is that of the unit scored in
+        (member,), _, _ = fit_members(
+            spots, [], replace(recipe, learners=(learner,), transform=transform, progress=False)
+        )
         predictions[f"baseline: {learner.name}"] = member.predict(test[name])
     mean = group_mean(values.to_numpy()[fold.train], cohort.groups[fold.train])
     return values.iloc[fold.test], mean, predictions
