@@ -20,6 +20,9 @@ UM_PER_PX = "um_per_px"
 PREDICTION = "h2e"
 """``table.obsm``: predictions, a ``float32`` DataFrame, spots × targets; ``table.uns``: how they were made; ``sdata.attrs``: how images were normalized."""
 
+REPORT = "report"
+"""``table.uns["h2e"]`` (without a table ``sdata.attrs["h2e"]``): what ``pp.normalize`` did, a row per slide."""
+
 NOVELTY = "h2e_novelty"
 """``table.obs``: distance of the spot's features to those of the training spots, 0 typical."""
 

@@ -6,14 +6,14 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-
 from h2e import _keys
-from h2e._slides import find_slides, source_images
+from h2e._slides import Slide, find_slides, paired_image, source_images
 from h2e.pp._expression import check_values, values_of
 from h2e.pp._mask_element import find_mask
 from h2e.pp._ranks import rank_transform
+from h2e.pp._realign import estimate, realign_spots
+from h2e.pp._report import report_of, store_report
+from h2e.pp._rollback import all_or_nothing
 from h2e.pp._spots import tissue_fraction
 from h2e.pp._stain_reference import StainReference
 from h2e.pp._stains import normalize_stains
@@ -35,13 +35,15 @@ def normalize(
     table_key: str = _keys.TABLE,
     library_key: str | None = None,
     um_per_px: float | Mapping[str, float] | None = None,
+    realign: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Prepare all slides: tissue masks, one pooled stain reference, normalized images, ranked expression.
+    """Prepare all slides: tissue masks, one pooled stain reference, normalized images, ranked expression, and a report.
 
-    The same as :func:`detect_tissue` where there is no mask yet, :func:`normalize_stains`, :func:`tissue_fraction` and
-    :func:`rank_transform` one after the other. Images are normalized lazily: no pixel of them is computed here. Slides
-    without spots are prepared too.
+    The same as :func:`detect_tissue` where there is no mask yet, :func:`realign_spots` if asked for,
+    :func:`normalize_stains`, :func:`tissue_fraction` and :func:`rank_transform` one after the other. Images are
+    normalized lazily: only patches of them are read here. Slides without spots are prepared too. If a step fails,
+    nothing is changed.
 
     Parameters
     ----------
@@ -60,7 +62,10 @@ def normalize(
     library_key
         Column of ``table.obs`` that says which slide a spot belongs to; by default the table's region key.
     um_per_px
-        Size of a pixel in µm, or of each slide's, where neither ``table.obs["um_per_px"]`` nor the lattice tells it.
+        Size of a pixel in µm, or a mapping from slide (or image, where there are no spots) to it, where neither
+        ``table.obs["um_per_px"]`` nor the lattice tells it.
+    realign
+        Whether spots that lie beside the tissue are put back onto it. Otherwise the report says how far off they are.
     overwrite
         Replace keys that something other than h2e wrote.
 
@@ -75,54 +80,72 @@ def normalize(
     ``table.obs["tissue_fraction"]``, ``table.layers["rank"]``
         Share of tissue in each spot's own subtile, and ranks within each slide and gene.
     ``table.uns["h2e"]["report"]`` : ``DataFrame``
-        A row per slide: tissue area in mm², spots, spots without tissue, stain vectors before.
+        A row per slide, for :func:`h2e.get.report`: µm per pixel, tissue area in mm² and as a share of the image; spots,
+        those without tissue and those kept; how many spacings the spots were off, whether they were moved, and why;
+        the stain vectors before. Without a table it is in ``sdata.attrs["h2e"]``.
 
     Examples
     --------
     >>> import h2e
     >>> sdata = h2e.datasets.toy_cohort()
-    >>> h2e.pp.normalize(sdata)
-    >>> sdata["table"].uns["h2e"]["report"]["spots"].tolist()
-    [60, 61, 59, 58]
+    >>> h2e.pp.normalize(sdata, realign=True)
+    >>> h2e.get.report(sdata)["moved"].to_dict()
+    {'toy_A1': False, 'toy_A2': True, 'toy_B1': False, 'toy_C1': False}
     """
-    keys = source_images(sdata, table_key=table_key, image_key=image_key)
-    where = {"image_key": image_key, "table_key": table_key, "um_per_px": um_per_px}
-    slides = []
-    if table_key in sdata.tables:  # everything that can be wrong is found before anything is written
-        slides = find_slides(sdata, library_key=library_key, **where)
-        check_values(*values_of(sdata[table_key], layer))
-    for key in keys:
-        if find_mask(sdata, key) is None:
-            detect_tissue(sdata, **{**where, "image_key": key}, overwrite=overwrite)
-    normalize_stains(sdata, reference, **where, method=method if reference is None else None, overwrite=overwrite)
-    if not slides:
-        return
-    table = sdata[table_key]
-    tissue_fraction(sdata, image_key=image_key, table_key=table_key, library_key=library_key, overwrite=overwrite)
-    rank_transform(table, layer=layer, library_key=library_key, overwrite=overwrite)
-    rows = []
-    for slide in slides:
-        mask, scale = find_mask(sdata, slide.image.key)
-        fraction = table.obs[_keys.TISSUE_FRACTION].to_numpy()[slide.rows]
-        made = sdata.attrs["h2e"]["stains"][_keys.normalized(slide.image.key)]["slide"] or {}
-        rows.append(
-            {
-                "slide": slide.name,
-                "tissue_mm2": float(mask.sum() * (scale * slide.um_per_px / 1000) ** 2),
-                "spots": len(slide),
-                "spots_without_tissue": int((fraction == 0).sum()),
-                "um_per_px": slide.um_per_px,
-                "hematoxylin": _vector(made, 0),
-                "eosin": _vector(made, 1),
-            }
-        )
-    report = pd.DataFrame(rows).set_index("slide")
-    about = table.uns.setdefault(_keys.PREDICTION, {})
-    about["report"] = report
+    where = {"image_key": image_key, "table_key": table_key}
+    with all_or_nothing(sdata, table_key):
+        keys = source_images(sdata, **where)
+        table = sdata.tables.get(table_key)
+        slides: list[Slide] = []
+        if table is not None:  # what can be wrong is found before anything is computed
+            check_values(*values_of(table, layer))
+            if realign:  # spots that lie beside their image are put back first
+                _detect_missing(sdata, keys, _um_of_images(keys, [], um_per_px), table_key, overwrite=overwrite)
+                realign_spots(sdata, **where)
+            slides = find_slides(sdata, **where, library_key=library_key, um_per_px=um_per_px)
+        um = _um_of_images(keys, slides, um_per_px)
+        _detect_missing(sdata, keys, um, table_key, overwrite=overwrite)
+        fitted = {} if reference is not None else {"method": method}
+        normalize_stains(sdata, reference, **where, **fitted, um_per_px=um, overwrite=overwrite)
+        fraction, placements = None, {}
+        if table is not None:
+            placements = {slide.region: _placement(sdata, slide.region, **where) for slide in slides}
+            tissue_fraction(sdata, **where, library_key=library_key, overwrite=overwrite)
+            fraction = table.obs[_keys.TISSUE_FRACTION].to_numpy()
+            if table.n_vars:  # a grid of spots has no genes to rank
+                rank_transform(table, layer=layer, library_key=library_key, overwrite=overwrite)
+        report = report_of(sdata, slides, um, placements, fraction)
+        store_report(sdata, report, table_key)
     log.info("prepared %d slides:\n%s", len(report), report.to_string())
 
 
-def _vector(stains: Mapping[str, object], which: int) -> str:
-    """A stain vector as text."""
-    vectors = stains.get("stains")
-    return "" if vectors is None else " ".join(f"{v:.2f}" for v in np.asarray(vectors)[which])
+def _um_of_images(
+    keys: list[str], slides: list[Slide], um_per_px: float | Mapping[str, float] | None
+) -> dict[str, float | None]:
+    """Size of a pixel of each image in µm, where spots or the user tell it."""
+    given = {key: um_per_px.get(key) if isinstance(um_per_px, Mapping) else um_per_px for key in keys}
+    return given | {slide.image.key: slide.um_per_px for slide in slides}
+
+
+def _detect_missing(
+    sdata: SpatialData, keys: list[str], um: Mapping[str, float | None], table_key: str, *, overwrite: bool
+) -> None:
+    """Find the tissue of the images that have no mask yet."""
+    for key in keys:
+        if find_mask(sdata, key) is None:
+            detect_tissue(sdata, image_key=key, table_key=table_key, um_per_px=um.get(key), overwrite=overwrite)
+
+
+def _placement(
+    sdata: SpatialData, region: str, *, image_key: str | Mapping[str, str] | None, table_key: str
+) -> dict[str, object]:
+    """What :func:`realign_spots` did to a region, or else would do."""
+    table = sdata[table_key]
+    done = table.uns.get(_keys.PREDICTION, {}).get("realign", {}).get(region)
+    if done is not None:
+        return done
+    found = estimate(sdata, table, region, paired_image(sdata, region, image_key))
+    if found["moved"]:
+        found["moved"] = False
+        found["reason"] = f"{found['shift']:.2f} spacings beside the tissue: not moved, realign=True was not asked for"
+    return found

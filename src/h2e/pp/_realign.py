@@ -13,6 +13,7 @@ from h2e._lattice import lattice
 from h2e._slides import get_table, paired_image, region_keys
 from h2e.pp._mask_element import find_mask
 from h2e.pp._registration import Placement, place, rotation
+from h2e.pp._rollback import all_or_nothing
 from h2e.pp._tissue_mask import tissue_mask
 
 if TYPE_CHECKING:
@@ -97,28 +98,41 @@ def realign_spots(
     region_key, _ = region_keys(table)
     regions = sorted(set(table.obs[region_key].astype(str)))
     images = {region: paired_image(sdata, region, image_key) for region in regions}
-    for region in regions:
-        _undo(sdata, table, region)
-    if undo:
-        table.uns.get(_keys.PREDICTION, {}).pop("realign", None)
-        return
-    report = {}
-    for region in regions:
-        rows = np.flatnonzero(table.obs[region_key].astype(str) == region)
-        image = open_image(sdata, images[region])
-        mask = find_mask(sdata, image.key, tissue_mask_key) or tissue_mask(image)
-        to_px = _to_pixels(sdata, region, image.key)
-        xy, spacing = _positions(sdata, table, region, rows, to_px)
-        present = _present(table, rows)
-        found = place(
-            *mask, xy[present], spacing, max_shift=max_shift, max_rotation_deg=max_rotation_deg, max_zoom=max_zoom
-        )
-        correction = np.linalg.solve(to_px, _matrix(found, xy[present].mean(axis=0), spacing) @ to_px)
-        report[region] = _describe(found, spacing, max_shift, correction)
-        if report[region]["moved"]:
-            _prepend(sdata, region, correction)
-        log.info("region %r: %s", region, report[region]["reason"])
-    table.uns.setdefault(_keys.PREDICTION, {})["realign"] = report
+    with all_or_nothing(sdata, table_key):
+        for region in regions:
+            _undo(sdata, table, region)
+        if undo:
+            table.uns.get(_keys.PREDICTION, {}).pop("realign", None)
+            return
+        limits = {"max_shift": max_shift, "max_rotation_deg": max_rotation_deg, "max_zoom": max_zoom}
+        report = {r: estimate(sdata, table, r, images[r], tissue_mask_key, **limits) for r in regions}
+        for region, found in report.items():
+            if found["moved"]:
+                _prepend(sdata, region, found["matrix"])
+            log.info("region %r: %s", region, found["reason"])
+        table.uns.setdefault(_keys.PREDICTION, {})["realign"] = report
+
+
+def estimate(
+    sdata: SpatialData,
+    table: AnnData,
+    region: str,
+    image_key: str,
+    tissue_mask_key: str | None = None,
+    *,
+    max_shift: float = 3.0,
+    **limits: float,
+) -> dict[str, object]:
+    """Where the spots of a region lie best, and whether the evidence would move them; nothing is moved."""
+    rows = np.flatnonzero(table.obs[region_keys(table)[0]].astype(str) == region)
+    image = open_image(sdata, image_key)
+    mask = find_mask(sdata, image.key, tissue_mask_key) or tissue_mask(image)
+    to_px = _to_pixels(sdata, region, image.key)
+    xy, spacing = _positions(sdata, table, region, rows, to_px)
+    present = _present(table, rows)
+    found = place(*mask, xy[present], spacing, max_shift=max_shift, **limits)
+    correction = np.linalg.solve(to_px, _matrix(found, xy[present].mean(axis=0), spacing) @ to_px)
+    return _describe(found, spacing, max_shift, correction)
 
 
 def _positions(
@@ -136,10 +150,12 @@ def _positions(
 
 
 def _present(table: AnnData, rows: np.ndarray) -> np.ndarray:
-    """Which spots have counts enough to be on tissue; all, if there is no expression."""
+    """Which spots have counts enough to be on tissue; all, if there is no expression, or values that are no amounts."""
     if table.X is None or table.n_vars == 0:
         return np.ones(len(rows), bool)
     counts = np.asarray(table.X[rows].sum(axis=1), dtype=float).ravel()
+    if not (np.isfinite(counts) & (counts >= 0)).all():
+        return np.ones(len(rows), bool)
     return counts >= FEW_COUNTS * np.median(counts)
 
 

@@ -1,0 +1,173 @@
+"""Look at what the multiscale network sees of a spot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from h2e import _keys
+from h2e._learners._multiscale import Multiscale
+from h2e._slides import find_slides, get_table
+from h2e._tiles import read_views
+from h2e.pp._fraction import fraction_at
+from h2e.pp._mask_element import find_mask
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from spatialdata import SpatialData
+
+    from h2e._slides import Slide
+
+OUTLINE, CENTRE, SPOT = "white", "#ffb000", "black"
+GAP = 0.12
+"""Spacings between the subtiles that are pulled apart."""
+
+
+def tiles(
+    sdata: SpatialData,
+    *,
+    n: int = 3,
+    spots: Sequence[str] | None = None,
+    image_key: str | Mapping[str, str] | None = None,
+    table_key: str = _keys.TABLE,
+    library_key: str | None = None,
+    seed: int = 0,
+    ax: Axes | Sequence[Axes] | None = None,
+) -> np.ndarray[tuple[int], np.dtype[Axes]]:
+    """Show what the multiscale network sees of a few spots of each slide.
+
+    On the left the tile, three spot spacings wide at the resolution that the network gets, with the outlines of its
+    nine subtiles and the spot (dashed); on the right the subtiles pulled apart. The one in the centre, which has an
+    encoder of its own, has a thick frame. Only the pixels of these tiles are read, from normalized images where
+    there are any.
+
+    Parameters
+    ----------
+    sdata
+        Slides with spots.
+    n
+        Spots of each slide, drawn at random from those with tissue (from all, where there is no tissue mask).
+    spots
+        Spots to show instead, by their names in ``table.obs_names``.
+    image_key
+        Image that the spots lie on, or a mapping from region to image.
+    table_key
+        Table of the spots.
+    library_key
+        Column of ``obs`` that says which slide a spot is on; by default its region.
+    seed
+        Of the choice of spots.
+    ax
+        Axes to draw on, one for each spot, slide by slide; by default a new figure with a row for each slide.
+
+    Returns
+    -------
+    Axes, one for each spot, slide by slide. Coordinates are spot spacings.
+
+    Examples
+    --------
+    >>> import h2e
+    >>> sdata = h2e.datasets.toy_cohort()
+    >>> [axes.get_title() for axes in h2e.pl.tiles(sdata, spots=["toy_A1_3x5", "toy_B1_5x5"])]
+    ['toy_A1: toy_A1_3x5', 'toy_B1: toy_B1_5x5']
+    """
+    names = get_table(sdata, table_key).obs_names
+    slides = find_slides(sdata, table_key=table_key, image_key=image_key, library_key=library_key, normalized=True)
+    sources = {
+        s.name: s.image.key
+        for s in find_slides(sdata, table_key=table_key, image_key=image_key, library_key=library_key)
+    }
+    if spots is None:
+        if n < 1:
+            msg = f"n is {n}; show at least one spot of each slide."
+            raise ValueError(msg)
+        chosen = [_draw(sdata, slide, sources[slide.name], n, seed) for slide in slides]
+    else:
+        chosen = _named(slides, names, [spots] if isinstance(spots, str) else list(spots))
+    some = [(slide, rows) for slide, rows in zip(slides, chosen, strict=True) if len(rows)]
+    axes = _axes(ax, [len(rows) for _, rows in some])
+    network = Multiscale()
+    left = iter(axes)
+    for slide, rows in some:
+        (pixels,) = read_views(slide, slide.xy[rows], network.views)
+        for tile, row in zip(pixels, slide.rows[rows], strict=True):
+            axis = next(left)
+            _draw_tile(axis, tile.transpose(1, 2, 0), network)
+            axis.add_patch(_circle(network.extent / 2, slide.radius_px / slide.spacing_px))
+            axis.set_title(f"{slide.name}: {names[row]}", fontsize="small")
+    return axes
+
+
+def _draw(sdata: SpatialData, slide: Slide, image_key: str, n: int, seed: int) -> np.ndarray:
+    """A few spots of a slide, by their positions in it, in order."""
+    there = np.arange(len(slide))
+    mask = find_mask(sdata, image_key)
+    if mask is not None:
+        on_tissue = np.flatnonzero(fraction_at(*mask, slide.xy, slide.spacing_px) > 0)
+        there = on_tissue if len(on_tissue) else there
+    return np.sort(np.random.default_rng(seed).choice(there, min(n, len(there)), replace=False))
+
+
+def _named(slides: list[Slide], names: Sequence[str], spots: list[str]) -> list[np.ndarray]:
+    """The spots of each slide with these names, by their positions in it."""
+    wanted = np.asarray(spots, dtype=str)
+    found = [np.flatnonzero(np.isin(np.asarray(names, dtype=str)[slide.rows], wanted)) for slide in slides]
+    there = {names[row] for slide, rows in zip(slides, found, strict=True) for row in slide.rows[rows]}
+    if missing := [spot for spot in spots if spot not in there]:
+        msg = f"spots {missing} are not in the table; its {len(names)} spots are called {list(names[:3])} and so on."
+        raise KeyError(msg)
+    if not spots:
+        msg = "spots is empty; name at least one, or leave it out."
+        raise ValueError(msg)
+    return found
+
+
+def _axes(ax: Axes | Sequence[Axes] | None, rows: list[int]) -> np.ndarray:
+    """As many axes as there are tiles: those given, or those of a new figure with a row for each slide."""
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        figure = plt.figure(figsize=(4.2 * max(rows), 2.4 * len(rows)), layout="constrained")
+        grid = figure.add_gridspec(len(rows), max(rows))
+        cells = [grid[i, j] for i, n in enumerate(rows) for j in range(n)]
+        return np.array([figure.add_subplot(cell) for cell in cells], dtype=object)
+    axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
+    if len(axes) != sum(rows):
+        msg = f"{sum(rows)} tiles need as many axes, ax has {len(axes)}."
+        raise ValueError(msg)
+    return axes
+
+
+def _draw_tile(axis: Axes, tile: np.ndarray, network: Multiscale) -> None:
+    """Draw a tile (y, x, 3) with the outlines of its subtiles, and beside it the subtiles pulled apart."""
+    from matplotlib.patches import Rectangle
+
+    axis.imshow(tile, extent=(0, network.extent, network.extent, 0), interpolation="nearest")
+    px, size = network.subtile_px, network.extent * network.subtile_px / network.tile_px
+    starts = [i * ((network.tile_px - px) // 2) for i in range(3)]
+    for i, row in enumerate(starts):
+        for j, column in enumerate(starts):
+            x, y = (start * network.extent / network.tile_px for start in (column, row))
+            apart = network.extent + 4 * GAP + j * (size + GAP), (i - 1) * GAP + y
+            axis.imshow(
+                tile[row : row + px, column : column + px],
+                extent=(apart[0], apart[0] + size, apart[1] + size, apart[1]),
+                interpolation="nearest",
+            )
+            centre = (i, j) == (1, 1)
+            style = {"edgecolor": CENTRE, "linewidth": 2.5} if centre else {"edgecolor": OUTLINE, "linewidth": 0.8}
+            for corner in ((x, y), apart):
+                axis.add_patch(Rectangle(corner, size, size, facecolor="none", zorder=3 + centre, **style))
+    axis.set(xlim=(-GAP, 2 * network.extent + 7 * GAP), ylim=(network.extent + 2 * GAP, -2 * GAP), aspect="equal")
+    axis.set(xticks=[], yticks=[], frame_on=False)
+
+
+def _circle(middle: float, radius: float) -> object:
+    """The outline of the spot."""
+    from matplotlib.patches import Circle
+
+    return Circle(
+        (middle, middle), radius, facecolor="none", edgecolor=SPOT, linestyle=(0, (3, 2)), linewidth=1, zorder=5
+    )

@@ -1,0 +1,159 @@
+"""The preparation in one call does what its steps do, says what it did, and does all of it or nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from spatialdata import SpatialData, read_zarr
+from spatialdata.models import Image2DModel
+from spatialdata.transformations import Identity, get_transformation
+
+import h2e
+from h2e.pp import _normalize
+from h2e.pp._mask_element import find_mask
+
+COLUMNS = [
+    "um_per_px", "tissue_mm2", "tissue_share", "spots", "spots_invalid", "spots_kept", "shift", "moved", "placement",
+    "hematoxylin", "eosin",
+]  # fmt: skip
+TOY = ["toy_A1", "toy_A2", "toy_B1", "toy_C1"]
+
+
+def placed(sdata: SpatialData, region: str) -> np.ndarray:
+    return get_transformation(sdata.shapes[region], region).to_affine_matrix(("x", "y"), ("x", "y"))
+
+
+def test_the_report_counts_what_is_stored(cohort):
+    h2e.pp.normalize(cohort)
+    report, table = h2e.get.report(cohort), cohort["table"]
+    assert list(report.index) == TOY
+    assert list(report) == COLUMNS
+    for name, row in report.iterrows():
+        fraction = table.obs["tissue_fraction"][table.obs["region"] == name]
+        assert (row["spots"], row["spots_invalid"]) == (len(fraction), (fraction == 0).sum())
+        assert row["spots_kept"] == (fraction > 0).sum()
+        mask, scale = find_mask(cohort, f"{name}_image")
+        assert row["tissue_mm2"] == pytest.approx(mask.sum() * (scale * 6.25e-3) ** 2)
+        assert row["tissue_share"] == pytest.approx(mask.mean())
+        stains = cohort.attrs["h2e"]["stains"][f"{name}_image_normalized"]["slide"]["stains"]
+        told = [[float(v) for v in row[stain].split()] for stain in ("hematoxylin", "eosin")]
+        np.testing.assert_allclose(told, stains, atol=0.0051)
+
+
+def test_spots_stay_where_they_are_unless_realignment_is_asked_for(cohort):
+    before = {name: placed(cohort, name) for name in TOY}
+    h2e.pp.normalize(cohort)
+    report = h2e.get.report(cohort)
+    assert not report["moved"].any()
+    assert [name for name in TOY if report["shift"][name] > 0.5] == ["toy_A2"]  # where one is planted
+    assert "not moved, realign=True was not asked for" in report["placement"]["toy_A2"]
+    assert all((placed(cohort, name) == before[name]).all() for name in TOY)
+    h2e.pp.normalize(cohort, realign=True)
+    assert [name for name in TOY if (placed(cohort, name) != before[name]).any()] == ["toy_A2"]
+    report = h2e.get.report(cohort)
+    assert report["moved"].to_dict() == {name: name == "toy_A2" for name in TOY}
+    planted = np.hypot(*cohort["table"].uns["toy"]["shift_px"]["toy_A2"]) / 32
+    assert report["shift"]["toy_A2"] == pytest.approx(planted, abs=0.2)
+    h2e.pp.normalize(cohort)  # knows what was moved before, and leaves it there
+    pd.testing.assert_frame_equal(h2e.get.report(cohort), report)
+
+
+def test_running_twice_changes_nothing(cohort):
+    h2e.pp.normalize(cohort, realign=True)
+    first, ranks = h2e.get.report(cohort), cohort["table"].layers["rank"].toarray()
+    pixels = np.asarray(cohort["toy_A2_image_normalized"]["scale1"]["image"].data)
+    h2e.pp.normalize(cohort, realign=True)
+    pd.testing.assert_frame_equal(h2e.get.report(cohort), first)
+    np.testing.assert_array_equal(cohort["table"].layers["rank"].toarray(), ranks)
+    np.testing.assert_array_equal(cohort["toy_A2_image_normalized"]["scale1"]["image"].data, pixels)
+
+
+def test_the_report_survives_the_disk(cohort, tmp_path):
+    h2e.pp.normalize(cohort)
+    cohort.write(tmp_path / "cohort.zarr")
+    stored = read_zarr(tmp_path / "cohort.zarr")
+    for source in (stored, stored["table"]):
+        pd.testing.assert_frame_equal(h2e.get.report(source), h2e.get.report(cohort), check_index_type=False)
+
+
+def test_slides_without_spots_are_prepared_and_reported(cohort, tmp_path):
+    images = {"one": cohort["toy_A1_image"], "two": cohort["toy_B1_image"]}
+    sdata = SpatialData(images=images)
+    h2e.pp.normalize(sdata)
+    h2e.pp.normalize(sdata)
+    assert {"one_normalized", "two_normalized"} <= set(sdata.images)
+    assert set(sdata.labels) == {"one_tissue", "two_tissue"}
+    report = h2e.get.report(sdata)
+    assert report["spots"].tolist() == [0, 0]
+    assert report["tissue_mm2"].isna().all()
+    assert (report["tissue_share"] > 0.2).all()
+    sdata.write(tmp_path / "slides.zarr")
+    pd.testing.assert_frame_equal(h2e.get.report(read_zarr(tmp_path / "slides.zarr")), report)
+    h2e.pp.normalize(sdata, um_per_px={"one": 6.25})
+    assert h2e.get.report(sdata)["tissue_mm2"].notna().tolist() == [True, False]
+
+
+def test_slides_with_and_without_spots_are_prepared_together(cohort):
+    pixels = cohort["toy_A1_image"]["scale0"]["image"].data
+    cohort.images["alone"] = Image2DModel.parse(pixels, dims=("c", "y", "x"), transformations={"alone": Identity()})
+    h2e.pp.normalize(cohort)
+    report = h2e.get.report(cohort)
+    assert list(report.index) == [*TOY, "alone"]
+    assert report.loc["alone", "placement"] == "no spots"
+
+
+def test_a_grid_of_spots_without_genes_is_prepared(cohort):
+    sdata = SpatialData(images={"he": cohort["toy_A1_image"]})
+    h2e.pp.make_spots(sdata, spacing_um=200, um_per_px=6.25)
+    h2e.pp.normalize(sdata)
+    assert h2e.get.report(sdata).loc["he_spots", "spots_invalid"] == 0
+    assert "rank" not in sdata["table"].layers
+
+
+def test_spots_beside_their_image_need_realignment_to_be_prepared(cohort):
+    shapes = cohort["toy_B1"].copy()
+    shapes.geometry = shapes.geometry.translate(-2.4 * 32, 0)
+    shapes.attrs = cohort["toy_B1"].attrs
+    cohort.shapes["toy_B1"] = shapes
+    with pytest.raises(ValueError, match="lie outside of image"):
+        h2e.pp.normalize(cohort)
+    h2e.pp.normalize(cohort, realign=True)
+    assert h2e.get.report(cohort)["moved"].tolist() == [False, True, True, False]
+
+
+@pytest.mark.parametrize("step", ["normalize_stains", "tissue_fraction", "rank_transform", "report_of"])
+def test_what_fails_late_leaves_nothing_behind(cohort, monkeypatch: pytest.MonkeyPatch, step: str):
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError("disk full")
+
+    before = {name: placed(cohort, name) for name in TOY}
+    elements = sorted(name for _, name, _ in cohort.gen_elements())
+    obs, attrs = cohort["table"].obs.copy(), dict(cohort.attrs)
+    monkeypatch.setattr(_normalize, step, fail)
+    with pytest.raises(OSError, match="disk full"):
+        h2e.pp.normalize(cohort, realign=True)
+    assert sorted(name for _, name, _ in cohort.gen_elements()) == elements
+    assert cohort.attrs == attrs
+    pd.testing.assert_frame_equal(cohort["table"].obs, obs)
+    assert not cohort["table"].layers
+    assert "h2e" not in cohort["table"].uns
+    assert all((placed(cohort, name) == before[name]).all() for name in TOY)
+
+
+def test_what_fails_late_leaves_an_earlier_run_as_it_was(cohort, monkeypatch: pytest.MonkeyPatch):
+    h2e.pp.normalize(cohort)
+    report, image, notes = h2e.get.report(cohort), cohort["toy_A1_image_normalized"], str(cohort.attrs)
+    with monkeypatch.context() as patch:
+        patch.setattr(_normalize, "report_of", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            h2e.pp.normalize(cohort, method="reinhard", realign=True)
+    pd.testing.assert_frame_equal(h2e.get.report(cohort), report)
+    assert cohort["toy_A1_image_normalized"] is image
+    assert str(cohort.attrs) == notes
+
+
+def test_a_missing_report_is_named(cohort):
+    for source in (cohort, cohort["table"]):
+        with pytest.raises(KeyError, match="there is no report on these slides. Make one with h2e.pp.normalize"):
+            h2e.get.report(source)
