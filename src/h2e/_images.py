@@ -101,7 +101,8 @@ def _rgb(array: object, key: str) -> list[int]:
     n_channels = array.sizes["c"]
     if n_channels in (3, 4) and names in ([], [str(i) for i in range(n_channels)]):  # unnamed: RGB or RGBA
         return [0, 1, 2]
-    msg = f"image {key!r} has {n_channels} channels named {names}, h2e reads RGB. Give it three channels with c_coords=['r', 'g', 'b']; channels go first, (c, y, x)."
+    named = names if len(names) <= 8 else [*names[:3], "…"]
+    msg = f"image {key!r} has {n_channels} channels named {named}, h2e reads RGB. Give it three channels with c_coords=['r', 'g', 'b']; channels go first, (c, y, x)."
     raise ValueError(msg)
 
 

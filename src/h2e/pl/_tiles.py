@@ -167,7 +167,8 @@ def _draw_tile(axis: Axes, tile: np.ndarray, network: Multiscale) -> None:
 def _circle(middle: float, radius: float) -> object:
     """The outline of the spot."""
     from matplotlib.patches import Circle
+    from matplotlib.patheffects import withStroke
 
-    return Circle(
-        (middle, middle), radius, facecolor="none", edgecolor=SPOT, linestyle=(0, (3, 2)), linewidth=1, zorder=5
-    )
+    circle = Circle((middle, middle), radius, facecolor="none", edgecolor=SPOT, linestyle=(0, (3, 2)), linewidth=1.2)
+    circle.set(zorder=5, path_effects=[withStroke(linewidth=2.4, foreground="white")])
+    return circle

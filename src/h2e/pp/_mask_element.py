@@ -101,16 +101,18 @@ def _from_labels(sdata: SpatialData, image_key: str, name: str) -> tuple[np.ndar
     covers &= abs(mask.shape[1] * scale - width) < 0.02 * width + scale
     if straight and covers:
         return mask, scale
+    sizes = f"mask {name!r} ({mask.shape[1]} × {mask.shape[0]} px)"
+    hint = "give it a Scale with spatialdata.transformations.set_transformation."
+    if straight and scale * min(mask.shape[0] / height, mask.shape[1] / width) > 1.1:
+        msg = f"{sizes} reaches far beyond image {image_key!r} ({width} × {height} px), both begin in the same corner. If it was made at a finer level, {hint}"
+        raise ValueError(msg)
     grid = max(scale, max(height, width) / SIDE_PX)
     y, x = (np.arange(int(np.ceil(n / grid))) * grid + grid / 2 for n in (height, width))
     points = np.stack(np.broadcast_arrays(x[None, :], y[:, None], 1.0), axis=-1) @ np.linalg.inv(to_image).T
     column, row = np.floor(points[..., 0] + 1e-9).astype(int), np.floor(points[..., 1] + 1e-9).astype(int)
     inside = (column >= 0) & (column < mask.shape[1]) & (row >= 0) & (row < mask.shape[0])
     if inside.mean() < 0.9:
-        msg = (
-            f"mask {name!r} ({mask.shape[1]} × {mask.shape[0]} px) covers {100 * inside.mean():.0f} % of image {image_key!r} ({width} × {height} px). "
-            "If it was made at a coarser level, give it a Scale with spatialdata.transformations.set_transformation."
-        )
+        msg = f"{sizes} covers {100 * inside.mean():.0f} % of image {image_key!r} ({width} × {height} px). If it was made at a coarser level, {hint}"
         raise ValueError(msg)
     out = np.zeros(inside.shape, bool)
     out[inside] = mask[row[inside], column[inside]]

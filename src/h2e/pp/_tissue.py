@@ -97,9 +97,11 @@ def _known_um_per_px(sdata: SpatialData, table_key: str, image_key: str | None) 
     """µm per pixel of the images that spots lie on."""
     if table_key not in sdata.tables:
         return {}
-    try:
-        slides = find_slides(sdata, table_key=table_key, image_key=image_key)
-    except (KeyError, ValueError) as error:  # the areas are the only use here: what is wrong with the spots is not
-        log.info("areas are shares of the image, since its spots cannot be read: %s", error)
-        return {}
-    return {slide.image.key: slide.um_per_px for slide in slides}
+    for choice in dict.fromkeys((None, image_key)):  # one image lies under one region only, unless all share a system
+        try:
+            slides = find_slides(sdata, table_key=table_key, image_key=choice)
+        except (KeyError, ValueError) as error:  # the areas are the only use here: what is wrong with the spots is not
+            log.info("areas may be shares of the image, since its spots cannot be read: %s", error)
+            continue
+        return {slide.image.key: slide.um_per_px for slide in slides}
+    return {}
