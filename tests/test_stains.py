@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import dask.array as da
 import numpy as np
@@ -152,6 +154,41 @@ def test_reinhard_agrees_with_torchstain() -> None:
     difference = result - wanted  # they truncate
     assert np.abs(difference).max() <= 2
     assert 0.3 < difference.mean() < 0.7
+
+
+def real_patch(monkeypatch: pytest.MonkeyPatch, where: str, left: int, top: int) -> np.ndarray:
+    """A window full of tissue of a real section, (512, 512, 3)."""
+    from PIL import Image as Picture
+
+    monkeypatch.setattr(Picture, "MAX_IMAGE_PIXELS", None)  # a section is larger than what Pillow finds harmless
+    (file,) = (Path(os.environ["H2E_DATA"]) / "her2st").glob(where)
+    with Picture.open(file) as picture:
+        return np.asarray(picture.convert("RGB").crop((left, top, left + 512, top + 512)))
+
+
+needs_real = pytest.mark.skipif(not os.environ.get("H2E_DATA"), reason="real data are not here: set H2E_DATA")
+
+
+@needs_real
+@pytest.mark.parametrize("method", ["macenko", "reinhard"])
+def test_real_patches_agree_with_torchstain(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchstain.numpy import normalizers
+
+    target = real_patch(monkeypatch, "data/ST-imgs/C/C2/*.jpg", 5000, 5000)
+    source = real_patch(monkeypatch, "data/ST-imgs/B/B4/*.jpg", 5000, 6300)
+    theirs = getattr(normalizers, f"Numpy{method.title()}Normalizer")()
+    theirs.fit(target)
+    own, ours = (estimate_stains(p.reshape(-1, 3), method, robust=False) for p in (source, target))
+    wanted = theirs.normalize(source)
+    wanted = np.asarray(wanted[0] if method == "macenko" else wanted).astype(int)
+    settings = settings_of(own, ours, keep_residual=False, beta=0)
+    result = map_block(source.transpose(2, 0, 1), settings).transpose(1, 2, 0).astype(int)
+    assert np.abs(source.astype(int) - result).mean() > 3  # there was something to do
+    difference = np.abs(wanted - result)
+    inside = ((result > 0) & (result < 255)).all(axis=2)  # colours that a screen has
+    assert inside.mean() > 0.9
+    assert difference[inside].max() <= 1  # they truncate
+    assert (difference > 2).any(axis=2).mean() < 0.01  # black dust, which Reinhard makes blacker than black
 
 
 def test_lab_agrees_with_scikit_image() -> None:
