@@ -163,6 +163,32 @@ def test_the_order_of_slides_and_spots_does_not_matter(cohort):
     pd.testing.assert_frame_equal(after.sort_index(), before.sort_index(), rtol=1e-4)
 
 
+def test_a_distributed_client_changes_nothing(cohort):
+    from distributed import Client, LocalCluster
+
+    h2e.pp.normalize_stains(cohort)
+    before = fit(cohort, targets=["TOY01"]).loo
+    options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": None}
+    with LocalCluster(**options) as cluster, Client(cluster):
+        after = fit(cohort, targets=["TOY01"]).loo
+    pd.testing.assert_frame_equal(after, before, check_exact=True)
+
+
+def test_chunks_do_not_matter(cohort):
+    before = fit(cohort, targets=["TOY01"]).loo
+    for key in list(cohort.images):
+        pixels = cohort.images[key]["scale0"]["image"].data.rechunk((3, 77, 50))
+        cohort.images[key] = Image2DModel.parse(
+            pixels,
+            dims=("c", "y", "x"),
+            c_coords=["r", "g", "b"],
+            scale_factors=[2, 2],
+            transformations={key.removesuffix("_image"): Identity()},
+            chunks=(3, 77, 50),
+        )
+    pd.testing.assert_frame_equal(fit(cohort, targets=["TOY01"]).loo, before, rtol=1e-3)
+
+
 # 7. Constant and shuffled predictions.
 
 

@@ -90,10 +90,10 @@ def evaluate(sdata: SpatialData, split: str) -> pd.DataFrame:
 
 
 def short_run_of_the_network(sdata: SpatialData, ensemble: h2e.Ensemble) -> None:
-    """One epoch of the multiscale network on two donors: enough to see that it runs, not to see how good it is."""
-    few = sdata.filter_by_coordinate_system(["B4", "C2", "C3", "C4", "C5"])
+    """One epoch of the multiscale network on two sections: enough to see that it runs, not to see how good it is."""
+    few = sdata.filter_by_coordinate_system(["B4", "C3"])
     network = h2e.tl.Multiscale(epochs=1, symmetries=False)
-    print("A short run of the multiscale network: 1 of its 30 epochs, donors B and C, no flips; its losses:")
+    print("A short run of the multiscale network: 1 of its 30 epochs, sections B4 and C3, no flips; its losses:")
     trained = h2e.tl.fit(few, targets=ensemble.targets, learners=network, group_key="donor")
     print(trained.history.round(3).to_string(index=False))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from h2e._learners import Learner, learner_of
 from h2e._stack import group_mean
 from h2e.metrics import score
 from h2e.tl._cohort import Cohort, open_cohort
-from h2e.tl._train import Truth, folds_within, recipe_of, train
+from h2e.tl._train import Truth, folds_within, recipe_of, train, warn_of_siblings
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -33,7 +32,7 @@ BASELINES = ("mean", "coordinates", "texture")
 def evaluate(
     sdata: SpatialData,
     *,
-    targets: Sequence[str] | None = None,
+    targets: str | Sequence[str] | None = None,
     obsm: str | None = None,
     n_targets: int = 35,
     learners: str | Learner | Sequence[str | Learner] = ("texture", "knn", "pls"),
@@ -140,12 +139,8 @@ def evaluate(
         group_key=group_key,
         um_per_px=um_per_px,
     )
-    truth = Truth(cohort.table, None if targets is None else tuple(targets), n_targets, obsm, layer, log_normalized)
-    if group_key is None and len(cohort.slides) > 1:
-        msg = (
-            "no group_key: slides are left out, and if a donor has several, these scores are too good. Pass group_key."
-        )
-        warnings.warn(msg, stacklevel=2)
+    truth = Truth(cohort.table, targets, n_targets, obsm, layer, log_normalized)
+    warn_of_siblings(cohort, group_key)
     folds = folds_within(cohort, np.arange(len(cohort.rows)), recipe.learners)
     parts = []
     for fold in tqdm(folds, disable=not progress, desc="left out"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from h2e import _keys
 from h2e._ensemble import Ensemble
 from h2e._learners import Learner
 from h2e.tl._cohort import open_cohort
-from h2e.tl._train import Truth, folds_within, recipe_of, train
+from h2e.tl._train import Truth, folds_within, recipe_of, train, warn_of_siblings
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -26,7 +25,7 @@ log = logging.getLogger(__name__)
 def fit(
     sdata: SpatialData,
     *,
-    targets: Sequence[str] | None = None,
+    targets: str | Sequence[str] | None = None,
     obsm: str | None = None,
     n_targets: int = 35,
     learners: str | Learner | Sequence[str | Learner] = ("texture", "knn", "pls"),
@@ -131,13 +130,11 @@ def fit(
         group_key=group_key,
         um_per_px=um_per_px,
     )
-    truth = Truth(cohort.table, None if targets is None else tuple(targets), n_targets, obsm, layer, log_normalized)
+    truth = Truth(cohort.table, targets, n_targets, obsm, layer, log_normalized)
     spots = np.arange(len(cohort.rows))
     folds = folds_within(cohort, spots, recipe.learners)
     values = truth.of(cohort, spots)
-    if group_key is None and len(cohort.slides) > 1:
-        msg = "no group_key: slides are left out, and if a donor has several, held-out scores are too good. Pass group_key."
-        warnings.warn(msg, stacklevel=2)
+    warn_of_siblings(cohort, group_key)
     spacing_um = cohort.spacing_um(spots)
     seen = cohort.look(recipe.learners, reference=cohort.reference, spacing_um=spacing_um, progress=progress)
     left_out = "quarter of the slide" if len(cohort.slides) == 1 else group_key or "slide"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -37,7 +38,7 @@ class Truth:
     """What is to be predicted: targets that are named, or chosen on the training spots."""
 
     table: AnnData
-    targets: tuple[str, ...] | None
+    targets: Sequence[str] | str | None
     n_targets: int
     obsm: str | None
     layer: str | None
@@ -100,6 +101,15 @@ def recipe_of(
             msg = f"{what} {value!r} is not one of {list(known)}."
             raise ValueError(msg)
     return Recipe(found, transform, stack, seed, None if run_dir is None else Path(run_dir), progress)
+
+
+def warn_of_siblings(cohort: Cohort, group_key: str | None) -> None:
+    """Without groups, slides of one donor may be on both sides."""
+    if group_key is None and len(cohort.slides) > 1:
+        msg = (
+            "no group_key: slides are left out, and if a donor has several, their scores are too good. Pass group_key."
+        )
+        warnings.warn(msg, stacklevel=3)
 
 
 def folds_within(cohort: Cohort, spots: np.ndarray, learners: Sequence[Learner]) -> list[Fold]:
