@@ -126,11 +126,14 @@ def _draw_spots(axis: Axes, slide: Slide, rows: np.ndarray, colour: str) -> Elli
 def _draw_shift(axis: Axes, slide: Slide, realign: dict | None) -> None:
     """Draw how the middle of the spots was moved."""
     from matplotlib.patches import FancyArrowPatch
+    from matplotlib.patheffects import withStroke
 
     if realign is None or not realign["moved"]:
         return
     to = slide.xy.mean(axis=0)
     shift = np.array([realign["shift_x_px"], realign["shift_y_px"]])
     arrow = FancyArrowPatch(to - shift, to, arrowstyle="-|>", mutation_scale=12, shrinkA=0, shrinkB=0, color="black")
+    arrow.set(zorder=4, path_effects=[withStroke(linewidth=3, foreground="white")])
     axis.add_patch(arrow)
-    axis.annotate(f"{realign['shift']:.2f} spacings", to, xytext=(6, 6), textcoords="offset points")
+    text = axis.annotate(f"{realign['shift']:.2f} spacings", to, xytext=(6, 6), textcoords="offset points", zorder=4)
+    text.set_path_effects([withStroke(linewidth=3, foreground="white")])
