@@ -206,6 +206,18 @@ def test_a_mask_of_another_slide_is_refused(cohort):
     assert state(cohort) == before
 
 
+def test_realignment_that_fails_on_the_last_slide_leaves_the_others_where_they_were(cohort):
+    h2e.pp.realign_spots(cohort)
+    small = Labels2DModel.parse(np.ones((9, 9), np.uint8), dims=("y", "x"), transformations={"toy_C1": Identity()})
+    cohort.labels["toy_C1_image_tissue"] = small
+    before, notes = state(cohort), str(cohort["table"].uns["h2e"])
+    assert "'moved': True" in notes
+    with pytest.raises(ValueError, match="mask 'toy_C1_image_tissue'"):
+        h2e.pp.realign_spots(cohort)
+    assert state(cohort) == before
+    assert str(cohort["table"].uns["h2e"]) == notes
+
+
 EXPRESSION = {
     "rank_transform": lambda sdata: h2e.pp.rank_transform(sdata["table"]),
     "select_targets": lambda sdata: h2e.pp.select_targets(sdata["table"], n_targets=5),

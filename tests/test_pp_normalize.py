@@ -103,6 +103,14 @@ def test_slides_with_and_without_spots_are_prepared_together(cohort):
     assert report.loc["alone", "placement"] == "no spots"
 
 
+def test_a_given_pixel_size_of_one_slide_is_used_for_its_areas(cohort):
+    h2e.pp.normalize(cohort, um_per_px={"toy_A1": 12.5})
+    report = h2e.get.report(cohort)
+    assert report["um_per_px"].tolist() == [12.5, 6.25, 6.25, 6.25]
+    mask, scale = find_mask(cohort, "toy_A1_image")
+    assert report["tissue_mm2"]["toy_A1"] == pytest.approx(mask.sum() * (scale * 12.5e-3) ** 2)
+
+
 def test_a_grid_of_spots_without_genes_is_prepared(cohort):
     sdata = SpatialData(images={"he": cohort["toy_A1_image"]})
     h2e.pp.make_spots(sdata, spacing_um=200, um_per_px=6.25)
