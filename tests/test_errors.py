@@ -114,11 +114,15 @@ def test_leaving_out_slides_warns_that_donors_leak(cohort):
 
 def test_one_slide_is_cut_into_quarters(cohort):
     one = cohort.filter_by_coordinate_system("toy_A1")
-    ensemble = h2e.tl.fit(one, **FAST | {"learners": h2e.tl.Texture(views=(View(1, 16),))})
+    with pytest.warns(UserWarning, match="one slide: its quarters are left out"):
+        ensemble = h2e.tl.fit(one, **FAST | {"learners": h2e.tl.Texture(views=(View(1, 16),))})
     assert ensemble.settings["left_out"] == "quarter of the slide"
     assert ensemble.loo.notna().all(axis=None)
-    scores = h2e.tl.evaluate(one, **FAST | {"learners": h2e.tl.Texture(views=(View(1, 16),))}, baselines=["mean"])
+    with pytest.warns(UserWarning, match="one slide"):
+        scores = h2e.tl.evaluate(one, **FAST | {"learners": h2e.tl.Texture(views=(View(1, 16),))}, baselines="mean")
     assert set(scores["slide"]) == {"toy_A1"}
+    assert scores["group"].str.startswith("within slide: ").all()
+    assert scores["group"].nunique() == 4
 
 
 @pytest.mark.parametrize(
@@ -183,6 +187,21 @@ def test_images_normalized_elsewhere_or_not_all_are_refused(cohort):
     del cohort.attrs["h2e"]
     with pytest.raises(ValueError, match="were not normalized by h2e"):
         h2e.tl.fit(cohort, **FAST, group_key="donor")
+
+
+def test_a_failed_prediction_of_a_bare_image_leaves_no_grid(cohort, ensemble):
+    new = SpatialData(images={"slide": cohort.images["toy_C1_image"]})
+    with pytest.raises(KeyError, match="nowhere"):
+        h2e.tl.predict(new, ensemble, um_per_px=6.25, tissue_mask_key="nowhere", progress=False)
+    assert state(new) == {"elements": ["slide"], "attrs": []}
+
+
+def test_an_encoder_for_no_learner_is_refused(ensemble, tmp_path):
+    ensemble.save(tmp_path / "ensemble")
+    with pytest.raises(
+        ValueError, match=r"encoders \['embedding'\] belong to no learner of the ensemble; it has \['texture'\]"
+    ):
+        h2e.Ensemble.load(tmp_path / "ensemble", encoders={"embedding": abs})
 
 
 def test_predictions_that_are_not_there_are_named(cohort):

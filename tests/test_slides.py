@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import geopandas as gpd
 import numpy as np
 import pytest
-from spatialdata.models import Image2DModel
+from spatialdata.models import Image2DModel, ShapesModel
 from spatialdata.transformations import Identity, Scale, get_transformation, remove_transformation, set_transformation
 
+import h2e
 from h2e._images import open_image
 from h2e._lattice import lattice, lattice_of_array
 from h2e._slides import find_slides, paired_image, source_images
@@ -222,3 +224,37 @@ def test_shapes_and_images_may_share_more_than_one_coordinate_system(cohort):
     remove_transformation(shapes, "toy_A1")
     assert "toy_A1" not in get_transformation(shapes, get_all=True)
     np.testing.assert_allclose(find_slides(cohort)[0].xy, before)
+
+
+def test_bins_that_are_no_circles_need_the_size_of_a_pixel(cohort):
+    shapes = cohort.shapes["toy_A1"]
+    squares = gpd.GeoDataFrame({"geometry": shapes.buffer(16, cap_style="square")}, index=shapes.index)
+    cohort.shapes["toy_A1"] = ShapesModel.parse(squares, transformations={"toy_A1": Identity()})
+    cohort["table"].obs.loc[cohort["table"].obs["region"] == "toy_A1", "um_per_px"] = np.nan
+    with pytest.raises(ValueError, match=r"shapes of slide 'toy_A1' are no circles.*pass um_per_px"):
+        find_slides(cohort)
+    slides = find_slides(cohort, um_per_px={"toy_A1": 0.25})
+    assert [s.um_per_px for s in slides] == [0.25, 6.25, 6.25, 6.25]
+    assert slides[0].radius_px == pytest.approx(32 / np.sqrt(np.pi))
+
+
+def test_array_coordinates_that_some_slides_lack_are_not_needed(cohort):
+    expected = [s.spacing_px for s in find_slides(cohort)]
+    cohort["table"].obs.loc[cohort["table"].obs["region"] == "toy_A1", ["array_row", "array_col"]] = np.nan
+    np.testing.assert_allclose([s.spacing_px for s in find_slides(cohort)], expected, rtol=0.01)
+
+
+def test_a_few_spots_that_share_a_parity_do_not_change_the_scale(cohort):
+    obs = cohort["table"].obs
+    del obs["um_per_px"]
+    expected = [s.um_per_px for s in find_slides(cohort)]
+    even = ((obs["array_row"] + obs["array_col"]) % 2 == 0).to_numpy()
+    table = cohort["table"][even].copy()
+    del cohort.tables["table"]
+    cohort["table"] = table
+    assert [s.um_per_px for s in find_slides(cohort)] == expected
+
+
+def test_an_image_normalized_under_another_key_is_no_second_source(cohort):
+    h2e.pp.normalize_stains(cohort, image_key="toy_A1_image", key_added="mine")
+    assert find_slides(cohort)[0].image.key == "toy_A1_image"

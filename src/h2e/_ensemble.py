@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,7 +90,8 @@ class Ensemble:
     members: tuple[Member, ...]
     stack: Stack
     loo: pd.DataFrame
-    training: pd.DataFrame  # per training spot: slide, group, mean colour of its tile
+    training: pd.DataFrame  # per training spot: slide, group
+    thumbnails: Mapping[str, np.ndarray]  # by region, mean colours of parts of its image
     history: pd.DataFrame
     spacing_um: float
     reference: StainReference | None = None
@@ -144,6 +144,7 @@ class Ensemble:
         True
         """
         arrays = {"stack/center": self.stack.center, "stack/weights": self.stack.weights, "loo": self.loo.to_numpy()}
+        arrays |= {f"thumbnail/{region}": colours for region, colours in self.thumbnails.items()}
         for i, member in enumerate(self.members):
             parts = {key: getattr(member.transform, key) for key in TRANSFORM}
             parts |= {f"model/{key}": value for key, value in member.model.arrays().items()}
@@ -182,9 +183,13 @@ class Ensemble:
             A file is damaged, changed, or of a newer format.
         """
         about, arrays = _store.load(Path(folder))
-        encoders = encoders or {}
-        kinds = [json.loads(text)["name"] for text in about["learners"]]
-        learners = tuple(from_json(t, encoder=encoders.get(k)) for t, k in zip(about["learners"], kinds, strict=True))
+        names = names_of([from_json(text) for text in about["learners"]])
+        unknown = sorted(set(encoders or {}) - set(names))
+        if unknown:
+            msg = f"encoders {unknown} belong to no learner of the ensemble; it has {names}."
+            raise ValueError(msg)
+        pairs = zip(about["learners"], names, strict=True)
+        learners = tuple(from_json(text, encoder=(encoders or {}).get(name)) for text, name in pairs)
         by_name = dict(zip(names_of(learners), learners, strict=True))
         members = []
         for i, (name, held_out, kind) in enumerate(about["members"]):
@@ -200,6 +205,7 @@ class Ensemble:
             stack=Stack(about["stack"], arrays["stack/center"], arrays["stack/weights"]),
             loo=pd.DataFrame(arrays["loo"], index=index, columns=about["targets"]),
             training=pd.DataFrame(about["training"], index=index),
+            thumbnails={k.removeprefix("thumbnail/"): a for k, a in arrays.items() if k.startswith("thumbnail/")},
             history=pd.DataFrame(about["history"]).astype(HISTORY),
             spacing_um=about["spacing_um"],
             reference=None if about["reference"] is None else StainReference.from_dict(about["reference"]),

@@ -21,7 +21,7 @@ def make_folds(slides: np.ndarray, groups: np.ndarray, xy_um: np.ndarray, *, buf
     """Leave one group out; of a single slide, leave one quarter of its area out.
 
     Quarters of one slide are told apart by its medians, and training spots within ``buffer_um`` of the left-out quarter
-    are not used, so that no pixel is on both sides.
+    are not used. Wider tiles than the buffer still show some of the same surroundings on both sides.
 
     Examples
     --------

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PITCH_UM = {"hexagonal": 100.0, "square": 200.0}
 """Pitch of the technology in µm: Visium (hexagonal), Spatial Transcriptomics version 1 (square)."""
@@ -37,7 +42,7 @@ def lattice(xy: np.ndarray) -> tuple[float, str]:
 def lattice_of_array(xy: np.ndarray, array: np.ndarray) -> tuple[float, str] | None:
     """The same from the array coordinates (column, row) of the spots, or ``None`` if they lie on one line.
 
-    An affine map from array to position is fitted, so jitter averages out and any subset of spots will do. Where only
+    An affine map from array to position is fitted, so jitter averages out. Where only
     every second place of the array is used (Visium, Spatial Transcriptomics 2k), the neighbours are the diagonal ones.
 
     Examples
@@ -55,3 +60,17 @@ def lattice_of_array(xy: np.ndarray, array: np.ndarray) -> tuple[float, str] | N
     hexagonal = alternating and abs(along_row - near) < 0.15 * near
     pitch = (along_row + 2 * near) / 3 if hexagonal else near
     return round(float(pitch), 9), "hexagonal" if hexagonal else "square"
+
+
+def pitch_of(every: np.ndarray, xy: np.ndarray, obs: pd.DataFrame) -> tuple[float, str]:
+    """Pitch and kind from the array coordinates, unless all shapes together say something else.
+
+    A few spots of an array may by chance share a parity, and a subset of the spots must not change the scale.
+    """
+    whole = lattice(every)
+    if not {"array_row", "array_col"} <= set(obs):
+        return whole
+    array = obs[["array_col", "array_row"]].to_numpy(float)
+    known = np.isfinite(array).all(axis=1)
+    found = lattice_of_array(xy[known], array[known]) if known.any() else None
+    return whole if found is None or abs(found[0] / whole[0] - 1) > 0.2 else found

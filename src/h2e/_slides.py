@@ -11,7 +11,7 @@ import numpy as np
 
 from h2e import _keys
 from h2e._images import Image, affine_of, open_image, same_scene, systems_of
-from h2e._lattice import PITCH_UM, lattice, lattice_of_array
+from h2e._lattice import PITCH_UM, pitch_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -168,13 +168,13 @@ def _place(
     pixels = centres @ to_px[:2, :2].T + to_px[:2, 2]
     _check_inside(pixels[index], image, name)
     obs = table.obs.iloc[rows]
-    found = None
-    if {"array_row", "array_col"} <= set(obs):
-        found = lattice_of_array(pixels[index], obs[["array_col", "array_row"]].to_numpy(float))
-    spacing, kind = found or lattice(pixels)  # of all shapes, so that it does not depend on which are in the table
+    spacing, kind = pitch_of(pixels, pixels[index], obs)
     factor = float(np.sqrt(abs(np.linalg.det(to_px[:2, :2]))))  # pixels per unit of the shapes
-    if um_per_px is None and _keys.UM_PER_PX in obs:
-        um_per_px = float(obs[_keys.UM_PER_PX].iloc[0]) / factor
+    if um_per_px is None and _keys.UM_PER_PX in obs and obs[_keys.UM_PER_PX].notna().any():
+        um_per_px = float(obs[_keys.UM_PER_PX].median()) / factor
+    elif um_per_px is None and "radius" not in shapes:
+        msg = f"the shapes of slide {name!r} are no circles, so their pitch is that of no technology that h2e knows (bins?); pass um_per_px, the size of a pixel of image {image.key!r}."
+        raise ValueError(msg)
     elif um_per_px is None:
         log.info(
             "slide %r: %s lattice, pitch taken to be %g µm; pass um_per_px if it is not", name, kind, PITCH_UM[kind]
@@ -195,7 +195,7 @@ def _to_pixels(sdata: SpatialData, region: str, image_key: str) -> np.ndarray:
 
 def _candidates(sdata: SpatialData) -> list[str]:
     """Images that were not derived by h2e or squidpy from another one."""
-    derived = {_keys.normalized(key) for key in sdata.images}
+    derived = {_keys.normalized(key) for key in sdata.images} | set(sdata.attrs.get("h2e", {}).get("stains", {}))
     return sorted(key for key in sdata.images if key not in derived)
 
 

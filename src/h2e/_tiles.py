@@ -67,6 +67,16 @@ def read_views(
     return [request.out for request in requests]
 
 
+def tile_bytes(slide: Slide, views: Sequence[View], *, spacing_um: float) -> int:
+    """Memory that the views of one spot take: their windows, which may wait for a second chunk, and their tiles."""
+    total = 0
+    for view in views:
+        extent_px = view.extent_um(spacing_um) / slide.um_per_px
+        side = _side(extent_px, slide.image.scales[slide.image.level_at(extent_px / view.px)])
+        total += 3 * (side**2 + view.px**2)
+    return total
+
+
 def read_windows(image: Image, level: int, origins: np.ndarray, side: int) -> np.ndarray:
     """Windows of one level as they are, ``uint8`` (n, 3, side, side); ``origins`` are their first pixels (x, y)."""
     request = _Request(level, np.asarray(origins, np.int64).reshape(-1, 2), side, side)

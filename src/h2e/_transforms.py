@@ -11,6 +11,9 @@ TRANSFORMS = ("log", "standardized", "gene_rank", "spot_rank")
 
 N_QUANTILES = 101
 
+FEW_SPOTS = 20
+"""A slide with so many spots has half the say of a large one in the level: its own mean is not worth more."""
+
 
 @dataclass(frozen=True, eq=False)
 class Transform:
@@ -59,7 +62,10 @@ def fit_transform(kind: str, y: np.ndarray, slides: np.ndarray, groups: np.ndarr
         position = np.searchsorted(names, slides)
         z = (y - means[position]) / np.where(spreads > 0, spreads, 1)[position]
         group = np.array([groups[slides == s][0] for s in names])
-        weight = np.array([1 / (group == g).sum() for g in group])  # slides of a group share its weight
+        count = np.array([(slides == s).sum() for s in names])
+        trust = count / (count + FEW_SPOTS)
+        weight = np.array([t / trust[group == g].sum() for g, t in zip(group, trust, strict=True)])
+        weight = weight * [trust[group == g].max() for g in group]  # slides of a group share its weight
         mean, spread = np.average(means, axis=0, weights=weight), np.average(spreads, axis=0, weights=weight)
         return z.astype(np.float32), Transform(kind, ends, np.stack([mean, mean + spread]), limits)
     z = ranks(y, axis=1) if kind == "spot_rank" else np.empty(y.shape, np.float32)

@@ -163,6 +163,7 @@ def normalize_stains(
     images = [open_image(sdata, key) for key in keys]
     tissues = [tissue_of(sdata, image, tissue_mask_key, resolution[image.key]) for image in images]
     um = [resolution[key] for key in keys]
+    pooled = reference is None
     if reference is None:
         reference = fit_reference(images, tissues, um_per_px=um, method=method or "macenko")
     else:
@@ -180,6 +181,7 @@ def normalize_stains(
             "image": key,
             "reference": reference.to_dict(),
             "slide": None if slide is None else slide.to_dict(),
+            "pooled": pooled,
             "keep_residual": keep_residual,
         }
         log.info("%s images[%r]: %s, lazily", replaced, target, reference.method)

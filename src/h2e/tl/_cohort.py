@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,25 +12,27 @@ import numpy as np
 from h2e import _keys
 from h2e._ensemble import names_of
 from h2e._learners import Learner, eyes_of
-from h2e._learners._baselines import centred_um
 from h2e._parallel import side_by_side
 from h2e._slides import Slide, find_slides, get_table
-from h2e._tiles import View, read_views
+from h2e._tiles import read_views, tile_bytes
 from h2e.pp._fraction import fraction_at
 from h2e.pp._stain_reference import StainReference
 from h2e.pp._stains import fit_reference, normalize_image, tissue_of
+from h2e.pp._tissue_mask import read_coarse
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from h2e._images import Image
+
+Tissue = tuple[np.ndarray, float]
+"""Mask, and pixels of level 0 per pixel of it."""
+
 log = logging.getLogger(__name__)
 
-COLOUR = View(1, 4)
-"""What a spot is recognized by: the mean colour of its own subtile."""
-
-BATCH = 4096
-"""Spots whose tiles are in memory at a time."""
+BATCH_BYTES = 2**27
+"""Tiles that are in memory at a time, for each slide that is looked at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +41,11 @@ class Cohort:
 
     table: AnnData
     slides: tuple[Slide, ...]  # on their images as they are, spots with tissue only
-    tissues: tuple[tuple[np.ndarray, float], ...]
+    tissues: tuple[Tissue, ...]
     reference: StainReference | None  # what the normalized images were made with
+    pooled: bool = True  # whether it was estimated on these slides, not given
     keep_residual: bool = True
+    looked: dict[tuple, dict[str, np.ndarray]] = field(default_factory=dict, repr=False)  # the last look
 
     @property
     def rows(self) -> np.ndarray:
@@ -73,9 +77,9 @@ class Cohort:
         return float(np.median([self.slides[i].spacing_um for i in self.of(spots)]))
 
     def reference_of(self, spots: np.ndarray) -> StainReference | None:
-        """The reference, fitted anew on the slides of some spots only."""
-        if self.reference is None:
-            return None
+        """The reference; if it was estimated on the slides, it is estimated anew on those of some spots only."""
+        if self.reference is None or not self.pooled:
+            return self.reference
         which = self.of(spots)
         images, tissues = [self.slides[i].image for i in which], [self.tissues[i] for i in which]
         um_per_px = [self.slides[i].um_per_px for i in which]
@@ -91,47 +95,66 @@ class Cohort:
 
     def look(
         self, learners: Sequence[Learner], *, reference: StainReference | None, spacing_um: float, progress: bool
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """What each learner keeps of each spot, by its name, and the colour of each spot (n, 3)."""
+    ) -> dict[str, np.ndarray]:
+        """What each learner keeps of each spot, by its name."""
+        asked = (tuple(learners), reference, spacing_um)
+        if asked in self.looked:
+            return self.looked[asked]
 
-        def one(i: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        def one(i: int) -> dict[str, np.ndarray]:
             slide = self.slides[i]
             if reference is not None:
                 size, keep = slide.um_per_px, self.keep_residual
                 image = normalize_image(slide.image, self.tissues[i], reference, um_per_px=size, keep_residual=keep)
                 slide = replace(slide, image=image)
-            return look_at(slide, learners, self.table, spacing_um=spacing_um)
+            return look_at(slide, self.tissues[i], learners, self.table, spacing_um=spacing_um)
 
         seen = side_by_side(one, range(len(self.slides)), progress=progress, desc="reading tiles")
-        names = names_of(learners)
-        return {n: np.concatenate([x[n] for x, _ in seen]) for n in names}, np.concatenate([c for _, c in seen])
+        self.looked.clear()
+        self.looked[asked] = {name: np.concatenate([x[name] for x in seen]) for name in names_of(learners)}
+        return self.looked[asked]
 
 
 def look_at(
-    slide: Slide, learners: Sequence[Learner], table: AnnData, *, spacing_um: float
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    slide: Slide, tissue: Tissue, learners: Sequence[Learner], table: AnnData, *, spacing_um: float
+) -> dict[str, np.ndarray]:
     """The same for one slide; all views of a batch of spots are cut in one pass, batches go down the slide."""
-    views = list(dict.fromkeys([COLOUR, *(view for learner in learners for view in learner.views)]))
+    views = list(dict.fromkeys(view for learner in learners for view in learner.views))
+    step = max(1, BATCH_BYTES // max(1, tile_bytes(slide, views, spacing_um=spacing_um)))
     order = np.argsort(slide.xy[:, 1], kind="stable")
     back = np.argsort(order)
     looking = {eyes_of(learner): [] for learner in learners if learner.views}  # learners that see the same look once
-    colours = []
-    for start in range(0, max(len(order), 1), BATCH):
-        some = order[start : start + BATCH]
+    for start in range(0, max(len(order), 1), step):
+        some = order[start : start + step]
         tiles = dict(zip(views, read_views(slide, slide.xy[some], views, spacing_um=spacing_um), strict=True))
-        colours.append(tiles[COLOUR].mean(axis=(2, 3), dtype=np.float32))
         for learner, parts in looking.items():
             parts.append(learner.look([tiles[view] for view in learner.views]))
     seen = {eyes: np.concatenate(parts)[back] for eyes, parts in looking.items()}
     x = {}
     for name, learner in zip(names_of(learners), learners, strict=True):
         if learner.uses == "xy":
-            x[name] = centred_um(slide.xy, um_per_px=slide.um_per_px)
+            x[name] = from_middle_um(slide, tissue)
         elif learner.views:
             x[name] = seen[eyes_of(learner)]
         else:
             x[name] = _stored_features(table, learner.obsm, slide.rows)
-    return x, np.concatenate(colours)[back]
+    return x
+
+
+def from_middle_um(slide: Slide, tissue: Tissue) -> np.ndarray:
+    """Positions in µm from the middle of the tissue, which does not depend on the spots that are there."""
+    mask, scale = tissue
+    rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
+    middle = np.array([columns[[0, -1]].sum() + 1, rows[[0, -1]].sum() + 1]) / 2 * scale if len(rows) else 0.0
+    return ((slide.xy - middle) * slide.um_per_px).astype(np.float32)
+
+
+def thumbnail(image: Image) -> np.ndarray:
+    """Mean colours of 12 × 12 parts of an image, (12, 12, 3): what a slide is recognized by, at any resolution."""
+    pixels, _ = read_coarse(image, max(image.shape) / 512)
+    rows, columns = (np.linspace(0, n, 13).astype(int) for n in pixels.shape[:2])
+    sums = np.add.reduceat(np.add.reduceat(pixels.astype(float), rows[:-1], axis=0), columns[:-1], axis=1)
+    return sums / (np.diff(rows)[:, None] * np.diff(columns))[..., None]
 
 
 def open_cohort(
@@ -143,8 +166,10 @@ def open_cohort(
     library_key: str | None,
     group_key: str | None,
     um_per_px: float | Mapping[str, float] | None,
+    spacing_um: float | None = None,
+    new: bool = False,
 ) -> Cohort:
-    """Find the slides, their tissue, their valid spots, and how their images are normalized."""
+    """Find the slides, their tissue, their valid spots (by ``spacing_um``), and, of training slides, the reference."""
     table = get_table(sdata, table_key)
     slides = find_slides(
         sdata,
@@ -157,19 +182,21 @@ def open_cohort(
     tissues = [tissue_of(sdata, slide.image, tissue_mask_key, slide.um_per_px) for slide in slides]
     valid = []
     for slide, (mask, scale) in zip(slides, tissues, strict=True):
-        keep = fraction_at(mask, scale, slide.xy, slide.spacing_px) > 0
+        subtile = slide.spacing_px if spacing_um is None else spacing_um / slide.um_per_px
+        keep = fraction_at(mask, scale, slide.xy, subtile) > 0
         if not keep.all():
             log.info("slide %r: %d of %d spots have no tissue and are left out", slide.name, (~keep).sum(), len(slide))
         valid.append(slide.take(keep))
-    reference, keep_residual = stored_reference(sdata, [slide.image.key for slide in slides])
-    return Cohort(table, tuple(valid), tuple(tissues), reference, keep_residual)
+    if new:
+        return Cohort(table, tuple(valid), tuple(tissues), None)
+    return Cohort(table, tuple(valid), tuple(tissues), *stored_reference(sdata, [s.image.key for s in slides]))
 
 
-def stored_reference(sdata: SpatialData, image_keys: Sequence[str]) -> tuple[StainReference | None, bool]:
-    """What the images were normalized with, the same for all; ``None`` if none of them was."""
+def stored_reference(sdata: SpatialData, image_keys: Sequence[str]) -> tuple[StainReference | None, bool, bool]:
+    """What the images were normalized with, the same for all, ``None`` if none was; whether pooled; the residual."""
     made = [_keys.normalized(key) for key in image_keys if _keys.normalized(key) in sdata.images]
     if not made:
-        return None, True
+        return None, True, True
     stains = sdata.attrs.get("h2e", {}).get("stains", {})
     foreign = [key for key in made if key not in stains]
     if foreign:
@@ -184,7 +211,8 @@ def stored_reference(sdata: SpatialData, image_keys: Sequence[str]) -> tuple[Sta
         if (stains[key]["reference"], stains[key]["keep_residual"]) != (first["reference"], first["keep_residual"]):
             msg = f"images {made[0]!r} and {key!r} were normalized to different references. Run h2e.pp.normalize_stains on all slides together."
             raise ValueError(msg)
-    return StainReference.from_dict(first["reference"]), bool(first["keep_residual"])
+    pooled = all(stains[key].get("pooled", True) for key in made)
+    return StainReference.from_dict(first["reference"]), pooled, bool(first["keep_residual"])
 
 
 def _stored_features(table: AnnData, key: str, rows: np.ndarray) -> np.ndarray:

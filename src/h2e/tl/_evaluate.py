@@ -38,7 +38,7 @@ def evaluate(
     learners: str | Learner | Sequence[str | Learner] = ("texture", "knn", "pls"),
     transform: str = "standardized",
     stack: str = "ridge",
-    baselines: Sequence[str] = BASELINES,
+    baselines: str | Sequence[str] = BASELINES,
     metrics: str | Sequence[str] = ("pearson", "spearman", "skill", "variance_ratio"),
     group_key: str | None = None,
     library_key: str | None = None,
@@ -109,7 +109,7 @@ def evaluate(
     Returns
     -------
     A tidy DataFrame with the columns of :func:`h2e.metrics.score` and ``method``: ``"ensemble"``, each of several
-    learners, and ``"baseline: …"``.
+    learners, and ``"baseline: …"``. Of a single slide ``group`` is the quarter left out, ``"within slide: …"``.
 
     Raises
     ------
@@ -126,6 +126,7 @@ def evaluate(
     """
     options = {"device": device, "run_dir": run_dir, "progress": progress, "seed": seed}
     recipe = recipe_of(learners, transform=transform, stack=stack, **options)
+    baselines = [baselines] if isinstance(baselines, str) else list(baselines)
     unknown = sorted(set(baselines) - set(BASELINES))
     if unknown:
         msg = f"baselines {unknown} are not known; there are {list(BASELINES)}."
@@ -145,7 +146,10 @@ def evaluate(
     parts = []
     for fold in tqdm(folds, disable=not progress, desc="left out"):
         values, baseline, predictions = held_out_predictions(cohort, truth, fold, recipe, baselines)
-        rows = {"slides": cohort.names[fold.test], "groups": cohort.groups[fold.test]}
+        groups = cohort.groups[fold.test]
+        if len(cohort.slides) == 1:
+            groups = np.full(len(fold.test), f"within slide: {fold.name}")
+        rows = {"slides": cohort.names[fold.test], "groups": groups}
         for method, prediction in predictions.items():
             scores = score(prediction, values, **rows, baseline=baseline, metrics=metrics)
             parts.append(scores.assign(method=method))
@@ -160,11 +164,11 @@ def held_out_predictions(
     reference, spacing_um = cohort.reference_of(fold.train), cohort.spacing_um(fold.train)
     beside = tuple(learner_of(name) for name in baselines)
     several = (*recipe.learners, *beside)
-    x, colours = cohort.look(several, reference=reference, spacing_um=spacing_um, progress=recipe.progress)
+    x = cohort.look(several, reference=reference, spacing_um=spacing_um, progress=recipe.progress)
     own, every = names_of(recipe.learners), names_of(several)
     inner = folds_inside(cohort, fold.train, recipe.learners)
     settings = {"unit": truth.unit}
-    seen = ({name: x[name] for name in own}, colours)
+    seen = {name: x[name] for name in own}
     ensemble = train(cohort, seen, values, fold.train, inner, recipe, reference=reference, settings=settings)
     test = {name: array[fold.test] for name, array in x.items()}
     predictions = {"ensemble": ensemble.predict(test)[0]}

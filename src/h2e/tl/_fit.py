@@ -47,8 +47,9 @@ def fit(
     """Train a leave-one-group-out ensemble on slides with spots.
 
     For each learner one model is trained without each group, and one with all. The models without a group predict it;
-    from these out-of-fold predictions alone the stack learns how to combine the learners. Models see the normalized
-    images if :func:`h2e.pp.normalize_stains` made them, else the images as they are. Spots without any tissue in
+    from these out-of-fold predictions alone the stack learns how to combine the learners. Where
+    :func:`h2e.pp.normalize_stains` made normalized images, models see the images brought to the reference that is stored
+    with them, as these do, else the images as they are. Spots without any tissue in
     their own subtile are not trained on. Nothing is written to ``sdata``.
 
     Parameters
@@ -136,7 +137,7 @@ def fit(
     values = truth.of(cohort, spots)
     warn_of_siblings(cohort, group_key)
     spacing_um = cohort.spacing_um(spots)
-    seen = cohort.look(recipe.learners, reference=cohort.reference, spacing_um=spacing_um, progress=progress)
+    x = cohort.look(recipe.learners, reference=cohort.reference, spacing_um=spacing_um, progress=progress)
     left_out = "quarter of the slide" if len(cohort.slides) == 1 else group_key or "slide"
     settings = {"unit": truth.unit, "left_out": left_out, "targets_chosen_on_all_groups": truth.chosen}
-    return train(cohort, seen, values, spots, folds, recipe, reference=cohort.reference, settings=settings)
+    return train(cohort, x, values, spots, folds, recipe, reference=cohort.reference, settings=settings)

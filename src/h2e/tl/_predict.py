@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import pandas as pd
 from h2e import _keys
 from h2e._slides import get_table
 from h2e.pp._grid import make_spots
-from h2e.tl._cohort import Cohort, open_cohort
+from h2e.tl._cohort import Cohort, open_cohort, thumbnail
 from h2e.tl._train import row_identity
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NEW, KIN = -1, -2
+"""In place of the position of a training spot."""
+
 
 def predict(
     sdata: SpatialData,
@@ -32,6 +36,7 @@ def predict(
     image_key: str | Mapping[str, str] | None = None,
     tissue_mask_key: str | None = None,
     table_key: str = _keys.TABLE,
+    library_key: str | None = None,
     um_per_px: float | Mapping[str, float] | None = None,
     in_sample: bool = False,
     overwrite: bool = False,
@@ -57,6 +62,8 @@ def predict(
         Labels or shapes with the tissue; by default ``"{image}_tissue"``, and where it is missing it is found now.
     table_key
         Table over all slides.
+    library_key
+        Column of ``table.obs`` that says which slide a spot belongs to; by default the table's region key.
     um_per_px
         Size of a pixel in µm, or of each slide's, where neither ``table.obs["um_per_px"]`` nor the lattice tells it.
     in_sample
@@ -71,7 +78,8 @@ def predict(
     ``None``. Sets the following fields of ``sdata[table_key]``:
 
     ``.obsm[key_added]`` : ``DataFrame``, ``float32``, spots × targets
-        Predictions, NaN at spots without tissue and at spots that the ensemble was trained on.
+        Predictions, NaN at spots without tissue and on slides that the ensemble was trained on, which are recognized by
+        their images.
     ``.obsm["{key_added}_loo"]`` : ``DataFrame``, ``float32``, spots × targets
         At spots that the ensemble was trained on, the held-out predictions; only written if there are any.
     ``.obsm["{key_added}_std"]`` : ``DataFrame``, ``float32``, spots × targets
@@ -89,25 +97,19 @@ def predict(
     >>> new["table"].obsm["h2e"].shape
     (240, 4)
     """
+    where = {"table_key": table_key, "image_key": image_key, "tissue_mask_key": tissue_mask_key, "um_per_px": um_per_px}
     if not len(sdata.tables):
-        make_spots(sdata, spacing_um=ensemble.spacing_um, um_per_px=um_per_px, image_key=image_key, table_key=table_key)
+        _predict_grid(sdata, ensemble, key_added, where, progress=progress)
+        return
     _check_keys(get_table(sdata, table_key), key_added, overwrite=overwrite)
-    cohort = open_cohort(
-        sdata,
-        table_key=table_key,
-        image_key=image_key,
-        tissue_mask_key=tissue_mask_key,
-        library_key=None,
-        group_key=None,
-        um_per_px=um_per_px,
-    )
-    _check_stains(sdata, cohort, ensemble)
-    x, colours = cohort.look(
-        ensemble.learners, reference=ensemble.reference, spacing_um=ensemble.spacing_um, progress=progress
-    )
+    spacing_um = ensemble.spacing_um
+    cohort = open_cohort(sdata, **where, library_key=library_key, group_key=None, spacing_um=spacing_um, new=True)
+    _check_stains(sdata, cohort)
+    cohort = replace(cohort, keep_residual=ensemble.settings.get("keep_residual", True))
+    x = cohort.look(ensemble.learners, reference=ensemble.reference, spacing_um=spacing_um, progress=progress)
     mean, spread = ensemble.predict(x)
-    trained = _training_rows(cohort, colours, ensemble)
-    new = np.full(len(mean), fill_value=True) if in_sample else trained < 0
+    trained = _training_rows(cohort, ensemble)
+    new = np.full(len(mean), fill_value=True) if in_sample else trained == NEW
     frames = {key_added: (cohort.rows[new], mean[new]), _keys.spread(key_added): (cohort.rows[new], spread[new])}
     if (trained >= 0).any():
         held_out = ensemble.loo.to_numpy()[trained[trained >= 0]]
@@ -115,17 +117,39 @@ def predict(
     _write(cohort.table, frames, ensemble, key_added=key_added, in_sample=in_sample)
 
 
-def _training_rows(cohort: Cohort, colours: np.ndarray, ensemble: Ensemble) -> np.ndarray:
-    """For each spot the training spot that it is, or −1: same region, same instance, same colour all over the slide."""
+def _predict_grid(
+    sdata: SpatialData, ensemble: Ensemble, key_added: str, where: Mapping[str, Any], *, progress: bool
+) -> None:
+    """Lay a grid over the tissue and predict it; if that fails, the grid goes again."""
+    before = set(sdata.shapes)
+    make_spots(sdata, spacing_um=ensemble.spacing_um, **where)
+    try:
+        predict(sdata, ensemble, key_added=key_added, **where, progress=progress)
+    except BaseException:
+        del sdata.tables[where["table_key"]]
+        for key in set(sdata.shapes) - before:
+            del sdata.shapes[key]
+        raise
+
+
+def _training_rows(cohort: Cohort, ensemble: Ensemble) -> np.ndarray:
+    """For each spot the training spot that it is, ``NEW``, or ``KIN`` if only its slide was trained on.
+
+    A slide is recognized by the colours of its image, whatever its name, its resolution and where its spots are.
+    """
     index = row_identity(cohort.table, cohort.rows)
-    found = ensemble.training.index.get_indexer(index)
-    known = ensemble.training[["red", "green", "blue"]].to_numpy()
-    same = np.abs(known[found] - colours).max(axis=1) < 3
-    for name in np.unique(cohort.names):
-        of_slide = cohort.names == name
-        matched = of_slide & (found >= 0)
-        if not matched.any() or same[matched].mean() < 0.9:  # another slide with the same name
-            found[of_slide] = -1
+    found = np.full(len(index), NEW)
+    for slide in cohort.slides:
+        colours = thumbnail(slide.image)
+        for region, known in ensemble.thumbnails.items():
+            difference = np.abs(colours - known)
+            if difference.mean() > 1 or difference.max() > 25:
+                continue
+            of_slide = np.flatnonzero(cohort.names == slide.name)
+            instances = index.get_level_values("instance")[of_slide]
+            rows = ensemble.training.index.get_indexer([(region, instance) for instance in instances])
+            found[of_slide] = np.where(rows < 0, KIN, rows)
+            log.info("slide %r is training slide %r: %d spots trained on", slide.name, region, (rows >= 0).sum())
     return found
 
 
@@ -139,8 +163,8 @@ def _check_keys(table: AnnData, key_added: str, *, overwrite: bool) -> None:
         raise ValueError(msg)
 
 
-def _check_stains(sdata: SpatialData, cohort: Cohort, ensemble: Ensemble) -> None:
-    """Refuse images that were normalized to another reference than the ensemble's."""
+def _check_stains(sdata: SpatialData, cohort: Cohort) -> None:
+    """Refuse images that were normalized: it is the ensemble's reference that they are to be brought to."""
     stains = sdata.attrs.get("h2e", {}).get("stains", {})
     for slide in cohort.slides:
         if slide.image.key in stains:

@@ -21,8 +21,9 @@ from h2e._slides import region_keys
 from h2e._stack import STACKS
 from h2e._transforms import TRANSFORMS
 from h2e.pp._expression import expression
-from h2e.pp._target_values import target_frame
+from h2e.pp._target_values import storable_names, target_frame
 from h2e.pp._targets import choose_targets
+from h2e.tl._cohort import thumbnail
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -75,7 +76,7 @@ class Truth:
         columns = self.table.var_names.get_indexer(genes)
         values = self.expression[cohort.rows][:, columns]
         values = values.toarray() if sparse.issparse(values) else np.asarray(values)
-        return pd.DataFrame(values, index=self.table.obs_names[cohort.rows], columns=genes)
+        return pd.DataFrame(values, index=self.table.obs_names[cohort.rows], columns=storable_names(genes))
 
 
 def recipe_of(
@@ -104,11 +105,14 @@ def recipe_of(
 
 
 def warn_of_siblings(cohort: Cohort, group_key: str | None) -> None:
-    """Without groups, slides of one donor may be on both sides."""
+    """Say where what is left out is close kin to what is trained on: slides without donors, quarters of one slide."""
     if group_key is None and len(cohort.slides) > 1:
         msg = (
             "no group_key: slides are left out, and if a donor has several, their scores are too good. Pass group_key."
         )
+        warnings.warn(msg, stacklevel=3)
+    if len(cohort.slides) == 1:
+        msg = "one slide: its quarters are left out, so scores say nothing of another slide. Add slides."
         warnings.warn(msg, stacklevel=3)
 
 
@@ -122,7 +126,7 @@ def folds_within(cohort: Cohort, spots: np.ndarray, learners: Sequence[Learner])
 
 def train(
     cohort: Cohort,
-    seen: tuple[Mapping[str, np.ndarray], np.ndarray],
+    x: Mapping[str, np.ndarray],
     truth: pd.DataFrame,
     spots: np.ndarray,
     folds: Sequence[Fold],
@@ -131,15 +135,13 @@ def train(
     reference: StainReference | None,
     settings: Mapping[str, Any],
 ) -> Ensemble:
-    """An ensemble of the given spots; rows of ``seen`` and ``truth`` are all spots of the cohort."""
-    x, colours = seen
+    """An ensemble of the given spots; rows of ``x`` and ``truth`` are all spots of the cohort."""
     every = Spots(cohort.names, cohort.groups, x, truth.to_numpy(np.float32))
     used = every.take(spots)
     members, stack, held_out = fit_members(used, folds, recipe)
     index = identity(cohort, spots)
-    training = pd.DataFrame(colours[spots].astype(float), index=index, columns=["red", "green", "blue"])
-    training.insert(0, "slide", used.slides)
-    training.insert(1, "group", used.groups)
+    training = pd.DataFrame({"slide": used.slides, "group": used.groups}, index=index)
+    seen = {cohort.slides[i].region: thumbnail(cohort.slides[i].image) for i in cohort.of(spots)}
     names = names_of(recipe.learners)
     history = [{"learner": m.learner, "held_out": m.held_out, **h} for m in members for h in m.model.history]
     return Ensemble(
@@ -150,6 +152,7 @@ def train(
         loo=pd.DataFrame(held_out, index=index, columns=truth.columns),
         training=training,
         history=pd.DataFrame(history, columns=list(HISTORY)).astype(HISTORY),
+        thumbnails=seen,
         spacing_um=cohort.spacing_um(spots),
         reference=reference,
         settings={
