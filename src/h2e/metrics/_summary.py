@@ -91,10 +91,10 @@ def donor_matrix(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_donors(matrix: np.ndarray) -> float:
-    """Mean over targets of the mean over donors, leaving out only what has no truth."""
+    """Mean over donors (columns) of the mean over targets, leaving out only what has no truth."""
     defined = np.isfinite(matrix)
-    counts = defined.sum(axis=1)
-    means = np.where(defined, matrix, 0.0).sum(axis=1)[counts > 0] / counts[counts > 0]
+    counts = defined.sum(axis=0)
+    means = np.where(defined, matrix, 0.0).sum(axis=0)[counts > 0] / counts[counts > 0]
     return float(means.mean()) if len(means) else np.nan
 
 
