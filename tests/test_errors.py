@@ -207,3 +207,10 @@ def test_an_encoder_for_no_learner_is_refused(ensemble, tmp_path):
 def test_predictions_that_are_not_there_are_named(cohort):
     with pytest.raises(KeyError, match=r"'h2e' is no frame of predictions in adata.obsm; it has \['proportions'\]"):
         h2e.get.predictions(cohort["table"])
+
+
+def test_images_without_spots_beside_a_table_are_named(cohort, ensemble, caplog):
+    pixels = cohort.images["toy_C1_image"]["scale0"]["image"].data
+    cohort.images["bare"] = Image2DModel.parse(pixels, dims=("c", "y", "x"), transformations={"elsewhere": Identity()})
+    h2e.tl.predict(cohort, ensemble, progress=False)
+    assert "images ['bare'] have no spots and are left out; lay some with h2e.pp.make_spots" in caplog.text

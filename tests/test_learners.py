@@ -12,7 +12,7 @@ from sklearn.model_selection import LeaveOneGroupOut
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
-from h2e._learners import Coordinates, Embedding, Mean, Multiscale, Texture, centred_um, from_json, learner_of, to_json
+from h2e._learners import Coordinates, Embedding, Mean, Multiscale, Texture, from_json, learner_of, to_json
 from h2e._learners._heads import PENALTIES, fit_linear, fit_nearest, inner_folds
 from h2e._tiles import View
 
@@ -254,14 +254,6 @@ def test_settings_that_make_no_sense_are_refused(cohort):
 def test_the_mean_weighs_groups_not_spots():
     y = np.array([[0.0], [0.0], [0.0], [1.0]])
     assert Mean().fit(np.zeros((4, 2)), y, np.array(list("AAAB"))).predict(np.zeros((2, 2))).tolist() == [[0.5], [0.5]]
-
-
-def test_positions_are_from_the_middle_of_the_spots_whatever_the_pixel_size():
-    xy = np.random.default_rng(0).uniform(0, 1000, (9, 2))
-    np.testing.assert_allclose(
-        centred_um(xy, um_per_px=0.5), centred_um(xy * 2 + 77, um_per_px=0.25), rtol=1e-4, atol=1e-3
-    )
-    assert centred_um(xy[:0], um_per_px=1).shape == (0, 2)
 
 
 def test_the_network_learner_scales_targets_back(cohort):

@@ -177,7 +177,9 @@ def test_a_collapsed_target_lowers_the_mean_and_an_unscorable_one_is_counted(coh
     summary = metrics.summarize(collapsed).iloc[0]
     r = scores.set_index(["target", "slide"])["value"]
     of_a, of_b = (r["g", "A1"] + r["g", "A2"]) / 2, r["g", "B1"]
-    assert summary["mean"] == pytest.approx((of_a / 2 + of_b) / 2)  # donors weigh the same; h counts as 0 in A, not in B
+    assert summary["mean"] == pytest.approx(
+        (of_a / 2 + of_b) / 2
+    )  # donors weigh the same; h counts as 0 in A, not in B
     assert summary["mean"] < 0.8 * honest["mean"]
     assert summary["n_excluded"] == honest["n_excluded"] == 1
     assert summary["n_targets"] == 2

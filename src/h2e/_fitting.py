@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def _fit_one(name: str, learner: Learner, spots: Spots, held_out: str, recipe: R
 
 def _digest(learner: Learner, seed: int, *arrays: np.ndarray) -> str:
     """Name of a training run: what it is trained on, and how."""
-    found = hashlib.sha256(f"{to_json(learner)} {seed}".encode())
+    found = hashlib.sha256(f"{version('h2e')} {to_json(learner)} {seed}".encode())
     for array in arrays:
         found.update(f"{array.dtype} {array.shape}".encode())
         found.update(np.ascontiguousarray(array).tobytes() if array.dtype != object else "\0".join(array).encode())

@@ -23,9 +23,6 @@ PREDICTION = "h2e"
 REPORT = "report"
 """``table.uns["h2e"]`` (without a table ``sdata.attrs["h2e"]``): what ``pp.normalize`` did, a row per slide."""
 
-NOVELTY = "h2e_novelty"
-"""``table.obs``: distance of the spot's features to those of the training spots, 0 typical."""
-
 
 def tissue(image_key: str) -> str:
     """``sdata.labels`` key of the tissue mask of an image (same name as in squidpy)."""

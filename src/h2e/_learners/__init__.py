@@ -3,7 +3,7 @@
 A learner is a frozen dataclass of plain settings with
 
 ``name``, ``uses``
-    what it is called; what ``x`` is: ``"tiles"`` or ``"xy"`` (positions in µm, from ``centred_um``).
+    what it is called; what ``x`` is: ``"tiles"`` or ``"xy"`` (positions in µm from the middle of the tissue).
 ``views``
     the ``View`` of each tile that it wants, empty for ``uses="xy"``.
 ``look(tiles) -> x``
@@ -22,7 +22,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
-from h2e._learners._baselines import Coordinates, Mean, centred_um
+from h2e._learners._baselines import Coordinates, Mean
 from h2e._learners._embedding import Embedding
 from h2e._learners._multiscale import Multiscale
 from h2e._learners._texture import Texture

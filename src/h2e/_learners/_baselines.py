@@ -84,18 +84,3 @@ class Coordinates:
     def restore(self, arrays: dict[str, np.ndarray]) -> NearestModel:
         """The model that the arrays came from."""
         return NearestModel.restore(arrays)
-
-
-def centred_um(xy: np.ndarray, *, um_per_px: float) -> np.ndarray:
-    """Positions in µm from the middle of the spots' extent, for learners that use ``"xy"``.
-
-    Pass all spots of the slide: the middle is theirs. Sections lie anywhere on their images, but similarly in their array.
-
-    Examples
-    --------
-    >>> centred_um(np.array([[10.0, 0.0], [30.0, 8.0]]), um_per_px=0.5)
-    array([[-5., -2.],
-           [ 5.,  2.]], dtype=float32)
-    """
-    middle = (xy.min(0) + xy.max(0)) / 2 if len(xy) else 0
-    return ((xy - middle) * um_per_px).astype(np.float32)

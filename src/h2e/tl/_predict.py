@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from h2e import _keys
-from h2e._slides import get_table
+from h2e._slides import get_table, source_images
 from h2e.pp._grid import make_spots
 from h2e.tl._cohort import Cohort, open_cohort, thumbnail
 from h2e.tl._train import row_identity
@@ -105,6 +105,9 @@ def predict(
     spacing_um = ensemble.spacing_um
     cohort = open_cohort(sdata, **where, library_key=library_key, group_key=None, spacing_um=spacing_um, new=True)
     _check_stains(sdata, cohort)
+    others = set(source_images(sdata, table_key=table_key)) - {slide.image.key for slide in cohort.slides}
+    if image_key is None and others:
+        log.warning("images %s have no spots and are left out; lay some with h2e.pp.make_spots", sorted(others))
     cohort = replace(cohort, keep_residual=ensemble.settings.get("keep_residual", True))
     x = cohort.look(ensemble.learners, reference=ensemble.reference, spacing_um=spacing_um, progress=progress)
     mean, spread = ensemble.predict(x)
