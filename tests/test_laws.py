@@ -422,3 +422,12 @@ def test_proportions_of_cell_types_are_predicted_in_their_unit(cohort):
     assert list(ensemble.targets) == list(cohort["table"].obsm["proportions"])
     assert ensemble.settings["unit"] == "as in obsm['proportions']"
     assert ensemble.loo.to_numpy().mean() == pytest.approx(1 / len(ensemble.targets), abs=0.05)
+
+
+def test_a_grid_on_a_training_slide_is_predicted_only_where_asked(cohort):
+    ensemble = fit(cohort, targets=["TOY01"])
+    for in_sample in (False, True):
+        bare = SpatialData(images={"slide": cohort.images["toy_C1_image"]})
+        h2e.tl.predict(bare, ensemble, um_per_px=6.25, in_sample=in_sample, progress=False)
+        assert bare["table"].obsm["h2e"].notna().all(axis=None) == in_sample
+        assert bare["table"].obsm["h2e"].isna().all(axis=None) != in_sample

@@ -99,7 +99,7 @@ def predict(
     """
     where = {"table_key": table_key, "image_key": image_key, "tissue_mask_key": tissue_mask_key, "um_per_px": um_per_px}
     if not len(sdata.tables):
-        _predict_grid(sdata, ensemble, key_added, where, progress=progress)
+        _predict_grid(sdata, ensemble, where, key_added=key_added, in_sample=in_sample, progress=progress)
         return
     _check_keys(get_table(sdata, table_key), key_added, overwrite=overwrite)
     spacing_um = ensemble.spacing_um
@@ -120,14 +120,12 @@ def predict(
     _write(cohort.table, frames, ensemble, key_added=key_added, in_sample=in_sample)
 
 
-def _predict_grid(
-    sdata: SpatialData, ensemble: Ensemble, key_added: str, where: Mapping[str, Any], *, progress: bool
-) -> None:
+def _predict_grid(sdata: SpatialData, ensemble: Ensemble, where: Mapping[str, Any], **how: Any) -> None:
     """Lay a grid over the tissue and predict it; if that fails, the grid goes again."""
     before = set(sdata.shapes)
     make_spots(sdata, spacing_um=ensemble.spacing_um, **where)
     try:
-        predict(sdata, ensemble, key_added=key_added, **where, progress=progress)
+        predict(sdata, ensemble, **where, **how)
     except BaseException:
         del sdata.tables[where["table_key"]]
         for key in set(sdata.shapes) - before:

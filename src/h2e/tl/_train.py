@@ -139,7 +139,7 @@ def train(
     every = Spots(cohort.names, cohort.groups, x, truth.to_numpy(np.float32))
     used = every.take(spots)
     members, stack, held_out = fit_members(used, folds, recipe)
-    index = identity(cohort, spots)
+    index = row_identity(cohort.table, cohort.rows[spots])
     training = pd.DataFrame({"slide": used.slides, "group": used.groups}, index=index)
     seen = {cohort.slides[i].region: thumbnail(cohort.slides[i].image) for i in cohort.of(spots)}
     names = names_of(recipe.learners)
@@ -163,11 +163,6 @@ def train(
             "keep_residual": cohort.keep_residual,
         },
     )
-
-
-def identity(cohort: Cohort, spots: np.ndarray) -> pd.MultiIndex:
-    """Region and instance of some spots, as strings."""
-    return row_identity(cohort.table, cohort.rows[spots])
 
 
 def row_identity(table: AnnData, rows: np.ndarray) -> pd.MultiIndex:
