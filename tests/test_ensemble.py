@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 import h2e
-from h2e._ensemble import ALL, Spots, names_of
 from h2e._fitting import Recipe, fit_members
 from h2e._folds import make_folds, seed_of
 from h2e._learners import Mean, Texture
+from h2e._members import ALL, Spots, names_of
 from h2e._stack import STACKS, fit_stack, group_mean
 from h2e._tiles import View
 from h2e._transforms import TRANSFORMS, fit_transform, ranks
@@ -158,32 +158,32 @@ def test_an_unknown_stack_or_transform_is_refused(spots: Spots):
 
 
 def test_held_out_predictions_come_from_models_that_did_not_see_the_group(spots: Spots):
-    members, _, held_out = fit_members(spots, folds_of(spots), recipe())
-    assert [m.held_out for m in members] == ["A", "B", "C", "D", ALL]
+    fitted = fit_members(spots, folds_of(spots), recipe())
+    assert [m.held_out for m in fitted.members] == ["A", "B", "C", "D", ALL]
     flipped = Spots(spots.slides, spots.groups, spots.x, spots.y.copy())
     of_b = spots.groups == "B"
     flipped.y[of_b] = spots.y[of_b][::-1] * 7
-    _, _, after = fit_members(flipped, folds_of(spots), recipe())
+    held_out, after = fitted.held_out[0], fit_members(flipped, folds_of(spots), recipe()).held_out[0]
     np.testing.assert_array_equal(after[of_b], held_out[of_b])
     assert (after[~of_b] != held_out[~of_b]).any()
 
 
 def test_without_folds_there_is_one_model_of_all_and_the_mean(spots: Spots):
-    members, stack, held_out = fit_members(spots, [], recipe(Texture(), Texture(head="knn"), stack="ridge"))
-    assert [(m.learner, m.held_out) for m in members] == [("texture", ALL), ("knn", ALL)]
-    assert stack.kind == "mean"
-    assert np.isnan(held_out).all()
+    fitted = fit_members(spots, [], recipe(Texture(), Texture(head="knn"), stack="ridge"))
+    assert [(m.learner, m.held_out) for m in fitted.members] == [("texture", ALL), ("knn", ALL)]
+    assert fitted.stack.kind == "mean"
+    assert np.isnan(fitted.held_out).all()
 
 
 def test_finished_models_are_taken_from_the_run_folder(spots: Spots, tmp_path: Path, monkeypatch):
-    first = fit_members(spots, folds_of(spots), recipe(run_dir=tmp_path))[2]
+    first = fit_members(spots, folds_of(spots), recipe(run_dir=tmp_path)).held_out
     stored = sorted(tmp_path.iterdir())
     assert len(stored) == 5
     (stored[0] / "weights.safetensors").write_bytes(b"broken")
     calls = []
     fit = Texture.fit
     monkeypatch.setattr(Texture, "fit", lambda *args, **kwargs: calls.append(1) or fit(*args, **kwargs))
-    again = fit_members(spots, folds_of(spots), recipe(run_dir=tmp_path))[2]
+    again = fit_members(spots, folds_of(spots), recipe(run_dir=tmp_path)).held_out
     assert len(calls) == 1  # only the broken one
     np.testing.assert_array_equal(first, again)
     fit_members(spots, folds_of(spots), recipe(run_dir=tmp_path, transform="log"))

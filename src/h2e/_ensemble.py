@@ -12,69 +12,26 @@ import numpy as np
 import pandas as pd
 
 from h2e import _store
-from h2e._learners import Learner, from_json, label_of, to_json
-from h2e._stack import Stack
+from h2e._learners import Learner, from_json, to_json
+from h2e._members import ALL, Member, heard, names_of
+from h2e._novelty import Novelty
+from h2e._stack import PER_MODEL, Stack, restore_stack
 from h2e._transforms import Transform
+from h2e.metrics import residual_quantile
 from h2e.pp._stain_reference import StainReference
 
 if TYPE_CHECKING:
     from os import PathLike
 
-log = logging.getLogger(__name__)
+    from h2e._mlp import MlpStack
 
-ALL = "–"
-"""In place of the group left out: the models of all groups."""
+log = logging.getLogger(__name__)
 
 TRANSFORM = ("ranks", "values", "limits")
 """Arrays of a transform."""
 
 HISTORY = {"learner": object, "held_out": object, "epoch": int, "loss": float, "seconds": float}
 """Columns of ``Ensemble.history``."""
-
-ENOUGH_GROUPS = 3
-"""A model of fewer groups than this takes no part in predictions beside the model of all: measured, it makes them worse."""
-
-
-@dataclass(frozen=True, eq=False)
-class Spots:
-    """Spots as arrays: whose they are, what each learner sees of them, and the truth."""
-
-    slides: np.ndarray  # (n,) names
-    groups: np.ndarray  # (n,) names
-    x: Mapping[str, np.ndarray]  # by name of learner, (n, …)
-    y: np.ndarray  # (n, targets) float32
-
-    def take(self, rows: np.ndarray) -> Spots:
-        """Some of the spots."""
-        return Spots(self.slides[rows], self.groups[rows], {k: v[rows] for k, v in self.x.items()}, self.y[rows])
-
-
-@dataclass(frozen=True, eq=False)
-class Member:
-    """One trained model."""
-
-    learner: str
-    held_out: str  # group, or ALL
-    model: Any
-    transform: Transform
-
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        """(n, targets) in the unit of the targets."""
-        return self.transform.invert(self.model.predict(x))
-
-
-def names_of(learners: Sequence[Learner]) -> list[str]:
-    """A name for each learner; the second of a kind is numbered.
-
-    Examples
-    --------
-    >>> from h2e._learners import Texture
-    >>> names_of([Texture(), Texture(head="knn"), Texture(setting=0.1)])
-    ['texture', 'knn', 'texture 2']
-    """
-    kinds = [label_of(learner) for learner in learners]
-    numbers = [kinds[: i + 1].count(kind) for i, kind in enumerate(kinds)]
-    return [kind if number == 1 else f"{kind} {number}" for kind, number in zip(kinds, numbers, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +45,14 @@ class Ensemble:
     targets: tuple[str, ...]
     learners: tuple[Learner, ...]
     members: tuple[Member, ...]
-    stack: Stack
+    stack: Stack | MlpStack
     loo: pd.DataFrame
+    held_out: np.ndarray  # (learners, training spots, targets), what loo is the mean of
+    truth: np.ndarray  # (training spots, targets)
+    calibration: (
+        np.ndarray
+    )  # (training spots, targets), held-out prediction of the stack minus truth; NaN if there is none
+    novelty: Novelty | None
     training: pd.DataFrame  # per training spot: slide, group
     thumbnails: Mapping[str, np.ndarray]  # by region, mean colours of parts of its image
     history: pd.DataFrame
@@ -106,25 +69,63 @@ class Ensemble:
         )
 
     def predict(self, x: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Prediction and spread (standard deviation over the models), both (n, targets), in the unit of the targets."""
-        means, every = [], []
+        """Prediction and spread (standard deviation over models and flips), both (n, targets), in the unit of the targets."""
+        inputs, every = [], []
         for name in names_of(self.learners):
-            mean, predictions = self._of_learner(x[name], name)
-            means.append(mean)
-            every.extend(predictions)
-        return self.stack.combine(np.stack(means)), np.std(every, axis=0)
+            members = [member for member in self.members if member.learner == name]
+            variants = [member.variants(x[name]) for member in members]
+            means = {member.held_out: v.mean(axis=0) for member, v in zip(members, variants, strict=True)}
+            every.extend(variants)
+            if self.stack.kind in PER_MODEL:
+                inputs.extend(mean for held_out, mean in means.items() if held_out != ALL)
+            else:
+                inputs.append(np.mean([means[m.held_out] for m in heard(members, name, self.n_groups)], axis=0))
+        return self.stack.combine(np.stack(inputs)), _spread(every)
 
     def predict_alone(self, x: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-        """What one learner says, (n, targets)."""
-        return self._of_learner(x[name], name)[0]
+        """What one learner says, (n, targets): the mean over its models that saw enough groups."""
+        return np.mean([m.predict(x[name]) for m in heard(self.members, name, self.n_groups)], axis=0)
 
-    def _of_learner(self, x: np.ndarray, name: str) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Mean over the models of one learner that saw enough groups, and what each of its models says."""
-        members = [member for member in self.members if member.learner == name]
-        predictions = [member.predict(x) for member in members]
-        enough = self.training["group"].nunique() > ENOUGH_GROUPS
-        heard = [p for m, p in zip(members, predictions, strict=True) if enough or m.held_out == ALL]
-        return np.mean(heard, axis=0), predictions
+    @property
+    def n_groups(self) -> int:
+        """Groups that were trained on."""
+        return self.training["group"].nunique()
+
+    def half_width(self, level: float) -> np.ndarray | None:
+        """Half width of the interval of each target that holds ``level`` of the held-out truths; ``None`` without folds."""
+        if not np.isfinite(self.calibration).all():
+            return None
+        return residual_quantile(self.calibration, self.training["group"].to_numpy(), level=level)
+
+    def error_correlation(self) -> pd.DataFrame:
+        """How alike the held-out errors of the learners are: Pearson within slides, mean over slides and targets.
+
+        Learners whose errors differ gain from being averaged; those whose errors agree do not.
+
+        Returns
+        -------
+        A square DataFrame, learners × learners, to draw with :func:`h2e.pl.residual_correlation`.
+
+        Examples
+        --------
+        >>> import h2e
+        >>> sdata = h2e.datasets.toy_cohort()
+        >>> options = {"targets": ["TOY01"], "group_key": "donor", "progress": False}
+        >>> ensemble = h2e.tl.fit(sdata, learners=["texture", "mean"], **options)
+        >>> ensemble.error_correlation().shape
+        (2, 2)
+        """
+        errors = self.held_out - self.truth
+        slides = self.training["slide"].to_numpy()
+        found = []
+        for slide in np.unique(slides):
+            e = errors[:, slides == slide].astype(np.float64)
+            e -= e.mean(axis=1, keepdims=True)
+            norm = np.sqrt((e**2).sum(axis=1))
+            product = np.einsum("ant,bnt->abt", e, e) / np.maximum(norm[:, None] * norm[None], 1e-12)
+            found.append(product.mean(axis=2))
+        names = names_of(self.learners)
+        return pd.DataFrame(np.mean(found, axis=0), index=names, columns=names)
 
     def save(self, folder: str | PathLike) -> None:
         """Write the ensemble to a new folder: ``ensemble.json`` and ``weights.safetensors``.
@@ -143,7 +144,10 @@ class Ensemble:
         >>> h2e.Ensemble.load(folder).targets == ensemble.targets
         True
         """
-        arrays = {"stack/center": self.stack.center, "stack/weights": self.stack.weights, "loo": self.loo.to_numpy()}
+        arrays = {"held_out": self.held_out, "truth": self.truth, "calibration": self.calibration}
+        arrays |= {f"stack/{key}": value for key, value in self.stack.arrays().items()}
+        if self.novelty is not None:
+            arrays |= {f"novelty/{key}": value for key, value in self.novelty.arrays().items()}
         arrays |= {f"thumbnail/{region}": colours for region, colours in self.thumbnails.items()}
         for i, member in enumerate(self.members):
             parts = {key: getattr(member.transform, key) for key in TRANSFORM}
@@ -154,6 +158,7 @@ class Ensemble:
             "learners": [to_json(learner) for learner in self.learners],
             "members": [[m.learner, m.held_out, m.transform.kind] for m in self.members],
             "stack": self.stack.kind,
+            "novelty": None if self.novelty is None else self.novelty.learner,
             "index": [[str(region), str(instance)] for region, instance in self.loo.index],
             "training": self.training.reset_index(drop=True).to_dict("list"),
             "history": self.history.to_dict("list"),
@@ -193,21 +198,34 @@ class Ensemble:
         by_name = dict(zip(names_of(learners), learners, strict=True))
         members = []
         for i, (name, held_out, kind) in enumerate(about["members"]):
-            prefix = f"{i}/model/"
-            own = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
             transform = Transform(kind, **{key: arrays[f"{i}/{key}"] for key in TRANSFORM})
-            members.append(Member(name, held_out, by_name[name].restore(own), transform))
+            members.append(Member(name, held_out, by_name[name].restore(_under(f"{i}/model/", arrays)), transform))
         index = pd.MultiIndex.from_tuples([tuple(pair) for pair in about["index"]], names=["region", "instance"])
         return cls(
             targets=tuple(about["targets"]),
             learners=learners,
             members=tuple(members),
-            stack=Stack(about["stack"], arrays["stack/center"], arrays["stack/weights"]),
-            loo=pd.DataFrame(arrays["loo"], index=index, columns=about["targets"]),
+            stack=restore_stack(about["stack"], _under("stack/", arrays)),
+            loo=pd.DataFrame(arrays["held_out"].mean(axis=0), index=index, columns=about["targets"]),
+            held_out=arrays["held_out"],
+            truth=arrays["truth"],
+            calibration=arrays["calibration"],
+            novelty=None if about["novelty"] is None else Novelty.restore(about["novelty"], _under("novelty/", arrays)),
             training=pd.DataFrame(about["training"], index=index),
-            thumbnails={k.removeprefix("thumbnail/"): a for k, a in arrays.items() if k.startswith("thumbnail/")},
+            thumbnails=_under("thumbnail/", arrays),
             history=pd.DataFrame(about["history"]).astype(HISTORY),
             spacing_um=about["spacing_um"],
             reference=None if about["reference"] is None else StainReference.from_dict(about["reference"]),
             settings=about["settings"],
         )
+
+
+def _spread(variants: Sequence[np.ndarray]) -> np.ndarray:
+    """Standard deviation over models and over the flips of each, where every model counts the same."""
+    within = np.mean([v.var(axis=0) for v in variants], axis=0)
+    return np.sqrt(within + np.var([v.mean(axis=0) for v in variants], axis=0)).astype(np.float32)
+
+
+def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays whose names start with a prefix, without it."""
+    return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}

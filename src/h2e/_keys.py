@@ -42,3 +42,18 @@ def held_out(key: str) -> str:
 def spread(key: str) -> str:
     """``table.obsm`` key of the spread of the predictions under ``key``."""
     return f"{key}_std"
+
+
+def lower(key: str) -> str:
+    """``table.obsm`` key of the lower ends of the intervals of the predictions under ``key``."""
+    return f"{key}_lower"
+
+
+def upper(key: str) -> str:
+    """``table.obsm`` key of the upper ends of the intervals of the predictions under ``key``."""
+    return f"{key}_upper"
+
+
+def novelty(key: str) -> str:
+    """``table.obs`` key of how far spots are from what the models under ``key`` were trained on."""
+    return f"{key}_novelty"

@@ -9,14 +9,16 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+Module = TypeVar("Module", bound=nn.Module)
 
 ENCODERS = ("tile", "subtiles", "center")
 
@@ -200,19 +202,23 @@ def subtiles(tile: Tensor, side: int) -> Tensor:
 
 def build(config: NetworkConfig, *, seed: int) -> MultiscaleNetwork:
     """A network with weights drawn from the seed; the global random state is neither used nor changed."""
+    return initialized(lambda: MultiscaleNetwork(config), seed=seed).to(memory_format=torch.channels_last)
+
+
+def initialized(make: Callable[[], Module], *, seed: int) -> Module:
+    """What ``make`` makes, with weights drawn as PyTorch does, but from a generator of our own."""
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):  # no weights yet, so nothing is drawn from the global generator
-        network = MultiscaleNetwork(config)
+        network = make()
     network.to_empty(device="cpu")
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            # PyTorch's own initialization, with our generator
             bound = 1 / math.sqrt(module.weight[0].numel())
             nn.init.uniform_(module.weight, -bound, bound, generator=generator)
             nn.init.uniform_(module.bias, -bound, bound, generator=generator)
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.reset_parameters()
-    return network.to(memory_format=torch.channels_last)
+    return network
 
 
 def _convolution(n_in: int, n_out: int) -> tuple[nn.Module, nn.Module, nn.Module]:

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-TRANSFORMS = ("log", "standardized", "gene_rank", "spot_rank")
-"""As it is; standardized within each slide; ranked within slide and target; ranked within the spot over the targets."""
+TRANSFORMS = ("log", "standardized", "gene_rank", "spot_rank", "mixed")
+"""As it is; standardized within each slide; ranked within slide and target; ranked within the spot over the targets; and as it is
+beside standardized within each slide: two values a target, whose two ways back are averaged."""
+
+MIXED = ("standardized", "log")
 
 N_QUANTILES = 101
 
@@ -25,12 +28,17 @@ class Transform:
     """
 
     kind: str
-    ranks: np.ndarray  # (q, targets), rising; for "log" and "standardized" the two rows 0 and 1
+    ranks: np.ndarray  # (q, targets), rising; for "log" and "standardized" the two rows 0 and 1; "mixed": 2 · targets
     values: np.ndarray  # (q, targets)
     limits: np.ndarray  # (2, targets), smallest and largest value of training, which no prediction leaves
 
     def invert(self, z: np.ndarray) -> np.ndarray:
         """Predictions in the unit of the targets, ``float32``, (n, targets)."""
+        if self.kind == "mixed":
+            parts = zip(
+                MIXED, *(np.split(a, 2, axis=1) for a in (self.ranks, self.values, self.limits, z)), strict=True
+            )
+            return np.mean([Transform(kind, *arrays).invert(part) for kind, *arrays, part in parts], axis=0)
         if self.kind in ("log", "standardized"):  # a straight line
             y = self.values[0] + z * (self.values[1] - self.values[0])
         else:
@@ -52,6 +60,10 @@ def fit_transform(kind: str, y: np.ndarray, slides: np.ndarray, groups: np.ndarr
     if kind not in TRANSFORMS:
         msg = f"transform {kind!r} is not one of {list(TRANSFORMS)}."
         raise ValueError(msg)
+    if kind == "mixed":
+        learned, parts = zip(*(fit_transform(part, y, slides, groups) for part in MIXED), strict=True)
+        arrays = (np.hstack([getattr(part, name) for part in parts]) for name in ("ranks", "values", "limits"))
+        return np.hstack(learned), Transform(kind, *arrays)
     ends, limits = np.array([[0.0], [1.0]]) * np.ones(y.shape[1]), np.stack([y.min(axis=0), y.max(axis=0)])
     if kind == "log":
         return y.astype(np.float32), Transform(kind, ends, ends, limits)

@@ -94,7 +94,9 @@ def to_json(learner: Learner) -> str:
     >>> to_json(Coordinates(k=4))
     '{"name": "coordinates", "k": 4}'
     """
-    settings = {f.name: getattr(learner, f.name) for f in dataclasses.fields(learner) if f.name != "encoder"}
+    settings = {f.name: getattr(learner, f.name) for f in dataclasses.fields(learner) if f.name != "cache"}
+    if not isinstance(settings.get("encoder", ""), str):
+        settings["encoder"] = None  # code is not stored
     if "views" in settings:
         settings["views"] = [dataclasses.asdict(view) for view in learner.views]
     return json.dumps({"name": learner.name, **settings})

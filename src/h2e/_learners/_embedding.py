@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from h2e._encoders import Encode, cached, encoder_of
 from h2e._learners._heads import LinearModel, NearestModel
 from h2e._learners._texture import check_head, fit_head, restore_head
 from h2e._tiles import View
@@ -15,14 +17,14 @@ from h2e._tiles import View
 
 @dataclass(frozen=True)
 class Embedding:
-    """Features of an encoder, a callable from ``uint8`` (n, 3, px, px) to (n, d), then ridge, kNN or PLS.
+    """Features of a frozen encoder, then ridge, kNN or PLS.
 
-    It sees a tile of three spacings, its nine subtiles of one spacing each (averaged), the centre, and the surroundings
-    of seven spacings, all of the same ``px``.
+    The encoder sees a tile of three spacings, its nine subtiles of one spacing each (averaged), the centre, and the
+    surroundings of seven spacings, all of the same ``px``.
 
     Examples
     --------
-    >>> learner = Embedding(encoder=lambda images: images.mean((2, 3)), px=8)
+    >>> learner = Embedding(lambda images: images.mean((2, 3)), px=8)
     >>> [view.px for view in learner.views]
     [8, 24, 8]
     >>> learner.look([np.zeros((2, 3, v.px, v.px), np.uint8) for v in learner.views]).shape
@@ -31,9 +33,10 @@ class Embedding:
 
     name: ClassVar[str] = "embedding"
     uses: ClassVar[str] = "tiles"
-    encoder: Callable[[np.ndarray], np.ndarray] | None = field(default=None, repr=False)
-    """Frozen; must not depend on the other images of a batch."""
-    px: int = 78
+    encoder: Any = "shell"
+    """``"shell"``, which comes with h2e (lavlab-shell, trained on H&E; MIT licence); ``"timm:NAME"``; a ``torch.nn.Module``; or a
+    callable from ``uint8`` (n, 3, px, px) to (n, d). Frozen; must not depend on the other images of a batch."""
+    px: int = 112
     """Side of the images that the encoder sees."""
     surroundings: float = 7
     """Extent of the surroundings in spacings; 0 leaves them out."""
@@ -41,13 +44,17 @@ class Embedding:
     k: int = 30
     setting: float | None = None
     obsm: str | None = None
-    """Take features from this key of ``.obsm`` in place of an encoder (the caller passes them as ``x``)."""
+    """Take features from this key of ``.obsm`` in place of an encoder."""
+    cache: str | PathLike | None = None
+    """Folder that keeps features, so that the same tiles are encoded once."""
 
     def __post_init__(self) -> None:
         check_head(self.head, self.k)
-        if self.encoder is not None and self.obsm is not None:
+        if self.obsm is not None and self.encoder not in (None, "shell"):
             msg = "pass an encoder or an obsm key, not both."
             raise ValueError(msg)
+        if self.obsm is None and self.encoder is not None:
+            encoder_of(self.encoder)
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -62,16 +69,18 @@ class Embedding:
         if self.encoder is None:
             msg = "this embedding learner has no encoder; pass encoder=..., also after loading: code is not stored."
             raise ValueError(msg)
+        name, encode = encoder_of(self.encoder)
+        if self.cache is not None:
+            encode = cached(encode, name, Path(self.cache))
         tile, fine, *around = tiles
         px = self.px
         parts = [
-            self._encode(np.ascontiguousarray(fine[:, :, y : y + px, x : x + px]))
+            _checked(encode, np.ascontiguousarray(fine[:, :, y : y + px, x : x + px]))
             for y in (0, px, 2 * px)
             for x in (0, px, 2 * px)
         ]
-        return np.concatenate(
-            [self._encode(tile), np.mean(parts, axis=0), parts[4], *(self._encode(view) for view in around)], axis=1
-        ).astype(np.float32)
+        views = [_checked(encode, view) for view in (tile, *around)]
+        return np.concatenate([views[0], np.mean(parts, axis=0), parts[4], *views[1:]], axis=1).astype(np.float32)
 
     def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, **_: Any) -> LinearModel | NearestModel:
         """Fit the head; nothing here is random."""
@@ -81,10 +90,11 @@ class Embedding:
         """The model that the arrays came from."""
         return restore_head(self, arrays)
 
-    def _encode(self, images: np.ndarray) -> np.ndarray:
-        """Call the encoder and check what comes back."""
-        features = np.asarray(self.encoder(images))
-        if features.ndim != 2 or len(features) != len(images):
-            msg = f"the encoder must return (n, d) for {len(images)} images, got {features.shape}."
-            raise ValueError(msg)
-        return features
+
+def _checked(encode: Encode, images: np.ndarray) -> np.ndarray:
+    """Call the encoder and check what comes back."""
+    features = np.asarray(encode(images))
+    if features.ndim != 2 or len(features) != len(images):
+        msg = f"the encoder must return (n, d) for {len(images)} images, got {features.shape}."
+        raise ValueError(msg)
+    return features

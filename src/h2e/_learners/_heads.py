@@ -26,6 +26,9 @@ COMPONENTS = (1, 2, 3, 5, 8, 12, 20)
 N_FOLDS = 6
 """At most so many inner folds; groups are merged beyond."""
 
+AS_GOOD = 0.2
+"""Settings whose inner score is within this share of the best one's cannot be told from it by few groups: all are averaged."""
+
 # What is taken where only one group leaves nothing to choose by: folds of random spots would choose far too little penalty.
 DEFAULT = {"ridge": 3, "pls": 3}  # positions in PENALTIES and COMPONENTS
 
@@ -40,7 +43,7 @@ class LinearModel:
     scale: np.ndarray  # (d,)
     coefficients: np.ndarray  # (d, targets)
     intercept: np.ndarray  # (targets,)
-    setting: float = np.nan  # penalty or number of components that was chosen
+    settings: np.ndarray  # penalties or numbers of components that were chosen
     history: list[dict[str, float]] = field(default_factory=list)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
@@ -54,13 +57,13 @@ class LinearModel:
             "scale": self.scale,
             "coefficients": self.coefficients,
             "intercept": self.intercept,
-            "setting": np.array([self.setting], np.float64),
+            "settings": self.settings,
         }
 
     @classmethod
     def restore(cls, arrays: dict[str, np.ndarray]) -> LinearModel:
         """The model that the arrays came from."""
-        return cls(**{**arrays, "setting": float(arrays["setting"][0])})
+        return cls(**arrays)
 
 
 @dataclass(frozen=True)
@@ -110,26 +113,30 @@ def fit_nearest(x: np.ndarray, y: np.ndarray, *, k: int) -> NearestModel:
 def fit_linear(
     x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, kind: str, setting: float | None = None
 ) -> LinearModel:
-    """Ridge or partial least squares; one setting for all targets, the one whose predictions of left-out groups correlate best.
+    """Ridge or partial least squares, the settings (the same for all targets) chosen by inner group folds.
+
+    A setting is scored by the correlation of its predictions of left-out groups. Few groups cannot tell good settings apart,
+    and the one that happens to be ahead is often an extreme one; so the coefficients of all that are about as good are averaged.
 
     Examples
     --------
     >>> x = np.random.default_rng(0).normal(size=(40, 2))
     >>> model = fit_linear(x, x[:, :1], np.repeat(["A", "B"], 20), kind="ridge")
-    >>> model.predict(x).shape, model.setting
-    ((40, 1), 1e-05)
+    >>> model.predict(x).shape, model.settings
+    ((40, 1), array([1.e-05, 3.e-05, 1.e-04, 3.e-04, 1.e-03, 3.e-03, 1.e-02, 3.e-02, 1.e-01]))
     """
     y = np.asarray(y, np.float64)
     path, settings = (ridge_path, PENALTIES) if kind == "ridge" else (pls_path, np.array(COMPONENTS, float))
     if setting is None:
-        best = _choose(x, y, np.asarray(groups), path, DEFAULT[kind])
-        setting = settings[best]
-        log.info("%s: chose %.3g of %s", kind, setting, settings)
+        settings = settings[_choose(x, y, np.asarray(groups), path, DEFAULT[kind])]
+        log.info("%s: averages %s", kind, settings)
+    else:
+        settings = np.array([setting], float)
     center, scale = spread_of(x)
     a = standardize(x, center, scale)
     middle, mean = a.mean(0), y.mean(0)
-    coefficients = path(a - middle, y - mean, np.array([setting]))[0]
-    return LinearModel(center, scale, coefficients, mean - middle @ coefficients, float(setting))
+    coefficients = path(a - middle, y - mean, settings).mean(axis=0)
+    return LinearModel(center, scale, coefficients, mean - middle @ coefficients, settings)
 
 
 def ridge_path(a: np.ndarray, y: np.ndarray, penalties: np.ndarray = PENALTIES) -> np.ndarray:
@@ -197,11 +204,11 @@ def check_y(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> None:
         raise ValueError(msg)
 
 
-def _choose(x: np.ndarray, y: np.ndarray, groups: np.ndarray, path: Path, default: int) -> int:
-    """Position of the setting with the highest correlation over left-out groups, mean over targets and groups."""
+def _choose(x: np.ndarray, y: np.ndarray, groups: np.ndarray, path: Path, default: int) -> np.ndarray:
+    """Positions of the settings with about the highest correlation over left-out groups, mean over targets and groups."""
     folds = inner_folds(groups)
     if folds.max() == 0:
-        return default
+        return np.array([default])
     scores = []
     for fold in range(folds.max() + 1):
         rest = folds != fold
@@ -212,7 +219,8 @@ def _choose(x: np.ndarray, y: np.ndarray, groups: np.ndarray, path: Path, defaul
         for group in np.unique(groups[~rest]):
             rows = groups == group
             scores.append([_correlation(b[rows] @ c, y[rows]) for c in coefficients])
-    return int(np.mean(scores, axis=0).argmax())
+    mean = np.mean(scores, axis=0)
+    return np.flatnonzero(mean >= mean.max() - AS_GOOD * abs(mean.max()))
 
 
 def _correlation(prediction: np.ndarray, truth: np.ndarray) -> float:

@@ -31,8 +31,9 @@ class Texture:
     name: ClassVar[str] = "texture"
     uses: ClassVar[str] = "tiles"
     head: str = "ridge"
-    views: tuple[View, ...] = (View(1, 100), View(3, 156), View(7, 156))
-    """The spot, the tile, and the surroundings, which are cut from the image so that they do not depend on other spots."""
+    views: tuple[View, ...] = (View(0.56, 112), View(1, 100), View(3, 156), View(7, 156))
+    """The spot from near (1 µm/px where the pitch is 200 µm) and as a whole, the tile, and the surroundings, which are cut from
+    the image so that they do not depend on other spots."""
     k: int = 30
     """Neighbours of ``head="knn"``."""
     setting: float | None = None

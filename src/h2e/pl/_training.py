@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from h2e._ensemble import ALL
+from h2e._members import ALL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

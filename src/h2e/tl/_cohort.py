@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from h2e import _keys
-from h2e._ensemble import names_of
 from h2e._learners import Learner, eyes_of
+from h2e._members import names_of
 from h2e._parallel import side_by_side
 from h2e._slides import Slide, find_slides, get_table
 from h2e._tiles import read_views, tile_bytes

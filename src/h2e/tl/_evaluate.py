@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +11,14 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from h2e import _keys
-from h2e._ensemble import Spots, names_of
-from h2e._fitting import Recipe, fit_members
+from h2e._ensemble import Ensemble
+from h2e._fitting import Recipe
 from h2e._folds import Fold
-from h2e._learners import Learner, learner_of
-from h2e._stack import group_mean
+from h2e._learners import Learner
+from h2e._members import Spots, names_of
+from h2e._stack import PER_MODEL, fit_stack, group_mean
 from h2e.metrics import score
+from h2e.tl._baselines import BASELINES, EYES, baseline_predictions, domains_of, learners_beside
 from h2e.tl._cohort import Cohort, open_cohort
 from h2e.tl._train import Truth, folds_within, recipe_of, train, warn_of_siblings
 
@@ -25,8 +27,21 @@ if TYPE_CHECKING:
 
     from spatialdata import SpatialData
 
-BASELINES = ("mean", "coordinates", "texture")
-"""The training mean, the spots at the same place on other slides, ridge on texture statistics."""
+LEVELS = (0.8, 0.9)
+"""Intervals whose coverage is measured."""
+
+METRICS = ("pearson", "spearman", "skill", "variance_ratio", "within_domain")
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """The spots of a group left out: the truth, and what was predicted without the group."""
+
+    truth: pd.DataFrame
+    mean: np.ndarray  # (targets,) of the training groups
+    domains: np.ndarray | None  # of the tissue, by texture, where they are asked for
+    predictions: dict[str, np.ndarray]  # by method
+    half_widths: dict[float, np.ndarray]  # of the ensemble's intervals, by level; empty where nothing calibrates them
 
 
 def evaluate(
@@ -36,10 +51,10 @@ def evaluate(
     obsm: str | None = None,
     n_targets: int = 35,
     learners: str | Learner | Sequence[str | Learner] = ("texture", "knn", "pls"),
-    transform: str = "standardized",
-    stack: str = "ridge",
+    transform: str = "mixed",
+    stack: str = "mean",
     baselines: str | Sequence[str] = BASELINES,
-    metrics: str | Sequence[str] = ("pearson", "spearman", "skill", "variance_ratio"),
+    metrics: str | Sequence[str] = METRICS,
     group_key: str | None = None,
     library_key: str | None = None,
     layer: str | None = None,
@@ -71,16 +86,19 @@ def evaluate(
     n_targets
         How many genes to choose where ``targets=None``.
     learners
-        As in :func:`h2e.tl.fit`. With several, each is scored alone as well.
+        As in :func:`h2e.tl.fit`. With several, each is scored alone as well, and so is the ensemble without it.
     transform
         As in :func:`h2e.tl.fit`.
     stack
         As in :func:`h2e.tl.fit`.
     baselines
-        Some of ``"mean"`` (of the training slides), ``"coordinates"`` (the mean of the nearest spots by
-        position on the other slides) and ``"texture"`` (ridge on texture statistics, one model of all training spots).
+        Some of ``"mean"`` (of the training slides); ``"coordinates"`` (the mean of the nearest spots by
+        position on the other slides); ``"texture"`` and ``"knn"`` (ridge and nearest neighbours on texture statistics, one
+        model of all training spots); ``"domains"`` (an oracle: k-means of the texture of the slide that is scored, each
+        cluster's mean measured on one half of its spots and scored on the other; ``"domains by chance"`` is the same with the
+        clusters shuffled over the spots); ``"shuffled"`` (texture ridge, trained on labels shuffled within each slide).
     metrics
-        Names of metrics, as in :func:`h2e.metrics.score`.
+        Names of metrics, as in :func:`h2e.metrics.score`. Domains are those of the baseline.
     group_key
         Column of ``table.obs`` with the groups (donors) to leave out; ``None`` leaves out slides, with a warning.
     library_key
@@ -109,7 +127,8 @@ def evaluate(
     Returns
     -------
     A tidy DataFrame with the columns of :func:`h2e.metrics.score` and ``method``: ``"ensemble"``, each of several
-    learners, and ``"baseline: …"``. Of a single slide ``group`` is the quarter left out, ``"within slide: …"``.
+    learners, ``"without …"`` it, and ``"baseline: …"``. Of the ensemble also ``coverage_80`` and ``coverage_90``, the share of
+    truths inside its intervals, whose widths come from the training groups (with a single one there are none). Of a single slide ``group`` is the quarter left out, ``"within slide: …"``.
 
     Raises
     ------
@@ -121,8 +140,8 @@ def evaluate(
     >>> import h2e
     >>> sdata = h2e.datasets.toy_cohort()
     >>> scores = h2e.tl.evaluate(sdata, learners="texture", n_targets=4, group_key="donor", progress=False)
-    >>> sorted(scores["method"].unique())
-    ['baseline: coordinates', 'baseline: mean', 'baseline: texture', 'ensemble']
+    >>> sorted(scores["method"].unique())[:3]
+    ['baseline: coordinates', 'baseline: domains', 'baseline: domains by chance']
     """
     options = {"device": device, "run_dir": run_dir, "progress": progress, "seed": seed}
     recipe = recipe_of(learners, transform=transform, stack=stack, **options)
@@ -143,46 +162,77 @@ def evaluate(
     truth = Truth(cohort.table, targets, n_targets, obsm, layer, log_normalized)
     warn_of_siblings(cohort, group_key)
     folds = folds_within(cohort, np.arange(len(cohort.rows)), recipe.learners)
+    domains = metrics == "all" or "within_domain" in metrics
     parts = []
     for fold in tqdm(folds, disable=not progress, desc="left out"):
-        values, baseline, predictions = held_out_predictions(cohort, truth, fold, recipe, baselines)
+        found = held_out_predictions(cohort, truth, fold, recipe, baselines, domains=domains)
         groups = cohort.groups[fold.test]
         if len(cohort.slides) == 1:
             groups = np.full(len(fold.test), f"within slide: {fold.name}")
-        rows = {"slides": cohort.names[fold.test], "groups": groups}
-        for method, prediction in predictions.items():
-            scores = score(prediction, values, **rows, baseline=baseline, metrics=metrics)
-            parts.append(scores.assign(method=method))
+        parts += _scores(found, cohort, fold, groups, metrics, counted=obsm is None)
     return pd.concat(parts, ignore_index=True)
 
 
 def held_out_predictions(
-    cohort: Cohort, truth: Truth, fold: Fold, recipe: Recipe, baselines: Sequence[str]
-) -> tuple[pd.DataFrame, np.ndarray, dict[str, np.ndarray]]:
-    """Of the spots left out: the truth, the mean of the training groups, and the prediction of each method."""
+    cohort: Cohort, truth: Truth, fold: Fold, recipe: Recipe, baselines: Sequence[str], *, domains: bool = False
+) -> HeldOut:
+    """Train on the spots of a fold, and predict those that it leaves out by each method."""
     values = truth.of(cohort, fold.train)
     reference, spacing_um = cohort.reference_of(fold.train), cohort.spacing_um(fold.train)
-    beside = tuple(learner_of(name) for name in baselines)
-    several = (*recipe.learners, *beside)
+    beside = learners_beside(baselines, domains=domains)
+    several = (*recipe.learners, *beside.values())
     x = cohort.look(several, reference=reference, spacing_um=spacing_um, progress=recipe.progress)
     own, every = names_of(recipe.learners), names_of(several)
     inner = folds_inside(cohort, fold.train, recipe.learners)
     settings = {"unit": truth.unit}
     seen = {name: x[name] for name in own}
     ensemble = train(cohort, seen, values, fold.train, inner, recipe, reference=reference, settings=settings)
-    test = {name: array[fold.test] for name, array in x.items()}
+    test = {name: array[fold.test] for name, array in seen.items()}
     predictions = {"ensemble": ensemble.predict(test)[0]}
     if len(own) > 1:
         predictions |= {name: ensemble.predict_alone(test, name) for name in own}
-    for name, learner in zip(every[len(own) :], beside, strict=True):  # one model of all training spots each
-        spots = Spots(cohort.names, cohort.groups, {learner.name: x[name]}, values.to_numpy()).take(fold.train)
-        transform = "log" if learner.name == "mean" else recipe.transform  # the mean is that of the unit scored in
-        (member,), _, _ = fit_members(
-            spots, [], replace(recipe, learners=(learner,), transform=transform, progress=False)
-        )
-        predictions[f"baseline: {learner.name}"] = member.predict(test[name])
+        predictions |= _without_each(ensemble, predictions)
+    looks = {name: x[label] for name, label in zip(beside, every[len(own) :], strict=True)}
+    spots = Spots(cohort.names, cohort.groups, looks, values.to_numpy(np.float32))
+    found = domains_of(looks[EYES][fold.test], cohort.names[fold.test]) if EYES in looks else None
+    predictions |= baseline_predictions(baselines, spots, fold, recipe, found)
+    widths = {level: width for level in LEVELS if (width := ensemble.half_width(level)) is not None}
     mean = group_mean(values.to_numpy()[fold.train], cohort.groups[fold.train])
-    return values.iloc[fold.test], mean, predictions
+    return HeldOut(values.iloc[fold.test], mean, found, predictions, widths)
+
+
+def _without_each(ensemble: Ensemble, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The ensemble without each of its learners, whose stack is fitted anew; of stacks of single models there is no such part."""
+    names = names_of(ensemble.learners)
+    if ensemble.stack.kind in PER_MODEL:
+        return {}
+    found, groups = {}, ensemble.training["group"].to_numpy()
+    for k, name in enumerate(names):
+        rest = [i for i in range(len(names)) if i != k]
+        stack = fit_stack(ensemble.settings["stack"], ensemble.held_out[rest], ensemble.truth, groups)
+        found[f"without {name}"] = stack.combine(np.stack([predictions[names[i]] for i in rest]))
+    return found
+
+
+def _scores(
+    found: HeldOut, cohort: Cohort, fold: Fold, groups: np.ndarray, metrics: str | Sequence[str], *, counted: bool
+) -> list[pd.DataFrame]:
+    """Tables of scores of each method."""
+    slides = cohort.names[fold.test]
+    beside = {"baseline": found.mean, "xy": cohort.xy_um[fold.test], "domains": found.domains}
+    beside["counts"] = found.truth if counted else None  # only asked whether they are above 0
+    parts = []
+    for method, prediction in found.predictions.items():
+        scores = score(prediction, found.truth, slides=slides, groups=groups, metrics=metrics, **beside)
+        parts.append(scores.assign(method=method))
+    error = np.abs(found.predictions["ensemble"] - found.truth.to_numpy())
+    for level, width in found.half_widths.items():
+        for slide in np.unique(slides):
+            rows = slides == slide
+            columns = {"group": groups[rows][0], "slide": slide, "target": found.truth.columns}
+            columns |= {"metric": f"coverage_{level:.0%}".rstrip("%"), "value": (error[rows] <= width).mean(axis=0)}
+            parts.append(pd.DataFrame(columns | {"n_spots": rows.sum(), "method": "ensemble"}))
+    return parts
 
 
 def folds_inside(cohort: Cohort, spots: np.ndarray, learners: Sequence[Learner]) -> list[Fold]:

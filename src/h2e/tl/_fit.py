@@ -29,8 +29,8 @@ def fit(
     obsm: str | None = None,
     n_targets: int = 35,
     learners: str | Learner | Sequence[str | Learner] = ("texture", "knn", "pls"),
-    transform: str = "standardized",
-    stack: str = "ridge",
+    transform: str = "mixed",
+    stack: str = "mean",
     group_key: str | None = None,
     library_key: str | None = None,
     layer: str | None = None,
@@ -66,15 +66,19 @@ def fit(
         How many genes to choose where ``targets=None``.
     learners
         Names or instances. Statistics of colour, stain and texture with ridge regression (``"texture"``), nearest
-        neighbours (``"knn"``) or partial least squares (``"pls"``); the convolutional network ``"multiscale"``, which
-        takes hours without a GPU; ``"embedding"`` (an instance with an encoder); ``"mean"``, ``"coordinates"``.
+        neighbours (``"knn"``) or partial least squares (``"pls"``); features of a frozen encoder with ridge (``"embedding"``,
+        by default of a small network that comes with h2e, see :class:`Embedding`); the convolutional network
+        ``"multiscale"``, which takes hours without a GPU; ``"mean"``, ``"coordinates"``.
     transform
-        What is learned: ``"log"`` log-normalized expression, ``"standardized"`` within each slide, ``"gene_rank"``
-        its rank within the slide, ``"spot_rank"`` its rank among the targets of the spot. Predictions come back in
-        log-normalized expression whatever is learned.
+        What is learned: ``"log"`` log-normalized expression, ``"standardized"`` within each slide, ``"mixed"`` both of these,
+        averaged, ``"gene_rank"`` its rank within the slide, ``"spot_rank"`` its rank among the targets of the spot. Predictions
+        come back in log-normalized expression whatever is learned.
     stack
-        ``"mean"`` over the learners, or ``"ridge"``: non-negative weights per target, shrunk towards the mean, and used
-        only if they beat it on groups left out.
+        How the learners become one: ``"mean"``; ``"ridge"``, non-negative weights per target, shrunk towards the mean, and used
+        only if they beat it on groups left out; ``"mlp"``, a perceptron on the out-of-fold predictions of all targets;
+        ``"in_sample"``, the same on what every fold model says of every spot, also of those that it was trained on, as in the
+        method's source (its own training error is no estimate of anything); ``"nested"``, the same, but each spot by models
+        that did not see its group, for which a model of every pair of groups is trained. With fewer than three groups: the mean.
     group_key
         Column of ``table.obs`` with the groups (donors) to leave out. ``None`` leaves out slides, with a warning:
         sections of one donor on both sides make held-out scores too good. A single slide is cut into quarters.

@@ -38,6 +38,7 @@ def predict(
     table_key: str = _keys.TABLE,
     library_key: str | None = None,
     um_per_px: float | Mapping[str, float] | None = None,
+    interval: float = 0.9,
     in_sample: bool = False,
     overwrite: bool = False,
     progress: bool = True,
@@ -66,6 +67,8 @@ def predict(
         Column of ``table.obs`` that says which slide a spot belongs to; by default the table's region key.
     um_per_px
         Size of a pixel in µm, or of each slide's, where neither ``table.obs["um_per_px"]`` nor the lattice tells it.
+    interval
+        Share of the truths that the intervals are meant to hold.
     in_sample
         Write to ``key_added`` also at spots that the ensemble was trained on. Never score these.
     overwrite
@@ -83,7 +86,14 @@ def predict(
     ``.obsm["{key_added}_loo"]`` : ``DataFrame``, ``float32``, spots × targets
         At spots that the ensemble was trained on, the held-out predictions; only written if there are any.
     ``.obsm["{key_added}_std"]`` : ``DataFrame``, ``float32``, spots × targets
-        Standard deviation over the models.
+        Standard deviation over the models, and over the flips of the tile where a network looks at them.
+    ``.obsm["{key_added}_lower"]``, ``.obsm["{key_added}_upper"]`` : ``DataFrame``, ``float32``, spots × targets
+        Split-conformal intervals around the predictions: each target's half width is the quantile of its held-out errors,
+        every group weighing the same. With fewer than ten groups to calibrate on nothing is guaranteed on a new donor;
+        :func:`h2e.tl.evaluate` measures the coverage. Not written where no group was left out.
+    ``.obs["{key_added}_novelty"]`` : ``float32``
+        Log2 of the distance of the spot's features to the training spots over the distance that is typical between groups
+        of training: 0 is typical, 1 twice as far. Where it is high, the prediction is extrapolated.
     ``.uns[key_added]`` : ``dict``
         Unit, version, parameters and training slides.
 
@@ -99,9 +109,13 @@ def predict(
     """
     where = {"table_key": table_key, "image_key": image_key, "tissue_mask_key": tissue_mask_key, "um_per_px": um_per_px}
     if not len(sdata.tables):
-        _predict_grid(sdata, ensemble, where, key_added=key_added, in_sample=in_sample, progress=progress)
+        how = {"key_added": key_added, "interval": interval, "in_sample": in_sample, "progress": progress}
+        _predict_grid(sdata, ensemble, where, **how)
         return
     _check_keys(get_table(sdata, table_key), key_added, overwrite=overwrite)
+    if not 0 < interval < 1:
+        msg = f"interval={interval} is no share; pass a number between 0 and 1, such as 0.9."
+        raise ValueError(msg)
     spacing_um = ensemble.spacing_um
     cohort = open_cohort(sdata, **where, library_key=library_key, group_key=None, spacing_um=spacing_um, new=True)
     _check_stains(sdata, cohort)
@@ -113,11 +127,19 @@ def predict(
     mean, spread = ensemble.predict(x)
     trained = _training_rows(cohort, ensemble)
     new = np.full(len(mean), fill_value=True) if in_sample else trained == NEW
-    frames = {key_added: (cohort.rows[new], mean[new]), _keys.spread(key_added): (cohort.rows[new], spread[new])}
+    values = {key_added: mean, _keys.spread(key_added): spread}
+    width = ensemble.half_width(interval)
+    if width is not None:
+        values |= {_keys.lower(key_added): mean - width, _keys.upper(key_added): mean + width}
+    frames = {key: (cohort.rows[new], value[new]) for key, value in values.items()}
     if (trained >= 0).any():
         held_out = ensemble.loo.to_numpy()[trained[trained >= 0]]
         frames[_keys.held_out(key_added)] = (cohort.rows[trained >= 0], held_out)
-    _write(cohort.table, frames, ensemble, key_added=key_added, in_sample=in_sample)
+    _write(cohort.table, frames, ensemble, key_added=key_added, in_sample=in_sample, interval=interval)
+    novelty = np.full(cohort.table.n_obs, np.nan, np.float32)
+    if ensemble.novelty is not None:
+        novelty[cohort.rows] = ensemble.novelty.of(x[ensemble.novelty.learner])
+    cohort.table.obs[_keys.novelty(key_added)] = novelty
 
 
 def _predict_grid(sdata: SpatialData, ensemble: Ensemble, where: Mapping[str, Any], **how: Any) -> None:
@@ -158,10 +180,16 @@ def _check_keys(table: AnnData, key_added: str, *, overwrite: bool) -> None:
     """Refuse to replace what h2e did not write."""
     about = table.uns.get(key_added, {})
     ours = isinstance(about, Mapping) and "training_slides" in about
-    there = [key for key in (key_added, _keys.held_out(key_added), _keys.spread(key_added)) if key in table.obsm]
+    there = [key for key in (key_added, *_beside(key_added)) if key in table.obsm]
+    there += [key for key in [_keys.novelty(key_added)] if key in table.obs]
     if there and not ours and not overwrite:
-        msg = f"table.obsm has {there}, which h2e.tl.predict did not write; pass overwrite=True or another key_added."
+        msg = f"the table has {there}, which h2e.tl.predict did not write; pass overwrite=True or another key_added."
         raise ValueError(msg)
+
+
+def _beside(key: str) -> list[str]:
+    """Keys of ``obsm`` that belong to the predictions under ``key``."""
+    return [of(key) for of in (_keys.held_out, _keys.spread, _keys.lower, _keys.upper)]
 
 
 def _check_stains(sdata: SpatialData, cohort: Cohort) -> None:
@@ -179,13 +207,14 @@ def _write(
     ensemble: Ensemble,
     *,
     key_added: str,
-    in_sample: bool,
+    **params: float,
 ) -> None:
     """Write frames over all rows of the table, NaN where there is no value."""
     from h2e import __version__
 
-    if _keys.held_out(key_added) not in frames:  # of an earlier prediction by another ensemble
-        table.obsm.pop(_keys.held_out(key_added), None)
+    for key in _beside(key_added):  # of an earlier prediction by another ensemble
+        if key not in frames:
+            table.obsm.pop(key, None)
     for key, (rows, values) in frames.items():
         whole = np.full((table.n_obs, len(ensemble.targets)), np.nan, np.float32)
         whole[rows] = values
@@ -198,7 +227,7 @@ def _write(
         "training_slides": sorted(ensemble.training["slide"].unique()),
     }
     about["params"] = dict(about.get("params", {})) | _plain(ensemble.settings)
-    about["params"] |= {"in_sample": in_sample, "stack": ensemble.stack.kind}
+    about["params"] |= params | {"stack": ensemble.stack.kind, "n_calibration_groups": ensemble.n_groups}
     table.uns[key_added] = about
 
 

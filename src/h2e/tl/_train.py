@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from h2e._ensemble import HISTORY, Ensemble, Spots, names_of
+from h2e._ensemble import HISTORY, Ensemble
 from h2e._fitting import Recipe, fit_members
 from h2e._folds import Fold, make_folds
 from h2e._learners import Learner, learner_of
+from h2e._members import Spots, names_of
+from h2e._novelty import fit_novelty
 from h2e._slides import region_keys
 from h2e._stack import STACKS
 from h2e._transforms import TRANSFORMS
@@ -138,18 +140,23 @@ def train(
     """An ensemble of the given spots; rows of ``x`` and ``truth`` are all spots of the cohort."""
     every = Spots(cohort.names, cohort.groups, x, truth.to_numpy(np.float32))
     used = every.take(spots)
-    members, stack, held_out = fit_members(used, folds, recipe)
+    fitted = fit_members(used, folds, recipe)
     index = row_identity(cohort.table, cohort.rows[spots])
     training = pd.DataFrame({"slide": used.slides, "group": used.groups}, index=index)
     seen = {cohort.slides[i].region: thumbnail(cohort.slides[i].image) for i in cohort.of(spots)}
     names = names_of(recipe.learners)
-    history = [{"learner": m.learner, "held_out": m.held_out, **h} for m in members for h in m.model.history]
+    history = [{"learner": m.learner, "held_out": m.held_out, **h} for m in fitted.members for h in m.model.history]
+    looking = [name for name, learner in zip(names, recipe.learners, strict=True) if learner.uses == "tiles"]
     return Ensemble(
         targets=tuple(truth.columns),
         learners=recipe.learners,
-        members=tuple(members),
-        stack=stack,
-        loo=pd.DataFrame(held_out, index=index, columns=truth.columns),
+        members=tuple(fitted.members),
+        stack=fitted.stack,
+        loo=pd.DataFrame(fitted.held_out.mean(axis=0), index=index, columns=truth.columns),
+        held_out=fitted.held_out,
+        truth=used.y,
+        calibration=fitted.calibration - used.y,
+        novelty=fit_novelty(looking[0], used.x[looking[0]], used.groups) if looking else None,
         training=training,
         history=pd.DataFrame(history, columns=list(HISTORY)).astype(HISTORY),
         thumbnails=seen,
@@ -159,6 +166,7 @@ def train(
             **settings,
             "learners": names,
             "transform": recipe.transform,
+            "stack": recipe.stack,
             "seed": recipe.seed,
             "keep_residual": cohort.keep_residual,
         },

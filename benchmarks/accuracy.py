@@ -1,0 +1,232 @@
+"""How well each learner, transform and stack predicts groups that were left out, on real slides, beside the baselines.
+
+Every row goes through the public ``h2e.tl.evaluate``, which chooses the targets, trains, stacks and scores anew without each
+group; all predictions are mapped back to log-normalized expression, or to proportions.
+
+    H2E_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/accuracy.py [--parts default stacks …]
+    python benchmarks/accuracy.py --table     # prints the tables of docs/accuracy.md and docs/targets.md, from the file
+
+The first form adds what is missing to benchmarks/results/accuracy.csv, run by run, so that it goes on where it was
+interrupted; finished models and features are kept in ``--cache``. A row is the mean and the median over targets of one
+metric of one method: of a held-out group or, with ``group`` "all", over the groups. "seconds" is the processor time of the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+import h2e
+from h2e._stack import STACKS
+from h2e._transforms import TRANSFORMS
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+OUT = Path(__file__).parent / "results" / "accuracy.csv"
+
+HER2ST, MOB = h2e.datasets.her2st, h2e.datasets.mob
+SPLITS = {
+    "her2st section": (HER2ST, "region", None),
+    "her2st donor": (HER2ST, "donor", None),
+    "mob animal": (MOB, "donor", None),
+    "her2st donor, 8 cell types": (HER2ST, "donor", "major"),
+    "her2st donor, 22 cell types": (HER2ST, "donor", "minor"),
+    "her2st section, 8 cell types": (HER2ST, "region", "major"),
+}
+"""Name of a data set and of what is left out of it: how to load it, the column of the table, and what is predicted if not genes."""
+
+GENES = list(SPLITS)[:3]
+CHEAP = ("texture", "knn", "pls")
+DEFAULTS = {"learners": "default", "images": "raw", "transform": "mixed", "stack": "mean"}
+PARTS = {
+    "default": [{"split": split} for split in SPLITS] + [{"split": s, "images": "normalized"} for s in GENES],
+    "stacks": [{"split": s, "stack": stack} for stack in STACKS[1:] for s in GENES[:2]],
+    "transforms": [{"split": s, "transform": t} for t in TRANSFORMS[:-1] for s in GENES],
+    "transforms-normalized": [
+        {"split": s, "transform": t, "images": "normalized"} for t in TRANSFORMS[:-1] for s in GENES[1:]
+    ],
+    "embedding": [{"split": split, "learners": "default + embedding"} for split in GENES],
+    "multiscale": [{"split": "her2st donor", "learners": "default + multiscale"}],
+}
+"""What is run, as differences from ``DEFAULTS``."""
+
+KEY = ["split", *DEFAULTS]
+METRICS = ("pearson", "spearman", "skill", "variance_ratio", "within_domain")
+
+
+def one_run(sdata: SpatialData, run: dict[str, str], cache: Path) -> pd.DataFrame:
+    """Summaries over all groups and of each group."""
+    _, group_key, obsm = SPLITS[run["split"]]
+    learners: list = list(CHEAP)
+    if run["learners"].endswith("embedding"):
+        learners.append(h2e.tl.Embedding(cache=cache / "features"))
+    if run["learners"].endswith("multiscale"):
+        learners.append(h2e.tl.Multiscale(epochs=12))
+    options = {"transform": run["transform"], "stack": run["stack"], "group_key": group_key, "obsm": obsm}
+    started = time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # third parties' deprecations, once a fold
+        scores = h2e.tl.evaluate(
+            sdata, learners=learners, metrics=METRICS, run_dir=cache / "models", progress=False, **options
+        )
+    seconds = time.process_time() - started
+    parts = [h2e.metrics.summarize(scores).assign(group="all"), h2e.metrics.summarize(scores, by="group")]
+    columns = ["method", "metric", "group", "mean", "median", "n_slides", "n_targets", "n_excluded"]
+    return pd.concat(parts, ignore_index=True)[columns].assign(seconds=round(seconds))
+
+
+def own_estimate(sdata: SpatialData, run: dict[str, str]) -> pd.DataFrame:
+    """What an in-sample stack says of itself: its score on the spots that everything was trained on."""
+    _, group_key, _ = SPLITS[run["split"]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ensemble = h2e.tl.fit(sdata, learners=CHEAP, stack="in_sample", group_key=group_key, progress=False)
+        h2e.tl.predict(sdata, ensemble, in_sample=True, progress=False)
+    table = sdata["table"]
+    rows = np.flatnonzero(table.obsm["h2e"].notna().all(axis=1))
+    prediction = table.obsm["h2e"].iloc[rows]
+    # the spots of the ensemble, in its order
+    regions = table.obs["region"].astype(str).to_numpy()[rows]
+    truth = pd.DataFrame(ensemble.truth, index=ensemble.training.index, columns=list(ensemble.targets))
+    instance = table.obs[table.uns["spatialdata_attrs"]["instance_key"]].astype(str).to_numpy()[rows]
+    truth = truth.loc[list(zip(regions, instance, strict=True))]
+    groups = table.obs[group_key].astype(str).to_numpy()[rows]
+    mean = truth.to_numpy().mean(axis=0)
+    scores = h2e.metrics.score(
+        prediction.to_numpy(), truth.to_numpy(), slides=regions, groups=groups, baseline=mean, metrics=METRICS[:4]
+    )
+    return h2e.metrics.summarize(scores).assign(group="all", method="own estimate of in_sample", seconds=0)
+
+
+def read() -> pd.DataFrame:
+    """What was measured so far."""
+    return pd.read_csv(OUT) if OUT.exists() else pd.DataFrame(columns=KEY)
+
+
+def measure(parts: list[str], cache: Path) -> None:
+    """Add what is missing to the file."""
+    loaded: tuple = ()
+    for run in (DEFAULTS | run for part in parts for run in PARTS[part]):
+        key = tuple(run[name] for name in KEY)
+        if key in set(read()[KEY].itertuples(index=False, name=None)):
+            continue
+        wanted = (SPLITS[run["split"]][0], run["images"])
+        if loaded[:2] != wanted:
+            sdata = wanted[0](progress=False)
+            if run["images"] == "normalized":
+                h2e.pp.normalize(sdata)
+            loaded = (*wanted, sdata)
+        found = one_run(loaded[2], run, cache)
+        if run["stack"] == "in_sample":
+            found = pd.concat([found, own_estimate(loaded[2], run)], ignore_index=True)
+        found = pd.concat([pd.DataFrame([key] * len(found), columns=KEY), found[list(found)]], axis=1)
+        OUT.parent.mkdir(exist_ok=True)
+        columns = [
+            *KEY,
+            "method",
+            "metric",
+            "group",
+            "mean",
+            "median",
+            "n_slides",
+            "n_targets",
+            "n_excluded",
+            "seconds",
+        ]
+        found[columns].to_csv(OUT, mode="a", header=not OUT.exists(), index=False, float_format="%.4f")
+        print(
+            " | ".join(key),
+            wide_of(found[found["group"] == "all"], ["method"]).round(3).to_string(),
+            sep="\n",
+            flush=True,
+        )
+
+
+def wide_of(found: pd.DataFrame, rows: list[str]) -> pd.DataFrame:
+    """One column a metric: the mean over targets, of the skill the median, which one target cannot ruin."""
+    value = found["median"].where(found["metric"] == "skill", found["mean"])
+    return found.assign(value=value).pivot_table(index=rows, columns="metric", values="value", sort=False)
+
+
+def select(found: pd.DataFrame, **run: str) -> pd.DataFrame:
+    """The rows of one run, by what differs from the defaults."""
+    wanted = DEFAULTS | run
+    return found[np.all([found[name] == value for name, value in wanted.items()], axis=0)]
+
+
+def number(value: float) -> str:
+    """Three digits and a proper minus; nothing where nothing was measured."""
+    return "" if pd.isna(value) else f"{value:.3f}".replace("-", "−")
+
+
+def table_of(found: pd.DataFrame, heads: list[str], rows: dict[str, pd.DataFrame]) -> Iterator[str]:
+    """A Markdown table: a line per method of each run, Pearson, skill and what guards against fooling oneself."""
+    yield f"| {' | '.join(heads)} | Pearson | median skill | minus coordinates | within domains | variance ratio | coverage 80 / 90 % |"
+    yield "|---|" + "---|" * (len(heads) + 5)
+    for label, part in rows.items():
+        wide = wide_of(part[part["group"] == "all"], ["method"])
+        for method, row in wide.iterrows():
+            place = wide["pearson"].get("baseline: coordinates", np.nan)
+            cells = [
+                row["pearson"],
+                row["skill"],
+                row["pearson"] - place,
+                row.get("within_domain", np.nan),
+                row["variance_ratio"],
+            ]
+            cover = " / ".join(f"{row[c]:.2f}" for c in ("coverage_80", "coverage_90") if c in row and pd.notna(row[c]))
+            yield f"| {label} | {method} | {' | '.join(map(number, cells))} | {cover} |"
+    yield ""
+
+
+def tables(found: pd.DataFrame) -> Iterator[str]:
+    """All tables of docs/accuracy.md."""
+    for split in SPLITS:
+        runs = {"raw": select(found, split=split), "normalized": select(found, split=split, images="normalized")}
+        if len(runs["raw"]):
+            yield f"**{split}**, the default: every learner, the ensemble without it, and the baselines"
+            yield ""
+            yield from table_of(found, ["images", "method"], {k: v for k, v in runs.items() if len(v)})
+    for split in GENES:
+        more = select(found, split=split, learners="default + embedding")
+        if len(more):
+            keep = more[~more["method"].str.startswith("baseline") | (more["method"] == "baseline: coordinates")]
+            yield f"**{split}**, with the encoder that comes with h2e (about {more['seconds'].max() / 60:.0f} minutes of one core)"
+            yield ""
+            yield from table_of(found, ["images", "method"], {"raw": keep})
+    for split in GENES[:2]:
+        runs = {stack: select(found, split=split, stack=stack) for stack in STACKS}
+        methods = ("ensemble", "baseline: coordinates", "own estimate of in_sample")
+        runs = {k: v[v["method"].isin(methods)] for k, v in runs.items() if len(v)}
+        if len(runs) > 1:
+            yield f"**{split}**, stacks"
+            yield ""
+            lines = table_of(found, ["stack", "method"], runs)
+            yield from (line for line in lines if "baseline" not in line)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--parts", nargs="+", choices=list(PARTS), default=[part for part in PARTS if part != "multiscale"]
+    )
+    parser.add_argument("--cache", type=Path, default=Path(".cache/accuracy"))
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    if options.table:
+        sys.stdout.write("\n".join(tables(read())))
+    else:
+        measure(options.parts, options.cache)
+
+
+if __name__ == "__main__":
+    main()

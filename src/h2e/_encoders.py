@@ -1,0 +1,170 @@
+"""Frozen encoders by name, as modules or as callables: all become functions from tiles to features."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Encode = Callable[[np.ndarray], np.ndarray]
+
+SHELL = "shell"
+"""The encoder that comes with h2e: 1.5 M parameters, trained on H&E to segment epithelium (lavlab-shell 0.9.1, MIT licence)."""
+
+# Unmixing and typical maxima of haematoxylin and eosin (the reference of Macenko's method in its common implementations).
+STAINS = np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]])
+MOST = {"eosin": 1.3, "haematoxylin": 2.5, "density": 1.6}
+
+BATCH = 16
+
+
+def encoder_of(encoder: Any) -> tuple[str, Encode]:
+    """What an encoder is called, and the function from ``uint8`` (n, 3, px, px) to (n, d) that it means.
+
+    ``"shell"``, ``"timm:NAME"`` (weights of the timm package, downloaded by it), a ``torch.nn.Module`` for images that are
+    scaled as for ImageNet, or any callable, which is taken as it is.
+    """
+    if encoder == SHELL:
+        return SHELL, shell_features
+    if isinstance(encoder, str):
+        if not encoder.startswith("timm:"):
+            msg = f"encoder {encoder!r} is not known: pass {SHELL!r}, 'timm:' and the name of a model, a torch module, or a callable."
+            raise ValueError(msg)
+        return encoder, as_function(_timm(encoder.removeprefix("timm:")))
+    if hasattr(encoder, "state_dict"):
+        return type(encoder).__name__, as_function(encoder)
+    if not callable(encoder):
+        msg = f"an encoder is a name, a torch module or a callable, got {type(encoder).__name__}."
+        raise TypeError(msg)
+    return getattr(encoder, "__name__", type(encoder).__name__), encoder
+
+
+def as_function(module: Any) -> Encode:
+    """A torch module as a function: ImageNet's scaling, evaluation mode; maps are averaged over their area."""
+
+    def encode(images: np.ndarray) -> np.ndarray:
+        import torch
+
+        mean, sd = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(images), BATCH):
+                x = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH])).float() / 255
+                features = module.eval()((x - mean) / sd)
+                parts.append(features.flatten(2).mean(2) if features.ndim > 2 else features)
+        return torch.cat(parts).float().cpu().numpy()
+
+    return encode
+
+
+def shell_features(images: np.ndarray) -> np.ndarray:
+    """Mean and standard deviation over the area of the maps of all four levels, ``float32`` (n, 480).
+
+    Examples
+    --------
+    >>> shell_features(np.full((1, 3, 32, 32), 200, np.uint8)).shape
+    (1, 480)
+    """
+    import torch
+
+    network, parts = _shell(), []
+    with torch.inference_mode():
+        for start in range(0, len(images), BATCH):
+            maps = network(torch.from_numpy(_stain_channels(images[start : start + BATCH])))
+            pooled = [p for m in maps for p in (m.mean((2, 3)), m.std((2, 3), correction=0))]
+            parts.append(torch.cat(pooled, dim=1))
+    return torch.cat(parts).numpy()
+
+
+def cached(encode: Encode, name: str, folder: Path) -> Encode:
+    """The same function, whose results are kept in a folder by what it was given."""
+
+    def remember(images: np.ndarray) -> np.ndarray:
+        digest = hashlib.sha256(f"{name} {images.shape}".encode())
+        digest.update(np.ascontiguousarray(images))
+        path = folder / f"{digest.hexdigest()[:32]}.npy"
+        if path.exists():
+            try:
+                return np.load(path, allow_pickle=False)
+            except (ValueError, EOFError, OSError):  # truncated by a full disk or a kill: encoded again
+                path.unlink()
+        features = encode(images)
+        folder.mkdir(parents=True, exist_ok=True)
+        new = path.with_suffix(f".{id(images)}.tmp.npy")
+        np.save(new, features, allow_pickle=False)
+        new.replace(path)
+        return features
+
+    return remember
+
+
+def _stain_channels(images: np.ndarray) -> np.ndarray:
+    """Eosin, haematoxylin and optical density, each in 0 to 1, which is what the encoder was trained on."""
+    density = np.maximum(-np.log((np.arange(256) + 1) / 241), 0).astype(np.float32)[images]
+    unmix = np.linalg.pinv(STAINS).astype(np.float32)
+    h, e = np.einsum("kc,nchw->knhw", unmix, density)
+    channels = [e / MOST["eosin"], h / MOST["haematoxylin"], density.mean(axis=1) / MOST["density"]]
+    return np.clip(np.stack(channels, axis=1), 0, 1).astype(np.float32)
+
+
+@cache
+def _shell() -> Any:
+    """The encoder of lavlab-shell: a residual network of four levels, groups normalized, Mish activations."""
+    import torch
+    from safetensors.numpy import load
+    from torch import nn
+
+    class Block(nn.Module):
+        """Two times normalization, activation, convolution, added to what came in."""
+
+        def __init__(self, n: int) -> None:
+            super().__init__()
+            convolution = {"kernel_size": 3, "padding": 1, "bias": False}
+            self.body = nn.Sequential(
+                nn.GroupNorm(8, n), nn.Mish(), nn.Conv2d(n, n, **convolution),
+                nn.GroupNorm(8, n), nn.Mish(), nn.Conv2d(n, n, **convolution),
+            )  # fmt: skip
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """(n, c, h, w) as it came."""
+            return x + self.body(x)
+
+    class Levels(nn.Module):
+        """The maps of all four levels, each at half the size of the one before."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+            widths, blocks = (16, 32, 64, 128), (1, 2, 2, 4)
+            self.levels = nn.ModuleList()
+            for i, (n, k) in enumerate(zip(widths, blocks, strict=True)):
+                down = [nn.Conv2d(n // 2, n, 3, stride=2, padding=1, bias=False)] if i else []
+                self.levels.append(nn.Sequential(*down, *(Block(n) for _ in range(k))))
+
+        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+            """(n, 3, h, w) → (n, 16, h, w), (n, 32, h/2, w/2), and so on."""
+            x, maps = self.first(x), []
+            for level in self.levels:
+                x = level(x)
+                maps.append(x)
+            return maps
+
+    content = files("h2e").joinpath("weights", "shell.safetensors").read_bytes()
+    network = Levels()
+    network.load_state_dict({name: torch.from_numpy(a.astype(np.float32)) for name, a in load(content).items()})
+    return network.eval()
+
+
+def _timm(name: str) -> Any:
+    """A model of timm without its classifier."""
+    try:
+        import timm
+    except ImportError as error:
+        msg = f"encoder 'timm:{name}' needs the package timm: pip install timm."
+        raise ImportError(msg) from error
+    return timm.create_model(name, pretrained=True, num_classes=0)
