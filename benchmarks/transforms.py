@@ -1,58 +1,36 @@
-"""Which target transform is best, on real slides that were held out: for each learner, by Pearson and by skill.
+"""Which target transform is best, on real slides that were held out: the tables and the figure of docs/targets.md.
 
-Every transform (log-normalized expression as it is, standardized within each slide, ranked within slide and gene, ranked
-within the spot over the targets) goes through the public ``h2e.tl.evaluate``, which chooses the targets, trains, stacks
-and scores anew without each group; all predictions are mapped back to log-normalized expression. One thread.
+    python benchmarks/transforms.py --table     # prints the tables, from results/accuracy.csv (see benchmarks/accuracy.py)
+    H2E_DATA=../shared/data python benchmarks/transforms.py --umap   # draws the figure
 
-    H2E_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/transforms.py [--splits "mob donor"] [--normalized]
-    python benchmarks/transforms.py --table     # prints the tables of docs/targets.md, from the file
-    python benchmarks/transforms.py --umap      # the figure of docs/targets.md
-
-The first form adds what is missing to benchmarks/results/transforms.csv, split by split and transform by transform, so
-that it goes on where it was interrupted. A row is the mean and the median over targets of one metric of one method: of a
-held-out group or, with ``group`` "all", over the groups. ``--normalized`` runs on images that ``h2e.pp.normalize``
-made, whose stain reference is fitted anew without each group.
+The rows are runs of ``h2e.tl.evaluate`` that benchmarks/accuracy.py made; the parts "default", "transforms" and
+"transforms-normalized" of it are what is compared here.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from accuracy import CHEAP, DEFAULTS, GENES, read, wide_of
 
 import h2e
 from h2e._transforms import TRANSFORMS, fit_transform
-from h2e.metrics import summarize
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from spatialdata import SpatialData
 
-HERE = Path(__file__).parent
-OUT = HERE / "results" / "transforms.csv"
-PICTURE = HERE.parent / "docs" / "_static" / "targets_umap.jpg"
-
-LEARNERS = ("texture", "knn", "pls")
-SPLITS = {
-    "her2st section": (h2e.datasets.her2st, "region"),
-    "her2st donor": (h2e.datasets.her2st, "donor"),
-    "mob donor": (h2e.datasets.mob, "donor"),
-}
-"""Name of a data set and of what is left out of it: how to load it, and the column of the table."""
+PICTURE = Path(__file__).parent.parent / "docs" / "_static" / "targets_umap.jpg"
 
 KEY = ["split", "images", "transform"]
-METHODS = {
-    "ensemble": "ensemble",
-    **{name: name for name in LEARNERS},
-    "baseline: coordinates": "coordinates",
-}
+METHODS = {"ensemble": "ensemble", **{name: name for name in CHEAP}, "baseline: coordinates": "coordinates"}
 NAMES = {
+    "mixed": "log and standardized",
     "log": "log-normalized",
     "standardized": "standardized in slide",
     "gene_rank": "rank in slide and gene",
@@ -60,67 +38,31 @@ NAMES = {
 }
 
 
-def one_run(sdata: SpatialData, group_key: str, transform: str) -> pd.DataFrame:
-    """Summaries over all groups and of each group."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # third parties' deprecations, once a fold
-        scores = h2e.tl.evaluate(sdata, transform=transform, learners=LEARNERS, group_key=group_key, progress=False)
-    parts = [summarize(scores).assign(group="all"), summarize(scores, by="group")]
-    columns = ["method", "metric", "group", "mean", "median", "n_slides", "n_targets", "n_excluded"]
-    return pd.concat(parts, ignore_index=True)[columns]
-
-
-def read() -> pd.DataFrame:
-    """What was measured so far."""
-    return pd.read_csv(OUT) if OUT.exists() else pd.DataFrame(columns=KEY)
-
-
-def measure(splits: list[str], *, normalized: bool) -> None:
-    """Add what is missing to the file."""
-    images = "normalized" if normalized else "raw"
-    for split in splits:
-        load, group_key = SPLITS[split]
-        there = set(read()[KEY].itertuples(index=False, name=None))
-        missing = [name for name in TRANSFORMS if (split, images, name) not in there]
-        if not missing:
-            continue
-        sdata = load(progress=False)
-        if normalized:
-            h2e.pp.normalize(sdata)
-        for transform in missing:
-            found = one_run(sdata, group_key, transform)
-            found = pd.concat([pd.DataFrame([[split, images, transform]] * len(found), columns=KEY), found], axis=1)
-            OUT.parent.mkdir(exist_ok=True)
-            found.to_csv(OUT, mode="a", header=not OUT.exists(), index=False, float_format="%.4f")
-            show(found)
-
-
-def show(found: pd.DataFrame) -> None:
-    """Print one run."""
-    wide = wide_of(found[found["group"] == "all"], ["method"])
-    print(" | ".join(found.loc[0, KEY]), wide.round(3).to_string(), sep="\n", end="\n\n", flush=True)
-
-
-def wide_of(found: pd.DataFrame, rows: list[str]) -> pd.DataFrame:
-    """One column a metric: the mean over targets, of the skill the median, which one target cannot ruin."""
-    value = found["median"].where(found["metric"] == "skill", found["mean"])
-    return found.assign(value=value).pivot_table(index=rows, columns="metric", values="value", sort=False)
+def runs() -> pd.DataFrame:
+    """What was measured with the default learners and stack."""
+    found = read()
+    return found[
+        (found["learners"] == DEFAULTS["learners"]) & (found["stack"] == DEFAULTS["stack"]) & found["split"].isin(GENES)
+    ]
 
 
 def tables(found: pd.DataFrame) -> Iterator[str]:
     """Lines of Markdown: of each run each learner, and beside it what the ensemble does for each group."""
     everything = wide_of(found[found["group"] == "all"], [*KEY, "method"])
     each = wide_of(found[(found["group"] != "all") & (found["method"] == "ensemble")], [*KEY, "group"])
-    runs = sorted({key[:2] for key in everything.index}, key=lambda run: (run[1] != "raw", list(SPLITS).index(run[0])))
+    both = sorted({key[:2] for key in everything.index}, key=lambda run: (run[1] != "raw", GENES.index(run[0])))
     for what in ("method", "group"):
-        for run in runs:
+        for run in both:
             table = (everything if what == "method" else each).loc[run]
+            there = [name for name in NAMES if name in table.index.unique("transform")]
+            if len(there) < 2:
+                continue
             columns = list(METHODS) if what == "method" else sorted(table.index.unique("group"))
             beside = ["ensemble − coordinates", "variance ratio"] if what == "method" else []
             heads = [METHODS.get(column, str(column)) for column in columns] + beside
             yield f"| **{run[0]}**, {run[1]} images | {' | '.join(heads)} |"
             yield "|---|" + "---|" * len(heads)
-            for transform in [name for name in TRANSFORMS if name in table.index.unique("transform")]:
+            for transform in there:
                 cells = [cell(table, transform, column) for column in columns]
                 if beside:
                     ours, place = (table.loc[(transform, name)] for name in ("ensemble", "baseline: coordinates"))
@@ -186,9 +128,10 @@ def draw() -> None:
     one = int(np.argmax(np.abs(correlation).sum(axis=1)))  # what most others go along with, and what least goes with it
     shown = [targets[one], targets[int(np.argmin(correlation[one]))]]
     print(len(targets), "targets:", *targets)
-    figure, axes = plt.subplots(3, len(TRANSFORMS), figsize=(12, 8.6), layout="constrained")
+    shown_transforms = [t for t in TRANSFORMS if t != "mixed"]
+    figure, axes = plt.subplots(3, len(shown_transforms), figsize=(12, 8.6), layout="constrained")
     order = np.random.default_rng(0).permutation(table.n_obs)  # no slide lies on top
-    for column, transform in zip(axes.T, TRANSFORMS, strict=True):
+    for column, transform in zip(axes.T, shown_transforms, strict=True):
         space = target_space(table, transform, targets)
         print(f"{transform:>14}  neighbours from another donor / by lot: {mixing(space):.2f}")
         xy = space.obsm["X_umap"][order]
@@ -212,18 +155,13 @@ def draw() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--splits", nargs="+", choices=list(SPLITS), default=list(SPLITS))
-    parser.add_argument("--normalized", action="store_true")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--umap", action="store_true")
     options = parser.parse_args()
     if options.umap:
         draw()
-    elif options.table:
-        sys.stdout.write("\n".join(tables(read())))
-    else:
-        measure(options.splits, normalized=options.normalized)
-        print("\n".join(tables(read())))
+    if options.table:
+        sys.stdout.write("\n".join(tables(runs())))
 
 
 if __name__ == "__main__":
