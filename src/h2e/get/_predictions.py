@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from h2e import _keys
-from h2e._slides import find_slides, get_table
+from h2e._slides import find_slides, get_table, region_keys
 from h2e.pp._tissue_mask import read_coarse
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def predictions(
 
     Returns
     -------
-    A new table: ``X`` the predictions, ``float32``, spots × targets, and ``obs``. Of a table, ``obsm["spatial"]`` and
+    A new table: ``X`` the predictions, ``float32``, spots × targets, and ``obs``. It annotates the same spots, so
+    ``sdata["predictions"] = h2e.get.predictions(sdata)`` makes it one of the tables of the slides. Of a table, ``obsm["spatial"]`` and
     ``uns["spatial"]`` are its own, if it has them. Of slides, ``obsm["spatial"]`` are the positions in pixels of the
     full-resolution image, and ``uns["spatial"]`` holds, for each region, a small image and its scale as Space Ranger has them.
 
@@ -72,6 +73,11 @@ def predictions(
     frame = frame_of(table, key)
     keep = frame.notna().all(axis=1).to_numpy() if drop_missing else np.full(len(frame), fill_value=True)
     made = AnnData(frame.to_numpy(np.float32)[keep], obs=table.obs[keep].copy(), var=pd.DataFrame(index=frame.columns))
+    if "spatialdata_attrs" in table.uns and made.n_obs:
+        region_key = region_keys(table)[0]
+        made.obs[region_key] = made.obs[region_key].astype(str).astype("category")
+        regions = made.obs[region_key].cat.categories.tolist()
+        made.uns["spatialdata_attrs"] = dict(table.uns["spatialdata_attrs"]) | {"region": regions}
     if table is data:
         for slot, some in (("obsm", keep), ("uns", slice(None))):
             if "spatial" in getattr(table, slot):
