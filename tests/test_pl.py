@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import anndata as ad
 import dask.array as da
+import geopandas as gpd
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from matplotlib.collections import EllipseCollection
 from scipy import stats
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, ShapesModel, TableModel
+from spatialdata.transformations import get_transformation
 
 import h2e
 import h2e.datasets
@@ -94,8 +96,10 @@ def test_a_map_of_a_table_shows_its_predictions_and_grays_what_is_missing():
     assert red == green == blue
     assert alpha == 1
     plt.gcf().canvas.draw()
-    assert (dots.get_facecolor()[[2, 7], 3] == 0).all()  # nothing hides the gray
-    assert (np.delete(dots.get_facecolor()[:, 3], [2, 7]) == 1).all()
+    np.testing.assert_array_equal(
+        dots.get_facecolor()[[2, 7]], background.get_facecolor()[[0, 0]]
+    )  # nothing hides the gray
+    assert (np.ptp(np.delete(dots.get_facecolor()[:, :3], [2, 7], axis=0), axis=1) > 0.1).all()
 
 
 def test_y_points_down_and_a_unit_is_as_long_in_x_as_in_y():
@@ -126,7 +130,47 @@ def test_spots_of_a_table_have_the_size_that_spaceranger_wrote():
     adata.uns["spatial"] = {"S1": {"scalefactors": {"spot_diameter_fullres": 5.5}}}
     dots = layers(h2e.pl.spatial_pred(adata, "EPCAM", library_key="library"))[1]
     np.testing.assert_allclose(dots.get_widths(), 5.5)
+    np.testing.assert_allclose(layers(h2e.pl.spatial_pred(adata, "EPCAM"))[1].get_widths(), 5.5)  # a single slide's
+    adata.uns["spatial"]["S2"] = {}
     assert layers(h2e.pl.spatial_pred(adata, "EPCAM"))[1].get_widths()[0] == pytest.approx(9)  # 0.9 pitches: not known
+
+
+@pytest.mark.parametrize("floats", [False, True])
+def test_a_table_that_holds_images_is_shown_on_the_one_that_fits(floats: bool):
+    adata = one_slide()
+    rng = np.random.default_rng(0)
+    hires, lowres = rng.integers(0, 255, (1600, 2400, 3), np.uint8), rng.integers(0, 255, (160, 240, 3), np.uint8)
+    images = {"hires": hires / np.float32(255) if floats else hires, "lowres": lowres}
+    factors = {"tissue_hires_scalef": 40.0, "tissue_lowres_scalef": 4.0, "spot_diameter_fullres": 5.0}
+    adata.uns["spatial"] = {"S1": {"images": images, "scalefactors": factors}}
+    adata.obsm["spatial"] = adata.obsm["spatial"] + 5
+    for inches, pixels, factor in ((1.3, lowres, 4), (20, hires, 40)):
+        axis = plt.figure(figsize=(inches, inches)).add_axes((0, 0, 1, 1))
+        picture = h2e.pl.spatial_pred(adata, "EPCAM", ax=axis).images[0]
+        drawn = picture.get_array()
+        left, right, _, top = picture.get_extent()
+        assert (right - left) * factor == pytest.approx(drawn.shape[1])
+        x, y = round(left * factor), round(top * factor)
+        np.testing.assert_array_equal(drawn, pixels[y : y + drawn.shape[0], x : x + drawn.shape[1]])
+    adata.uns["spatial"]["S1"]["scalefactors"]["microns_per_pixel"] = 2.0
+    assert len(h2e.pl.spatial_pred(adata, "EPCAM").lines) == 1
+
+
+@pytest.mark.parametrize("turned", [0, 10, -30, 100])
+def test_bins_of_visium_hd_are_squares_that_touch(turned: float):
+    adata = one_slide()
+    c, s = np.cos(np.deg2rad(turned)), np.sin(np.deg2rad(turned))
+    adata.obsm["spatial"] = adata.obsm["spatial"] @ np.array([[c, s], [-s, c]])
+    adata.uns["spatial"] = {"S1": {"scalefactors": {"spot_diameter_fullres": 10.0, "bin_size_um": 8.0}}}
+    ax = h2e.pl.spatial_pred(adata, "EPCAM", cmap="Greys_r")
+    dots = layers(ax)[1]
+    np.testing.assert_allclose(dots.get_widths(), 10)
+    corners = dots.get_paths()[0].vertices[:4] * dots.get_widths() / 2
+    angle = np.deg2rad(dots.get_angles()[0])
+    rotated = corners @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    xy = adata.obsm["spatial"]
+    found = (xy[:, None] + rotated).reshape(-1, 2)
+    assert len(np.unique(found.round(3), axis=0)) == 5 * 7  # neighbours share their corners
 
 
 def test_100_000_spots_are_drawn_in_seconds():
@@ -140,6 +184,18 @@ def test_100_000_spots_are_drawn_in_seconds():
     assert time.perf_counter() - start < 20
     assert len(ax.collections) == 2
     assert len(shown(ax)) == n
+
+
+def test_a_pdf_holds_the_outline_of_a_spot_once_also_where_some_are_missing(tmp_path: Path):
+    n = 2500
+    xy = np.stack(np.divmod(np.arange(n), 50), axis=1) * 10.0
+    adata = ad.AnnData(np.zeros((n, 1), np.float32), obsm={"spatial": xy})
+    adata.obsm["h2e"] = pd.DataFrame({"EPCAM": np.sin(xy[:, 0])}, index=adata.obs_names)
+    adata.obsm["h2e"].iloc[::7] = np.nan
+    ax = h2e.pl.spatial_pred(adata, "EPCAM")
+    with plt.rc_context({"pdf.compression": 0}):
+        ax.figure.savefig(tmp_path / "map.pdf")
+    assert (tmp_path / "map.pdf").read_bytes().count(b" c\n") < n  # curves; a disc has eight
 
 
 # ---- slides -------------------------------------------------------------------------------------------------------------
@@ -209,6 +265,43 @@ def test_predicted_and_measured_share_their_colours_unless_told_otherwise(known:
     np.testing.assert_allclose([layers(ax)[1].get_clim() for ax in alone], ends)
 
 
+def test_all_slides_share_their_colours_if_asked(known: SpatialData):
+    known["table"].obsm["h2e"] *= 0.1
+    axes = h2e.pl.spatial_pred(known, GENES[:2], slides=["toy_A1", "toy_B1"], share_scale="slides")
+    first, second = axes[[0, 1, 4, 5]], axes[[2, 3, 6, 7]]
+    for some in (first, second):
+        ends = [(np.nanpercentile(v, 1), np.nanpercentile(v, 99)) for v in map(shown, some)]
+        expected = (min(e[0] for e in ends), max(e[1] for e in ends))
+        for ax in some:
+            np.testing.assert_allclose(layers(ax)[1].get_clim(), expected)
+    with pytest.raises(ValueError, match="share_scale is 'slide'; it can be True, False or 'slides'"):
+        h2e.pl.spatial_pred(known, share_scale="slide")
+
+
+@pytest.mark.parametrize("turned", [0.0, 0.3])
+def test_square_bins_are_drawn_as_squares_and_other_polygons_as_discs(known: SpatialData, turned: float):
+    import shapely
+    from shapely.affinity import rotate
+
+    centres = known.shapes["toy_A1"].geometry
+    squares = [rotate(shapely.box(p.x - 4, p.y - 4, p.x + 4, p.y + 4), turned, use_radians=True) for p in centres]
+    for polygons, area, n_vertices in (
+        (squares, 64, 5),
+        ([square.union(square.buffer(1)) for square in squares], None, 26),
+    ):
+        known.shapes["toy_A1"] = ShapesModel.parse(
+            gpd.GeoDataFrame(geometry=polygons, index=centres.index),
+            transformations=get_transformation(known.shapes["toy_A1"], get_all=True),
+        )
+        dots = layers(h2e.pl.spatial_pred(known, "TOY01", slides="toy_A1", measured=False))[1]
+        assert (len(dots.get_paths()[0].vertices) == 5) == (n_vertices == 5)
+        if area is not None:
+            np.testing.assert_allclose(dots.get_widths(), 8)
+            np.testing.assert_allclose(np.abs(dots.get_angles()), np.degrees(turned), atol=1e-6)
+        else:
+            np.testing.assert_allclose(dots.get_widths(), 2 * np.sqrt(polygons[0].area / np.pi))
+
+
 def test_spots_have_their_real_place_and_size(known: SpatialData):
     circles = known.shapes["toy_A1"]
     dots = layers(h2e.pl.spatial_pred(known, "TOY01", slides="toy_A1", measured=False))[1]
@@ -242,6 +335,17 @@ def test_the_scale_bar_is_as_long_as_it_says(known: SpatialData):
     assert len(h2e.pl.spatial_pred(known, "TOY01", slides="toy_A1", scale_bar=False)[0].lines) == 0
 
 
+def test_slides_of_about_one_size_have_equal_scale_bars(known: SpatialData):
+    sizes = {"toy_A1": 1.0, "toy_A2": 1.9, "toy_B1": 9.0}
+    axes = h2e.pl.spatial_pred(known, "TOY01", slides=list(sizes), um_per_px=sizes, measured=False)
+    labels = [ax.texts[0].get_text() for ax in axes]
+    assert labels[0] == labels[1] != labels[2]
+    for ax, um_per_px in zip(axes, sizes.values(), strict=True):
+        number, unit = ax.texts[0].get_text().split()
+        length = np.ptp(ax.lines[0].get_xdata()) * um_per_px
+        assert length == pytest.approx(float(number) * {"µm": 1, "mm": 1000}[unit])
+
+
 @pytest.mark.parametrize("free", ["left", "right"])
 def test_the_scale_bar_lies_where_fewer_spots_are(free: str):
     xy = 10.0 * np.stack(np.meshgrid(np.arange(12), np.arange(12)), axis=-1).reshape(-1, 2)
@@ -270,8 +374,8 @@ def test_uncertain_spots_are_transparent_and_only_those_predicted(known: Spatial
     assert 0 < alpha[there].min() < 0.2
     assert layers(measured)[1].get_alpha() is None
     predicted.figure.canvas.draw()
-    missing = layers(predicted)[1].get_facecolor()[~there]
-    assert (missing[:, 3] == 0).all()
+    gray, dots = layers(predicted)
+    np.testing.assert_array_equal(dots.get_facecolor()[~there], gray.get_facecolor())
 
 
 def test_where_models_have_no_spread_spots_cannot_fade(known: SpatialData):

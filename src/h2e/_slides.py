@@ -93,7 +93,7 @@ def find_slides(
         given = um_per_px.get(name) if isinstance(um_per_px, Mapping) else um_per_px
         slides.append(
             _place(
-                name, group, region, image, rows, table, _shapes(sdata, region), _to_pixels(sdata, region, key), given
+                name, group, region, image, rows, table, _shapes(sdata, region), to_pixels(sdata, region, key), given
             )
         )
     return slides
@@ -186,7 +186,7 @@ def _place(
     return Slide(name, group, region, image, pixels[index], rows, _radius(shapes) * factor, spacing, float(um_per_px))
 
 
-def _to_pixels(sdata: SpatialData, region: str, image_key: str) -> np.ndarray:
+def to_pixels(sdata: SpatialData, region: str, image_key: str) -> np.ndarray:
     """Affine matrix from the coordinates of the shapes to pixels of level 0 of the image."""
     shapes, image = _shapes(sdata, region), sdata.images[image_key]
     system = next(s for s in systems_of(shapes) if s in systems_of(image))

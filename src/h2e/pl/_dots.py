@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 MISSING = "0.65"
 """Gray of spots without a value."""
 
+LINE = 40
+"""Letters of a title that fit above a map; longer ones are written smaller."""
+
+SQUARE = [(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)]
+
 Limits = tuple[float, float]
 
 
@@ -32,15 +37,16 @@ def draw_dots(axis: Axes, one: Map, limits: Limits | None, cmap: str, size: floa
     from matplotlib import colormaps
 
     missing = ~np.isfinite(one.values)
-    discs = {"axis": axis, "diameter": 2 * one.place.radius * size}
-    _add(xy=one.place.xy[missing], facecolors=MISSING, **discs)
-    dots = _add(xy=one.place.xy, **discs)
-    dots.set_cmap(colormaps[cmap].with_extremes(bad=(0, 0, 0, 0)))
+    shape = {"axis": axis, "diameter": 2 * one.place.radius * size, "angle": one.place.angle}
+    _add(xy=one.place.xy[missing], facecolors=MISSING, **shape)
+    dots = _add(xy=one.place.xy, **shape)
+    # gray, not transparent: where all spots are equally opaque, a PDF holds their outline once, not once for each
+    dots.set_cmap(colormaps[cmap].with_extremes(bad=MISSING))
     dots.set_array(np.ma.masked_invalid(one.values))
     dots.set_clim(limits or limits_of([one.values]))
     if one.alpha is not None:
         dots.set_alpha(one.alpha)
-    axis.set_title(one.title, fontsize="medium")
+    axis.set_title(one.title, fontsize="medium" if max(map(len, one.title.split("\n"))) <= LINE else "small")
     return dots
 
 
@@ -62,13 +68,18 @@ def draw_colorbars(
         bar.outline.set_visible(False)
 
 
-def _add(axis: Axes, xy: np.ndarray, diameter: float, **colours: str) -> EllipseCollection:
-    """Draw discs in the unit of the data."""
+def _add(axis: Axes, xy: np.ndarray, diameter: float, angle: float | None, **colours: str) -> EllipseCollection:
+    """Draw discs in the unit of the data; if they have an angle, squares of the same area."""
     from matplotlib.collections import EllipseCollection
+    from matplotlib.path import Path
 
+    width = diameter if angle is None else diameter * np.sqrt(np.pi) / 2
     discs = EllipseCollection(
-        [diameter], [diameter], [0], units="xy", offsets=xy, offset_transform=axis.transData, linewidths=0, **colours
+        [width], [width], [angle or 0], units="xy", offsets=xy, offset_transform=axis.transData, linewidths=0, **colours
     )
+    if angle is not None:
+        discs.set_paths([Path(SQUARE, closed=True)])
+        discs.set_antialiased(False)  # else the slide shines through between neighbours
     axis.add_collection(discs, autolim=False)
     return discs
 

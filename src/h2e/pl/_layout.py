@@ -12,7 +12,8 @@ from h2e.pl._underlay import box_around
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from h2e.pl._maps import Map, Place
+    from h2e.pl._maps import Map
+    from h2e.pl._places import Place
     from h2e.pl._underlay import Box
 
 WIDTH = 3.0

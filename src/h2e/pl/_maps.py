@@ -1,9 +1,9 @@
-"""What a map of predictions shows: where spots are, what was predicted there and whether it was held out, what was measured."""
+"""What a map of predictions shows: what was predicted at the spots and whether it was held out, what was measured."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,71 +12,19 @@ import pandas as pd
 from scipy import sparse
 
 from h2e import _keys
-from h2e._lattice import lattice
-from h2e._slides import find_slides
 from h2e.metrics import pearson
-from h2e.pp._expression import expression, slide_labels, values_of
-from h2e.pp._targets import positions_of
+from h2e.pp._expression import expression, values_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from spatialdata import SpatialData
 
-    from h2e._images import Image
+    from h2e.pl._places import Place
 
 NEW, HELD_OUT, IN_SAMPLE = 0, 1, 2
 """Of a prediction: the models never saw the spot; those that predicted it did not; they did."""
 
-RADIUS = 0.45
-"""Of a spot whose size is not known, in pitches."""
-
 FAINTEST = 0.1
 """Opacity of the spot on whose value the models agree least."""
-
-
-@dataclass(frozen=True, eq=False)
-class Place:
-    """The spots of a slide."""
-
-    name: str
-    rows: np.ndarray  # (n,) in the table
-    xy: np.ndarray  # (n, 2), in pixels of the image or the unit of obsm["spatial"]
-    radius: float
-    pitch: float
-    um_per_unit: float | None
-    image: Image | None
-
-
-def places_of(
-    sdata: SpatialData,
-    *,
-    table_key: str,
-    image_key: str | Mapping[str, str] | None,
-    library_key: str | None,
-    um_per_px: float | Mapping[str, float] | None,
-) -> list[Place]:
-    """The slides of a SpatialData, by name."""
-    slides = find_slides(sdata, table_key=table_key, image_key=image_key, library_key=library_key, um_per_px=um_per_px)
-    return [Place(s.name, s.rows, s.xy, s.radius_px, s.spacing_px, s.um_per_px, s.image) for s in slides]
-
-
-def places_of_table(
-    adata: AnnData, *, library_key: str | None, um_per_px: float | Mapping[str, float] | None
-) -> list[Place]:
-    """The slides of a table alone, by name; without images."""
-    labels = slide_labels(adata, library_key)
-    positions, places = positions_of(adata, labels), []
-    for name in np.unique(labels).tolist():
-        rows = np.flatnonzero(labels == name)
-        xy = positions[rows]
-        pitch = lattice(xy)[0] if len(np.unique(xy, axis=0)) > 1 else 1.0
-        um = um_per_px.get(name) if isinstance(um_per_px, Mapping) else um_per_px
-        if um is None and _keys.UM_PER_PX in adata.obs and "spatial" in adata.obsm:
-            um = float(adata.obs[_keys.UM_PER_PX].iloc[rows[0]])
-        known = adata.uns.get("spatial", {}).get(name, {}).get("scalefactors", {}).get("spot_diameter_fullres")
-        name = name if library_key or "spatialdata_attrs" in adata.uns else ""  # the only one there is
-        places.append(Place(name, rows, xy, RADIUS * pitch if known is None else known / 2, pitch, um, None))
-    return places
 
 
 def base_of(key: str) -> str:
@@ -203,7 +151,8 @@ def _about(shown: np.ndarray, kind: np.ndarray, left_out: str | None) -> str:
     kinds = set(kind[np.isfinite(shown)])
     if IN_SAMPLE in kinds:
         return "predicted, in-sample"
-    return f"predicted, held-out{f' {left_out}' if left_out else ''}" if HELD_OUT in kinds else "predicted"
+    group = f" {left_out.removesuffix(' of the slide')}" if left_out else ""  # each map is of one slide
+    return f"predicted, held-out{group}" if HELD_OUT in kinds else "predicted"
 
 
 def _agreement(shown: np.ndarray, beside: np.ndarray, kind: np.ndarray) -> str:

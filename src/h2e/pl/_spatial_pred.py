@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,15 +13,18 @@ from h2e import _keys
 from h2e._slides import get_table
 from h2e.pl._dots import draw_colorbars, draw_dots, limits_of
 from h2e.pl._layout import box_of, given_axes, new_axes, rows_of
-from h2e.pl._maps import base_of, choose, maps_of, measured_values, places_of, places_of_table, predicted
-from h2e.pl._underlay import draw_picture, draw_scale_bar, frame, read_box, scale_that_fits
+from h2e.pl._maps import base_of, choose, maps_of, measured_values, predicted
+from h2e.pl._places import places_of, places_of_table
+from h2e.pl._underlay import bar_lengths, draw_picture, draw_scale_bar, frame, read_box, scale_that_fits
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
-    from h2e.pl._maps import Map, Place
+    from h2e.pl._dots import Limits
+    from h2e.pl._maps import Map
+    from h2e.pl._places import Place
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +38,7 @@ def spatial_pred(
     measured: bool | None = None,
     layer: str | None = None,
     log_normalized: bool = False,
-    share_scale: bool = True,
+    share_scale: bool | Literal["slides"] = True,
     alpha_by_std: bool = False,
     image: bool = True,
     image_alpha: float = 0.6,
@@ -51,7 +54,7 @@ def spatial_pred(
 ) -> Axes | np.ndarray[tuple[int], np.dtype[Axes]]:
     """Map predictions beside what was measured, several targets on several slides, on the H&E.
 
-    Spots have their real size; those without a value are gray. Where the ensemble was trained on a slide, its
+    Spots have their real size (bins are squares); those without a value are gray. Where the ensemble was trained on a slide, its
     held-out predictions are shown, and the title says so. The title gives the Pearson correlation with what was measured over
     the spots of this slide, unless the models have seen them. Of the image only the part under the spots is read, from the
     pyramid level that fits the Axes. In vector graphics the image is the only part that is not vectors.
@@ -60,7 +63,7 @@ def spatial_pred(
     ----------
     sdata
         Slides whose table :func:`h2e.tl.predict` wrote to, or such a table alone: then the positions are
-        ``obsm["spatial"]`` and there is no image.
+        ``obsm["spatial"]``, and images and the size of the spots those of ``uns["spatial"]``, if it is there.
     targets
         What to show. ``None`` takes the first two.
     slides
@@ -76,7 +79,8 @@ def spatial_pred(
         The values are log-normalized already.
     share_scale
         The two maps of a target on a slide share their colours, from the lower of their first percentiles to the higher
-        of their 99th. Predictions vary less than measurements, and this shows it; ``False`` shows the pattern of each.
+        of their 99th. Predictions vary less than measurements, and this shows it. ``"slides"``: all maps of a target share
+        theirs, so that slides compare. ``False`` shows the pattern of each.
     alpha_by_std
         The less certain a prediction, the more transparent: opacity falls with the rank of ``obsm["{key}_std"]`` among the
         spots of the slide.
@@ -97,7 +101,8 @@ def spatial_pred(
     size
         Size of the spots; 1 is their real one.
     scale_bar
-        Draw a scale bar in the first map of each slide, if the size of a pixel is known.
+        Draw a scale bar in the first map of each slide, if the size of a pixel is known; slides of about one size have
+        equally long ones.
     ncols
         How many maps stand in a row, at most.
     ax
@@ -137,34 +142,28 @@ def spatial_pred(
     places = _chosen(places, slides, values)
     truth = _truth(table, key, targets, measured=measured, layer=layer, log_normalized=log_normalized)
     maps = [maps_of(table, place, key, values[targets], kind, truth, alpha_by_std=alpha_by_std) for place in places]
+    if share_scale not in (True, False, "slides"):
+        msg = f"share_scale is {share_scale!r}; it can be True, False or 'slides'."
+        raise ValueError(msg)
     rows = rows_of(maps, ncols)
     axes = new_axes(rows, places) if ax is None else given_axes(ax, sum(rows))
-    last = 0
-    for place, groups in zip(places, maps, strict=True):
-        first, last = last, last + sum(map(len, groups))
-        options = {
-            "image_alpha": image_alpha if image else None,
-            "scale_bar": scale_bar,
-            "share_scale": share_scale,
-            "cmap": cmap,
-            "size": size,
-        }
-        _draw_place(axes[first:last], place, groups, **options)
+    lengths = bar_lengths([_width_um(place) if scale_bar else None for place in places])
+    limits = _limits(maps, share_scale)
+    left = iter(axes)
+    for place, groups, length, shared in zip(places, maps, lengths, limits, strict=True):
+        of_slide = [[next(left) for _ in group] for group in groups]
+        flat = [axis for some in of_slide for axis in some]
+        _draw_slide(flat, place, image_alpha=image_alpha if image else None)
+        for some, group, together in zip(of_slide, groups, shared, strict=True):
+            dots = [draw_dots(axis, one, together, cmap, size) for axis, one in zip(some, group, strict=True)]
+            draw_colorbars(dots, some, group, share=bool(share_scale))
+        if length is not None:
+            draw_scale_bar(flat[0], box_of(place), length, place.um_per_unit, place.xy)
     return axes[0] if len(axes) == 1 else axes
 
 
-def _draw_place(
-    axes: np.ndarray,
-    place: Place,
-    groups: list[list[Map]],
-    *,
-    image_alpha: float | None,
-    scale_bar: bool,
-    share_scale: bool,
-    cmap: str,
-    size: float,
-) -> None:
-    """Draw all maps of a slide; its image is read once."""
+def _draw_slide(axes: Sequence[Axes], place: Place, *, image_alpha: float | None) -> None:
+    """Draw what lies under the maps of a slide; its image is read once."""
     box = box_of(place)
     for axis in axes:
         frame(axis, box)
@@ -173,15 +172,21 @@ def _draw_place(
         for axis in axes:
             draw_picture(axis, picture, part, alpha=image_alpha)
             frame(axis, box)  # a picture sets the limits
-    left = iter(axes)
-    for group in groups:
-        some = [next(left) for _ in group]
-        together = limits_of([one.values for one in group]) if share_scale else None
-        dots = [draw_dots(axis, one, together, cmap, size) for axis, one in zip(some, group, strict=True)]
-        draw_colorbars(dots, some, group, share=share_scale)
     axes[0].set_ylabel(place.name)
-    if scale_bar and place.um_per_unit is not None:
-        draw_scale_bar(axes[0], box, place.um_per_unit, place.xy)
+
+
+def _width_um(place: Place) -> float | None:
+    """Width of the part of a slide that is shown, if µm are known."""
+    left, _, right, _ = box_of(place)
+    return None if place.um_per_unit is None else (right - left) * place.um_per_unit
+
+
+def _limits(maps: Sequence[list[list[Map]]], share: object) -> list[list[Limits | None]]:
+    """Of each slide and target, the limits that its maps share."""
+    if share != "slides":
+        return [[limits_of([one.values for one in group]) if share else None for group in groups] for groups in maps]
+    by_target = [limits_of([one.values for group in same for one in group]) for same in zip(*maps, strict=True)]
+    return [by_target for _ in maps]
 
 
 def _chosen(places: list[Place], slides: str | Sequence[str] | None, values: pd.DataFrame) -> list[Place]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,12 +63,24 @@ def frame(ax: Axes, box: Box) -> None:
         spine.set_visible(False)
 
 
-def draw_scale_bar(ax: Axes, box: Box, um_per_unit: float, xy: np.ndarray) -> None:
-    """Draw a bar of a round length, up to a quarter of the width, in the lower corner that holds fewer spots."""
+def bar_lengths(widths_um: Sequence[float | None]) -> list[float | None]:
+    """A round length up to a quarter of the width of each slide; the same for all slides of about one size.
+
+    Examples
+    --------
+    >>> bar_lengths([3900, 5000, None, 100_000])
+    [500.0, 500.0, None, 20000.0]
+    """
+    own = [None if width is None else round_length(width / 4) for width in widths_um]
+    shortest = min((length for length in own if length is not None), default=0)
+    return [length if length is None or length > 2.5 * shortest else shortest for length in own]
+
+
+def draw_scale_bar(ax: Axes, box: Box, um: float, um_per_unit: float, xy: np.ndarray) -> None:
+    """Draw a bar in the lower corner that holds fewer spots."""
     from matplotlib.patheffects import withStroke
 
     left, top, right, bottom = box
-    um = round_length(0.25 * (right - left) * um_per_unit)
     length, gap = um / um_per_unit, 0.03 * (right - left)
     low = xy[xy[:, 1] > bottom - 0.15 * (bottom - top), 0]
     n_left, n_right = (low < left + length + 2 * gap).sum(), (low > right - length - 2 * gap).sum()

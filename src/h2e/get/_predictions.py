@@ -1,0 +1,115 @@
+"""Predictions as a table of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from h2e import _keys
+from h2e._slides import find_slides, get_table, region_keys
+from h2e.pp._tissue_mask import read_coarse
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from h2e._slides import Slide
+
+
+def predictions(
+    data: AnnData | SpatialData,
+    *,
+    key: str = _keys.PREDICTION,
+    drop_missing: bool = True,
+    table_key: str = _keys.TABLE,
+    image_key: str | Mapping[str, str] | None = None,
+    image_px: int = 1000,
+) -> AnnData:
+    """Predictions as a table of their own, with the targets as variables, for scanpy and squidpy.
+
+    Parameters
+    ----------
+    data
+        Slides whose table :func:`h2e.tl.predict` wrote to, or that table.
+    key
+        Which predictions: ``"h2e"``, ``"h2e_loo"`` for the held-out ones, ``"h2e_std"`` for their spread.
+    drop_missing
+        Leave out the spots without a prediction.
+    table_key
+        Table over all slides.
+    image_key
+        Image of each region, a name or a mapping, where it cannot be found by its coordinate system.
+    image_px
+        Longest side of the image of each slide in ``uns["spatial"]``, at most; 0 takes none.
+
+    Returns
+    -------
+    A new table: ``X`` the predictions, ``float32``, spots × targets, and ``obs``. It annotates the same spots, so
+    ``sdata["predictions"] = h2e.get.predictions(sdata)`` makes it one of the tables of the slides. Of a table, ``obsm["spatial"]`` and
+    ``uns["spatial"]`` are its own, if it has them. Of slides, ``obsm["spatial"]`` are the positions in pixels of the
+    full-resolution image, and ``uns["spatial"]`` holds, for each region, a small image and its scale as Space Ranger has them.
+
+    Raises
+    ------
+    KeyError
+        There are no predictions under ``key``.
+
+    Examples
+    --------
+    >>> import h2e
+    >>> sdata = h2e.datasets.toy_cohort()
+    >>> ensemble = h2e.tl.fit(sdata, learners="texture", n_targets=4, group_key="donor", progress=False)
+    >>> h2e.tl.predict(sdata, ensemble, progress=False)
+    >>> adata = h2e.get.predictions(sdata, key="h2e_loo")
+    >>> adata.shape, adata.obsm["spatial"].shape, sorted(adata.uns["spatial"])
+    ((230, 4), (230, 2), ['toy_A1', 'toy_A2', 'toy_B1', 'toy_C1'])
+    """
+    from anndata import AnnData
+
+    table = get_table(data, table_key) if hasattr(data, "tables") else data
+    frame = frame_of(table, key)
+    keep = frame.notna().all(axis=1).to_numpy() if drop_missing else np.full(len(frame), fill_value=True)
+    made = AnnData(frame.to_numpy(np.float32)[keep], obs=table.obs[keep].copy(), var=pd.DataFrame(index=frame.columns))
+    if "spatialdata_attrs" in table.uns and made.n_obs:
+        region_key = region_keys(table)[0]
+        made.obs[region_key] = made.obs[region_key].astype(str).astype("category")
+        regions = made.obs[region_key].cat.categories.tolist()
+        made.uns["spatialdata_attrs"] = dict(table.uns["spatialdata_attrs"]) | {"region": regions}
+    if table is data:
+        for slot, some in (("obsm", keep), ("uns", slice(None))):
+            if "spatial" in getattr(table, slot):
+                value = getattr(table, slot)["spatial"]
+                getattr(made, slot)["spatial"] = value[some] if slot == "obsm" else value
+        return made
+    slides = find_slides(data, table_key=table_key, image_key=image_key)
+    xy = np.full((table.n_obs, 2), np.nan)
+    for slide in slides:
+        xy[slide.rows] = slide.xy
+    made.obsm["spatial"] = xy[keep]
+    made.uns["spatial"] = {slide.name: _as_space_ranger(slide, image_px) for slide in slides}
+    return made
+
+
+def frame_of(table: AnnData, key: str) -> pd.DataFrame:
+    """A frame of predictions, or an error that lists those that are there."""
+    frame = table.obsm.get(key)
+    if not isinstance(frame, pd.DataFrame):
+        there = [name for name, value in table.obsm.items() if isinstance(value, pd.DataFrame)]
+        msg = f"{key!r} is no frame of predictions in adata.obsm; it has {there}. Write some with h2e.tl.predict."
+        raise KeyError(msg)
+    return frame
+
+
+def _as_space_ranger(slide: Slide, image_px: int) -> dict[str, Any]:
+    """A small image of a slide and its scale, under the names that Space Ranger gives them."""
+    factors = {"spot_diameter_fullres": 2 * slide.radius_px, "microns_per_pixel": slide.um_per_px}
+    if image_px <= 0:
+        return {"images": {}, "scalefactors": factors}
+    pixels, scale = read_coarse(slide.image, max(slide.image.shape) / image_px)
+    if max(pixels.shape) > image_px:  # levels and block means come in steps
+        step = int(np.ceil(max(pixels.shape) / image_px))
+        pixels, scale = pixels[::step, ::step], scale * step
+    return {"images": {"hires": pixels}, "scalefactors": {"tissue_hires_scalef": 1 / scale} | factors}

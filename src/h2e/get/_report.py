@@ -1,0 +1,59 @@
+"""What was found and done when slides were prepared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from h2e import _keys
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+def report(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) -> pd.DataFrame:
+    """What :func:`h2e.pp.normalize` found and did, a row per slide.
+
+    Parameters
+    ----------
+    data
+        Slides that it prepared, or their table.
+    table_key
+        Table of the slides; slides without one have their report in ``sdata.attrs``.
+
+    Returns
+    -------
+    A new table: µm per pixel; tissue in mm² and as a share of the image; spots, those without tissue (invalid) and
+    those kept; ``shift``, how far in spot spacings the spots were from where they fit the tissue best, whether they
+    were ``moved``, and why (``placement``); the stain vectors before normalization.
+
+    Raises
+    ------
+    KeyError
+        There is no report.
+
+    Examples
+    --------
+    >>> import h2e
+    >>> sdata = h2e.datasets.toy_cohort()
+    >>> h2e.pp.normalize(sdata)
+    >>> h2e.get.report(sdata)["shift"].round(1).to_dict()
+    {'toy_A1': 0.2, 'toy_A2': 0.8, 'toy_B1': 0.1, 'toy_C1': 0.1}
+    """
+    tables = getattr(data, "tables", None)
+    if tables is None:
+        places = [data.uns]
+    else:
+        places = [tables[table_key].uns] if table_key in tables else []
+        places.append(data.attrs)
+    for place in places:
+        found = place.get(_keys.PREDICTION, {}).get(_keys.REPORT)
+        if isinstance(found, pd.DataFrame):
+            return found.copy()
+        if found is not None:
+            numbers = dict.fromkeys(("um_per_px", "tissue_mm2", "shift"), float)  # JSON has null where they are NaN
+            return pd.DataFrame(found).set_index("slide").astype(numbers)
+    msg = "there is no report on these slides. Make one with h2e.pp.normalize."
+    raise KeyError(msg)

@@ -1,0 +1,252 @@
+"""The recipes of docs/interplay.md are run, and what they make is what they say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
+import geopandas as gpd
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+from scipy import stats
+from spatialdata import SpatialData
+from spatialdata.models import ShapesModel, TableModel
+from spatialdata.transformations import get_transformation
+
+import h2e
+import h2e.datasets
+from h2e._slides import find_slides
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAGE = (Path(__file__).parents[1] / "docs" / "interplay.md").read_text(encoding="utf-8")
+SECTIONS = {part.split("\n", 1)[0]: part for part in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]}
+
+# what other tools warn of in their own code
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def blocks(text: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def start() -> dict[str, Any]:
+    """What the first blocks of the page make."""
+    names = {"__name__": "interplay"}
+    for block in blocks(PAGE[: PAGE.index("\n## ")]):
+        exec(compile(block, "interplay.md", "exec"), names)
+    return names
+
+
+@pytest.fixture
+def run(start: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Run the blocks of a section after the first ones, in an empty folder, with names that a reader would have."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plt, "show", lambda *_, **__: None)
+    done = set()
+
+    def section(title: str, **given: Any) -> dict[str, Any]:
+        names = dict(start) | {"adata": start["adata"].copy()} | given
+        for number, block in enumerate(blocks(SECTIONS[title]), start=1):
+            exec(compile(block, f"interplay.md, {title}, block {number}", "exec"), names)
+        done.add(title)
+        return names
+
+    yield section
+    assert done
+    plt.close("all")
+
+
+def test_every_section_of_the_page_has_a_test():
+    source = Path(__file__).read_text(encoding="utf-8")
+    missing = [title for title in SECTIONS if f'run("{title}"' not in source.replace("'", '"')]
+    assert missing == ['An AnnData with `uns["spatial"]`'] or not missing
+    assert "run(LEGACY" in source
+
+
+LEGACY = 'An AnnData with `uns["spatial"]`'
+
+
+def test_predictions_become_a_table_of_the_slides(start: dict[str, Any]):
+    sdata, adata = start["sdata"], start["adata"]
+    known = sdata["table"].obsm["h2e_loo"].dropna()
+    np.testing.assert_array_equal(adata.X, known.to_numpy(np.float32))
+    assert list(adata.var_names) == list(start["ensemble"].targets)
+    for slide in find_slides(sdata):
+        rows = (adata.obs["region"] == slide.name).to_numpy()
+        names = sdata["table"].obs_names[slide.rows]
+        of_slide = pd.DataFrame(slide.xy, index=names).loc[adata.obs_names[rows]]
+        np.testing.assert_allclose(adata.obsm["spatial"][rows], of_slide)
+        facts = adata.uns["spatial"][slide.name]
+        height, width = facts["images"]["hires"].shape[:2]
+        scale = facts["scalefactors"]["tissue_hires_scalef"]
+        assert (height / scale, width / scale) == pytest.approx(slide.image.shape, rel=0.02)
+
+
+def test_scanpy(run: Any):
+    adata = run("scanpy")["adata"]
+    assert adata.obsm["X_umap"].shape == (adata.n_obs, 2)
+    assert adata.obs["domain"].nunique() == 4
+
+
+def test_squidpy(run: Any):
+    names = run("squidpy")
+    adata = names["adata"]
+    connected = adata.obsp["spatial_connectivities"].tocoo()
+    region = adata.obs["region"].to_numpy()
+    assert (region[connected.row] == region[connected.col]).all()
+    assert adata.uns["moranI"]["I"].notna().all()
+    assert adata.uns["moranI"]["I"].median() > 0.2  # the toy tissue is smooth
+    assert np.diag(adata.uns["domain_nhood_enrichment"]["zscore"]).min() > 0  # domains hang together
+
+
+@pytest.mark.skipif(importlib.util.find_spec("spatialdata_plot") is None, reason="needs spatialdata-plot")
+def test_spatialdata_plot(run: Any):
+    run("spatialdata-plot")
+    axis = plt.gcf().axes[0]
+    assert len(axis.images) == 1
+    assert len(axis.collections) == 1
+
+
+def test_napari_spatialdata(run: Any, start: dict[str, Any]):
+    saved = run("napari-spatialdata")["saved"]
+    assert set(saved.tables) == {"table", "predictions"}
+    np.testing.assert_array_equal(saved["predictions"].X, start["adata"].X)
+    for name in saved.shapes:
+        together = saved.filter_by_coordinate_system(name)
+        assert {f"{name}_image", f"{name}_image_normalized"} <= set(together.images)
+        assert set(together.labels) == {f"{name}_image_tissue"}
+        spots = saved["predictions"][saved["predictions"].obs["region"] == name]
+        assert spots.obs["instance_id"].isin(saved.shapes[name].index).all()
+
+
+def test_anndata_files(run: Any, start: dict[str, Any]):
+    names = run("AnnData files")
+    table = start["sdata"]["table"]
+    for back in (ad.read_h5ad("table.h5ad"), ad.read_zarr("table.zarr")):
+        for key in ("h2e", "h2e_loo", "h2e_std"):
+            pd.testing.assert_frame_equal(back.obsm[key], table.obsm[key])
+        assert back.uns["h2e"]["unit"] == table.uns["h2e"]["unit"]
+        pd.testing.assert_frame_equal(h2e.get.predictions(back, key="h2e_loo").to_df(), start["adata"].to_df())
+    axes = plt.gcf().axes
+    assert len(axes[0].images) == 1
+    assert "held-out donor, r = " in axes[0].get_title()
+    assert names["table"].n_obs == table.n_obs
+
+
+def test_qupath(run: Any, start: dict[str, Any]):
+    run("QuPath")
+    sdata, table = start["sdata"], start["sdata"]["table"]
+    read = gpd.read_file("toy_B1.geojson")
+    (slide,) = [one for one in find_slides(sdata) if one.name == "toy_B1"]
+    centres = np.column_stack([read.geometry.centroid.x, read.geometry.centroid.y])
+    np.testing.assert_allclose(centres, slide.xy, atol=0.02)
+    np.testing.assert_allclose(read.geometry.area, np.pi * slide.radius_px**2, rtol=0.01)
+    features = json.loads(Path("toy_B1.geojson").read_text())["features"]
+    assert {feature["properties"]["objectType"] for feature in features} == {"detection"}
+    assert {feature["properties"]["classification"]["name"] for feature in features} == {"B"}
+    assert [feature["properties"]["name"] for feature in features] == table.obs_names[slide.rows].tolist()
+    frame = pd.DataFrame(
+        [feature["properties"]["measurements"] for feature in features], index=table.obs_names[slide.rows]
+    )
+    expected = table.obsm["h2e_loo"].iloc[slide.rows]
+    assert expected.isna().any(
+        axis=None
+    )  # spots beside the tissue: no measurements, and no NaN, which JSON does not have
+    pd.testing.assert_frame_equal(frame[list(expected)], expected, check_dtype=False, rtol=1e-4)
+
+
+def test_features_of_another_tool(run: Any, start: dict[str, Any]):
+    sdata = start["sdata"]
+    features, centres = {}, {}
+    for slide in find_slides(sdata):
+        signal = sdata["table"].obsm["proportions"].to_numpy()[slide.rows]
+        order = np.random.default_rng(0).permutation(len(slide))  # tiles come in an order of their own
+        features[slide.name], centres[slide.name] = signal[order], slide.xy[order] + 2.0
+    names = run("Features of LazySlide and other encoders", features=features, centres=centres)
+    np.testing.assert_allclose(sdata["table"].obsm["encoder"], sdata["table"].obsm["proportions"])
+    diverse = names["diverse"]
+    assert [learner.name for learner in diverse.learners] == ["texture", "embedding"]
+    h2e.tl.predict(sdata, diverse, key_added="diverse", progress=False)
+    with pytest.raises(KeyError, match="'encoder' is not in table.obsm"):
+        h2e.tl.predict(h2e.datasets.toy_cohort(), diverse, progress=False)
+
+
+@pytest.mark.parametrize("floats", [True, False])
+def test_an_anndata_with_images(run: Any, start: dict[str, Any], floats: bool):
+    new = h2e.datasets.toy_cohort(n_slides=4, n_donors=4).filter_by_coordinate_system("toy_D1")
+    h2e.tl.predict(new, start["ensemble"], progress=False)
+    whole = h2e.get.predictions(new, drop_missing=False)
+    table = new["table"]
+    legacy = ad.AnnData(table.X, obs=table.obs[["array_row", "array_col"]], var=table.var)
+    legacy.obsm["spatial"], legacy.uns["spatial"] = whole.obsm["spatial"], whole.uns["spatial"]
+    facts = legacy.uns["spatial"]["toy_D1"]
+    pixels = facts["images"]["hires"]
+    facts["images"] = {"hires": pixels / np.float32(255) if floats else pixels, "lowres": pixels[::4, ::4]}
+    slide = run(LEGACY, legacy=legacy)["slide"]
+    np.testing.assert_allclose(slide["table"].obsm["h2e"], table.obsm["h2e"], atol=0.02)
+    assert plt.gcf().axes[0].get_title().startswith(f"{start['ensemble'].targets[0]}\npredicted, r = ")
+
+
+def test_visium_hd(run: Any, start: dict[str, Any], tmp_path: Path):
+    new = h2e.datasets.toy_cohort(n_slides=4, n_donors=4).filter_by_coordinate_system("toy_D1")
+    h2e.tl.predict(new, start["ensemble"], progress=False)
+    (slide,) = find_slides(new)
+    side = 3 * slide.spacing_px / 4
+    squares = [shapely.box(x - side / 2, y - side / 2, x + side / 2, y + side / 2) for x, y in slide.xy]
+    transformations = get_transformation(new.shapes["toy_D1"], get_all=True)
+    table = new["table"]
+    bins = ad.AnnData(table.X, var=table.var, obs=pd.DataFrame(index=table.obs_names))
+    bins.obs["region"] = pd.Categorical(["toy_D1_square_016um"] * len(bins))
+    bins.obs["location_id"] = np.arange(len(bins))
+    bins = TableModel.parse(bins, region="toy_D1_square_016um", region_key="region", instance_key="location_id")
+    frame = gpd.GeoDataFrame(geometry=squares, index=pd.Index(np.arange(len(bins)), name="location_id"))
+    hd = SpatialData(
+        images=dict(new.images),
+        shapes={"toy_D1_square_016um": ShapesModel.parse(frame, transformations=transformations)},
+        tables={"square_016um": bins},
+    )
+    scales = tmp_path / "binned_outputs/square_016um/spatial/scalefactors_json.json"
+    scales.parent.mkdir(parents=True)
+    scales.write_text(json.dumps({"microns_per_pixel": slide.um_per_px, "bin_size_um": 16.0}))
+    run("Visium HD", hd=hd, folder=tmp_path)
+    np.testing.assert_allclose(hd["square_016um"].obsm["h2e"], table.obsm["h2e"], atol=1e-5)
+    dots = plt.gcf().axes[0].collections[1]
+    np.testing.assert_allclose(dots.get_widths(), side)
+    assert len(dots.get_paths()[0].vertices) == 5
+
+
+def test_several_slides_are_joined(run: Any):
+    toy = h2e.datasets.toy_cohort()
+    first, second = (toy.filter_by_coordinate_system(name) for name in ("toy_B1", "toy_C1"))
+    for each in (first, second):
+        each["table"].obs_names = [f"AAACAAGT-{i}" for i in range(each["table"].n_obs)]
+        each["table"].obs.drop(columns="donor", inplace=True)
+    second["table"] = second["table"][:, ::-1][:, 5:].copy()
+    blocks_of_page = blocks(SECTIONS["Several slides, read one by one"])
+    genes = blocks_of_page.pop()
+    exec(genes, {"first": first, "second": second})
+    names = run("Several slides, read one by one", first=first, second=second, donors={"toy_B1": "B", "toy_C1": "C"})
+    cohort = names["cohort"]
+    assert [list(one.coordinate_systems) for one in (first, second)] == [["toy_B1"], ["toy_C1"]]
+    assert cohort["table"].n_vars == 55
+    assert cohort["table"].obs_names.is_unique
+    assert cohort["table"].obs.groupby("region", observed=True)["donor"].unique().map(list).to_dict() == {
+        "toy_B1": ["B"],
+        "toy_C1": ["C"],
+    }
+    for name, one in (("toy_B1", first), ("toy_C1", second)):
+        rows = (cohort["table"].obs["region"] == name).to_numpy()
+        expected = one["table"].to_df().to_numpy()
+        np.testing.assert_array_equal(cohort["table"][rows, one["table"].var_names].X.toarray(), expected)
+    ensemble = h2e.tl.fit(cohort, learners="texture", n_targets=4, group_key="donor", progress=False)
+    assert stats.zscore(ensemble.loo, axis=None).notna().all(axis=None)
