@@ -78,7 +78,7 @@ def draw_failures(sdata: SpatialData) -> h2e.Ensemble:
 
 
 def draw_wrong_organ(sdata: SpatialData, ensemble: h2e.Ensemble) -> pd.DataFrame:
-    """Mouse brain, predicted by the ensemble of breast tumours; its spread and that on tissue of its own kind."""
+    """Mouse brain, predicted by the ensemble of breast tumours; spread and novelty there and on tissue of its own kind."""
     brain = h2e.datasets.visium_mini(progress=False)
     h2e.tl.predict(brain, ensemble, progress=False)
     gene = "EPCAM" if "EPCAM" in ensemble.targets else ensemble.targets[0]
@@ -88,24 +88,36 @@ def draw_wrong_organ(sdata: SpatialData, ensemble: h2e.Ensemble) -> pd.DataFrame
     save(figure, "wrong_organ.jpg")
     without = sdata.filter_by_coordinate_system(["A1", "C2", "C3", "C4", "C5"])
     other = sdata.filter_by_coordinate_system("B4")
-    h2e.tl.predict(
-        other, h2e.tl.fit(without, targets=ensemble.targets, group_key="donor", progress=False), progress=False
-    )
-    spread = {"mouse brain": brain, "a new breast tumour (B4)": other}
-    values = {name: float(slide["table"].obsm["h2e_std"][gene].median()) for name, slide in spread.items()}
-    return pd.DataFrame(
-        {"split": "median spread", "method": gene, "slide": list(values), "mean": list(values.values())}
-    )
+    ensemble = h2e.tl.fit(without, targets=ensemble.targets, group_key="donor", progress=False)
+    slides = {
+        "a new breast tumour (B4)": other,
+        "mouse brain": brain,
+        "mouse olfactory bulbs": h2e.datasets.mob(progress=False),
+    }
+    parts = []
+    for name, slide in slides.items():
+        h2e.tl.predict(slide, ensemble, progress=False)
+        table = slide["table"]
+        spread, novelty = table.obsm["h2e_std"][gene].median(), table.obs["h2e_novelty"].median()
+        parts += [["median spread", gene, name, spread], ["median novelty", "", name, novelty]]
+    return pd.DataFrame(parts, columns=["split", "method", "slide", "mean"])
 
 
 def print_table() -> None:
     """The table of the page: means over the sections of a donor, then over donors."""
-    scores = pd.read_csv(CSV).query("split != 'median spread'")
+    table = pd.read_csv(CSV)
+    scores = table[table["split"].isin(list(SPLITS.values()))]
     by_donor = scores.assign(donor=scores["slide"].str[0]).groupby(["split", "method", "donor"])["mean"].mean()
     means = by_donor.groupby(["split", "method"]).mean().unstack("split")[list(SPLITS.values())]
     print("| Pearson, mean over donors | " + " | ".join(means.columns) + " |\n|---|---|---|")
     for method in METHODS:
         print(f"| {method} | " + " | ".join(f"{value:.2f}".replace("-", "−") for value in means.loc[method]) + " |")
+    told = table[table["split"].str.startswith("median")].pivot_table(
+        index="slide", columns="split", values="mean", sort=False
+    )
+    print("\n| predicted by an ensemble of breast tumours | median spread | median novelty |\n|---|---|---|")
+    for slide, row in told.iterrows():
+        print(f"| {slide} | " + " | ".join(f"{value:.2f}".replace("-", "−") for value in row) + " |")
 
 
 def main() -> None:
