@@ -56,6 +56,8 @@ coverage: $(VENV)/.test
 test-lowest: $(LOWEST)/.test
 	$(LOWEST)/bin/python -m pytest -n $(JOBS) -o filterwarnings=default $(PYTEST_ARGS)   # old releases warn about new ones
 
+# Tutorials are run while the site is built: 8 minutes, much less where the cache in docs/_build knows them.
+docs: export OMP_NUM_THREADS := 1
 docs: $(VENV)/.doc
 	$(PY) -m sphinx -W --keep-going -b html docs docs/_build/html
 

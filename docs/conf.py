@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import metadata
+from urllib.request import urlopen
 
 info = metadata("h2e")
 project = info["Name"]
@@ -15,12 +16,16 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx_autodoc_typehints",  # after napoleon
     "sphinx_copybutton",
+    "sphinx_design",
+    "sphinxcontrib.bibtex",
 ]
-exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "ecosystem", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
 
 # Every public name has a page, without being listed by hand: the template walks __all__.
@@ -28,16 +33,60 @@ autosummary_generate = True
 autosummary_ignore_module_all = False
 autosummary_imported_members = True
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
+autodoc_typehints = "none"  # sphinx_autodoc_typehints writes them beside the parameters
+always_use_bars_union = True
+typehints_defaults = "braces"
 # Docstrings say in sentences where a result goes, so Returns is text and not a list of types.
 napoleon_google_docstring = False
 napoleon_custom_sections = [("Returns", "text")]
 napoleon_use_rtype = False
+typehints_document_rtype = False
 
-myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+bibtex_bibfiles = ["references.bib"]
+bibtex_reference_style = "author_year"
+
+
+def reachable(address: str) -> bool:
+    """Whether an inventory can be read now: without a network the site is built without links to other projects."""
+    try:
+        with urlopen(address + "objects.inv", timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+others = {
+    "anndata": "https://anndata.readthedocs.io/en/stable/",
+    "geopandas": "https://geopandas.org/en/stable/",
+    "matplotlib": "https://matplotlib.org/stable/",
+    "numpy": "https://numpy.org/doc/stable/",
+    "pandas": "https://pandas.pydata.org/docs/",
+    "python": "https://docs.python.org/3/",
+    "scanpy": "https://scanpy.readthedocs.io/en/stable/",
+    "spatialdata": "https://spatialdata.scverse.org/en/stable/",
+    "squidpy": "https://squidpy.readthedocs.io/en/stable/",
+}
+intersphinx_mapping = {name: (address, None) for name, address in others.items() if reachable(address)}
+
+# A name of h2e that is not there is an error. Names of others are links where their inventories can be read and list
+# them (many list a class under another path than the one it is imported from), and plain text elsewhere.
+nitpicky = True
+nitpick_ignore_regex = [
+    (r"py:.*", r"(anndata|collections|geopandas|matplotlib|numpy|os|pandas|pathlib|spatialdata|typing|xarray)\..*"),
+    (r"py:class", r"h2e\._learners\._baselines\.\w+"),  # baselines are asked for by name
+    (r"py:(class|data|exc|obj)", r"[A-Z]\w*Error|bool|bytes|dict|float|int|list|None|str|tuple|type|types\.\w+"),
+]
+
+myst_enable_extensions = ["amsmath", "attrs_block", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"  # tutorials are run by the tests, with their data
+
+# Tutorials are run when the site is built; what has not changed since is taken from the cache.
+nb_execution_mode = "cache"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
+nb_output_stderr = "remove"  # progress bars, and warnings of other packages; what h2e warns of is said in the text
 
 html_theme = "sphinx_book_theme"
 html_title = project

@@ -1,0 +1,84 @@
+"""The tutorials are run, each on what every machine has: the synthetic cohort stands in for the HER2+ sections."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+import pytest
+
+import h2e
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+mpl.use("agg")
+
+TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.md"))
+CELL = re.compile(
+    r"^```\{code-cell\}[^\n]*\n(?P<about>---\n.*?^---\n|(?::[^\n]*\n)*)(?P<code>.*?)^```$",
+    flags=re.MULTILINE | re.DOTALL,
+)
+DRAWS = re.compile(r"\b(h2e|sc|sq|sdata|shown)\.pl\.|\bplt\.subplots|\.plot[.(]")
+
+STAND_IN = {"toy_A1": "C2", "toy_A2": "C3", "toy_B1": "B4", "toy_C1": "A1"}
+GENES = ["EPCAM", "COX6C", "CD74", "IGKC", "ERBB2", "MGP"]
+
+each_tutorial = pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+
+
+def cells_of(path: Path) -> list[re.Match]:
+    """The cells of a tutorial in which code runs."""
+    return list(CELL.finditer(path.read_text(encoding="utf-8")))
+
+
+def stand_in(*_: object, sections: list[str] | None = None, **__: object) -> SpatialData:
+    """The synthetic cohort under the names of ``h2e.datasets.her2st``: sections, donors, some genes, cell types."""
+    from spatialdata import SpatialData
+    from spatialdata.models import TableModel
+
+    toy = h2e.datasets.toy_cohort()
+    toy.rename_coordinate_systems(STAND_IN)
+    table = toy["table"]
+    table.obs["region"] = table.obs["region"].astype(str).map(STAND_IN).astype("category")
+    table.obs["donor"] = table.obs["region"].astype(str).str[0].astype("category")
+    table.obs_names = [f"{STAND_IN[name[:6]]}{name[6:]}" for name in table.obs_names]
+    table.var_names = [*GENES, *table.var_names[len(GENES) :]]
+    table.obsm["major"] = table.obsm.pop("proportions")
+    del table.uns["spatialdata_attrs"]
+    table = TableModel.parse(table, region=sorted(STAND_IN.values()), region_key="region", instance_key="instance_id")
+    images = {f"{new}_image": toy.images[f"{old}_image"] for old, new in STAND_IN.items()}
+    shapes = {new: toy.shapes[old] for old, new in STAND_IN.items()}
+    sdata = SpatialData(images=images, shapes=shapes, tables={"table": table})
+    return sdata if sections is None else sdata.filter_by_coordinate_system([s for s in sections if s in shapes])
+
+
+@pytest.mark.filterwarnings("ignore")  # of other packages' plots and readers; h2e's own are tested elsewhere
+@each_tutorial
+def test_every_cell_of_a_tutorial_runs(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    if path.stem == "visium" and not (Path(os.environ.get("H2E_DATA", "")) / "visium_mini").is_dir():
+        pytest.skip("the crop of a Visium slide is not on this machine")
+    import matplotlib.pyplot as plt
+
+    monkeypatch.setattr(h2e.datasets, "her2st", stand_in)
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": path.stem, "display": lambda *_: None}
+    for number, cell in enumerate(cells_of(path), start=1):
+        exec(compile(cell["code"], f"{path.name}, cell {number}", "exec"), names)
+        plt.close("all")
+    assert number > 3
+
+
+@each_tutorial
+def test_every_picture_of_a_tutorial_is_described_in_words(path: Path):
+    for cell in cells_of(path):
+        if DRAWS.search(cell["code"]):
+            assert re.search(r"^    alt: \S.{40,}", cell["about"], flags=re.MULTILINE), cell["code"]
+
+
+def test_every_tutorial_is_listed():
+    listed = (Path(__file__).parents[1] / "docs" / "tutorials.md").read_text(encoding="utf-8")
+    assert {path.stem for path in TUTORIALS} == set(re.findall(r"^tutorials/(\w+)$", listed, flags=re.MULTILINE))
