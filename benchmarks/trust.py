@@ -72,7 +72,7 @@ def draw_failures(sdata: SpatialData) -> h2e.Ensemble:
     of_slide = scores[scores["slide"] == "C3"].set_index("target")["value"].sort_values()
     genes = [of_slide.index[i] for i in (-1, len(of_slide) // 2, 0)]
     print(of_slide.loc[genes].round(2).to_dict())
-    axes = h2e.pl.spatial_pred(sdata, genes, slides="C3")
+    axes = h2e.pl.spatial_pred(sdata, genes, slides="C3", ncols=2)  # readable on a phone, too
     save(axes[0].figure, "failures.jpg")
     return ensemble
 

@@ -100,6 +100,7 @@ html_theme_options = {
     "use_issues_button": True,
     "path_to_docs": "docs",
     "navigation_with_keys": False,
+    "navbar_persistent": [],  # the side bar has the search already
     "show_navbar_depth": 2,
 }
 copybutton_prompt_text = r">>> |\.\.\. |\$ "

@@ -40,7 +40,7 @@ def stand_in(*_: object, sections: list[str] | None = None, **__: object) -> Spa
     from spatialdata import SpatialData
     from spatialdata.models import TableModel
 
-    toy = h2e.datasets.toy_cohort()
+    toy = h2e.datasets.toy_cohort(side=7)
     toy.rename_coordinate_systems(STAND_IN)
     table = toy["table"]
     table.obs["region"] = table.obs["region"].astype(str).map(STAND_IN).astype("category")
