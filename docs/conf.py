@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from importlib.metadata import metadata
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.request import urlopen
+
+from numpy.typing import ArrayLike
+from sphinx_autodoc_typehints import format_annotation
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+    from sphinx.config import Config
 
 info = metadata("h2e")
 project = info["Name"]
@@ -44,6 +52,18 @@ typehints_document_rtype = False
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
+
+
+suppress_warnings = ["config.cache"]  # of the next function, which cannot be pickled and need not be
+
+
+def typehints_formatter(annotation: Any, config: Config) -> str | None:
+    """Call an array-like what it is called in the code, and not by the many types that it stands for."""
+    some, every = get_args(ArrayLike), get_args(annotation)
+    if not all(part in every for part in some):
+        return None
+    others = [format_annotation(part, config) for part in every if part not in some]
+    return " | ".join([":py:data:`~numpy.typing.ArrayLike`", *others])
 
 
 def reachable(address: str) -> bool:
@@ -105,3 +125,14 @@ html_theme_options = {
 }
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+
+def drop_colon(*event: Any) -> None:
+    """Take away the line that sphinx_autodoc_typehints puts before what a function returns, which here is text."""
+    lines: list[str] = event[-1]
+    lines[:] = [line for line in lines if line != ":"]
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx after the extensions, so that this runs after theirs and before napoleon (priority 500)."""
+    app.connect("autodoc-process-docstring", drop_colon, priority=499)
