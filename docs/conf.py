@@ -104,7 +104,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "cache"
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300
+nb_execution_timeout = 600  # seconds a cell: the longest takes one minute on an idle core
 nb_merge_streams = True
 nb_output_stderr = "remove"  # progress bars, and warnings of other packages; what h2e warns of is said in the text
 
