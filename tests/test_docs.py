@@ -71,7 +71,7 @@ def test_the_page_on_storage_names_every_default_key():
     text = (ROOT / "docs" / "storage.md").read_text(encoding="utf-8")
     keys = {value for name, value in vars(h2e._keys).items() if name.isupper()}
     made = {getattr(h2e._keys, name)("{image}") for name in ("tissue", "normalized")}
-    made |= {h2e._keys.held_out("h2e"), h2e._keys.spread("h2e")}
+    made |= {getattr(h2e._keys, name)("h2e") for name in ("held_out", "spread", "lower", "upper", "novelty")}
     assert [key for key in sorted(keys | made) if key not in text] == []
 
 
