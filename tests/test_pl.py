@@ -662,6 +662,16 @@ def test_methods_are_named_with_the_same_mean_as_the_summary_baselines_last(scor
     assert labels == [f"{name} ({summary[name]:.2f})" for name in ("ensemble", "baseline: mean")]
 
 
+def test_some_methods_are_shown_in_the_order_asked_for(scores: pd.DataFrame):
+    ax = h2e.pl.target_scores(scores, methods=["baseline: mean", "ensemble"])
+    assert [text.get_text().split(" (")[0] for text in ax.get_legend().get_texts()] == ["baseline: mean", "ensemble"]
+    alone = h2e.pl.target_scores(scores, methods=["ensemble"])
+    assert len(alone.get_legend().get_texts()) == 1
+    for methods in (["other"], []):
+        with pytest.raises(KeyError, match=r"not in these scores; they have \['ensemble', 'baseline: mean'\]"):
+            h2e.pl.target_scores(scores, methods=methods)
+
+
 def test_scores_without_methods_and_with_undefined_values_are_shown(scores: pd.DataFrame):
     alone = scores[scores["method"] == "ensemble"].drop(columns="method")
     alone.loc[alone["target"] == "low", "value"] = np.nan

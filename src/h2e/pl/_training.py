@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -83,7 +84,9 @@ def history(ensemble: Ensemble, *, ax: Axes | None = None) -> Axes:
     return axis
 
 
-def target_scores(scores: pd.DataFrame, *, metric: str = "pearson", ax: Axes | None = None) -> Axes:
+def target_scores(
+    scores: pd.DataFrame, *, metric: str = "pearson", methods: Sequence[str] | None = None, ax: Axes | None = None
+) -> Axes:
     """Plot how well each target is predicted in each group that was left out, with the baselines beside.
 
     Parameters
@@ -92,6 +95,9 @@ def target_scores(scores: pd.DataFrame, *, metric: str = "pearson", ax: Axes | N
         Table of :func:`h2e.tl.evaluate`, or of :func:`h2e.metrics.score`.
     metric
         Which of its metrics.
+    methods
+        Which of its methods, such as ``["ensemble", "baseline: texture"]``; ``None`` takes all, the ensemble first and
+        the baselines last.
     ax
         Axes to draw on; ``None`` makes a figure.
 
@@ -103,7 +109,7 @@ def target_scores(scores: pd.DataFrame, *, metric: str = "pearson", ax: Axes | N
     Raises
     ------
     KeyError
-        The table has no such metric, or lacks a column.
+        The table has no such metric or method, or lacks a column.
 
     Examples
     --------
@@ -118,10 +124,14 @@ def target_scores(scores: pd.DataFrame, *, metric: str = "pearson", ax: Axes | N
     of_metric = _of_metric(scores, metric)
     by_group = of_metric.groupby([METHOD, "target", "group"], sort=False)["value"].mean().reset_index()
     means = by_group.groupby([METHOD, "target"], sort=False)["value"].mean()
-    methods = sorted(by_group[METHOD].unique(), key=lambda name: (name.startswith("baseline"), name != "ensemble"))
+    there = sorted(by_group[METHOD].unique(), key=lambda name: (name.startswith("baseline"), name != "ensemble"))
+    methods = there if methods is None else list(methods)
+    if not methods or not set(methods) <= set(there):
+        msg = f"methods {sorted(set(methods) - set(there)) or methods} are not in these scores; they have {there}."
+        raise KeyError(msg)
     targets = means[methods[0]].sort_values(ascending=False, kind="stable").index.tolist()
     targets += [target for target in by_group["target"].unique() if target not in targets]
-    axis = _axis(ax, (5.5, 1.2 + len(targets) * max(0.22, 0.09 * len(methods))))
+    axis = _axis(ax, (5.5, 1.2 + len(targets) * max(0.2, 0.055 * len(methods))))
     offsets = 0.7 * ((np.arange(len(methods)) + 0.5) / len(methods) - 0.5)
     place = {target: i for i, target in enumerate(targets)}
     for method, offset, colour in zip(methods, offsets, _colours(len(methods)), strict=True):
