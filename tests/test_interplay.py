@@ -268,5 +268,5 @@ def test_several_slides_are_joined(run: Any):
         expected = one["table"].to_df().to_numpy()
         np.testing.assert_array_equal(cohort["table"][rows, one["table"].var_names].X.toarray(), expected)
     ensemble = h2e.tl.fit(cohort, learners="texture", n_targets=4, group_key="donor", progress=False)
-    assert ensemble.loo.index.isin([(slide.region, i) for slide in find_slides(cohort) for i in range(100)]).all()
+    assert set(ensemble.loo.index.get_level_values("region")) == {"toy_B1", "toy_C1"}
     assert ensemble.loo.notna().all(axis=None)

@@ -411,6 +411,7 @@ def test_proportions_are_shown_beside_predictions_of_proportions(known: SpatialD
     axes = h2e.pl.spatial_pred(known, truth.columns[1], slides="toy_C1")
     np.testing.assert_allclose(shown(axes[1]), truth.iloc[:, 1][rows_of(known, "toy_C1")])
     assert axes[0].get_title().endswith("r = 1.00")
+    assert axes[0].figure.axes[-1].get_ylabel() == "proportions"
 
 
 def test_a_table_without_counts_shows_predictions_alone_unless_asked(known: SpatialData):

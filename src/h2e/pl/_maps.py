@@ -132,6 +132,7 @@ def maps_of(
     """Of a slide, for each target the map of what was predicted and, if known, that of what was measured."""
     facts = table.uns.get(base_of(key), {})
     left_out, unit = facts.get("params", {}).get("left_out"), str(facts.get("unit", ""))
+    unit = unit.removeprefix("as in obsm['").removesuffix("']")  # for the colour bar: the name of the frame
     groups = []
     for target in values:
         shown = values[target].to_numpy(float)[place.rows]
