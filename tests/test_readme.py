@@ -26,9 +26,10 @@ def test_the_lines_of_the_readme_run_as_they_stand(
     """Only the data differ: a cohort that every machine has, and one slide of one more donor as ``new``."""
     monkeypatch.setattr(h2e.datasets, "her2st", lambda *_, **__: cohort)
     monkeypatch.chdir(tmp_path)
-    new = h2e.datasets.toy_cohort(n_slides=4, n_donors=4).filter_by_coordinate_system("toy_D1")
+    new = h2e.datasets.toy_cohort(n_slides=5, n_donors=5).filter_by_coordinate_system("toy_E1")
     names = {"__name__": "readme", "new": new}
     started = time.perf_counter()
     for number, block in enumerate(BLOCKS, start=1):
         exec(compile(block, f"README.md, block {number}", "exec"), names)
     assert time.perf_counter() - started < SECONDS
+    assert names["new"]["table"].obsm["h2e"].notna().any(axis=None)  # it was new, so it was predicted
