@@ -158,7 +158,7 @@ def test_predict_never_replaces_what_somebody_else_wrote(cohort, ensemble):
     mine = np.ones((cohort["table"].n_obs, 2))
     cohort["table"].obsm["h2e"] = mine
     with pytest.raises(
-        ValueError, match=r"obsm has \['h2e'\], which h2e.tl.predict did not write; pass overwrite=True"
+        ValueError, match=r"the table has \['h2e'\], which h2e.tl.predict did not write; pass overwrite=True"
     ):
         h2e.tl.predict(cohort, ensemble, progress=False)
     np.testing.assert_array_equal(cohort["table"].obsm["h2e"], mine)
