@@ -319,3 +319,15 @@ def test_the_network_learner_scales_targets_back(cohort):
     np.testing.assert_allclose(far, near * 100 + 5000, rtol=1e-3)
     history = Multiscale(**TINY).fit(x, y, groups, progress=False).history
     assert [set(row) for row in history] == [{"epoch", "loss", "seconds"}]
+
+
+@pytest.mark.parametrize(("symmetries", "k"), [(True, 8), (False, 1)])
+def test_the_network_predicts_the_mean_of_its_variants(cohort, symmetries, k):
+    shade, y, groups, _ = cohort
+    x = (np.broadcast_to(shade, (24, 3, 26, 26)) * np.linspace(0.5, 1, 26)).astype(np.uint8)
+    model = Multiscale(**TINY, symmetries=symmetries).fit(x, (100 * y).astype(np.float32), groups, progress=False)
+    variants = model.variants(x)
+    assert variants.shape == (k, *y.shape)
+    np.testing.assert_array_equal(model.predict(x), variants.mean(axis=0))
+    assert abs(variants.mean() - 100 * y.mean()) < 50  # in the unit of y
+    assert (np.ptp(variants, axis=0).max() > 0) == symmetries

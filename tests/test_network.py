@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 
 from h2e._augmentation import augment, symmetry_table
 from h2e._network import MultiscaleNetwork, NetworkConfig, build, subtiles
-from h2e._training import TrainingConfig, arrays_of, network_of, predict, train
+from h2e._training import TrainingConfig, arrays_of, mixed_precision, network_of, predict, predict_views, train
 
 SMALL = NetworkConfig(n_targets=3, tile_px=26, subtile_px=16, encoders=("subtiles", "center"))
 
@@ -270,6 +272,7 @@ def test_no_tiles_give_no_predictions():
 
 def test_bfloat16_changes_predictions_by_rounding_only(data, monkeypatch):
     tiles, network = data[0], build(SMALL, seed=0)
+    monkeypatch.setattr("h2e._training.mixed_precision", lambda device: contextlib.nullcontext())
     exact = predict(network, tiles)
     monkeypatch.setattr("h2e._training.mixed_precision", lambda device: torch.autocast("cpu", dtype=torch.bfloat16))
     rounded = predict(network, tiles)
@@ -278,3 +281,47 @@ def test_bfloat16_changes_predictions_by_rounding_only(data, monkeypatch):
     np.testing.assert_allclose(predict(network, tiles[5:6]), rounded[5:6], atol=0.01)
     _, history = train(SMALL, *data, settings=TrainingConfig(epochs=1), progress=False)
     assert np.isfinite(history[0]["loss"])
+
+
+@pytest.mark.parametrize(
+    ("processor", "amx", "fast"),
+    [
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True}, False, True),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": False}, False, False),
+        ({"cpu_name": "INTEL(R) XEON(R)", "avx512_bf16": True}, False, False),
+        ({"cpu_name": "INTEL(R) XEON(R)", "avx512_bf16": True}, True, True),
+        ({}, False, False),
+    ],
+)
+def test_bfloat16_is_used_by_a_fixed_rule(processor, amx, fast, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    with mixed_precision(torch.device("cpu")):
+        assert torch.is_autocast_enabled("cpu") is fast
+
+
+def test_turning_a_tile_permutes_what_is_said_of_its_symmetries(data, monkeypatch):
+    monkeypatch.setattr("h2e._training.mixed_precision", lambda device: contextlib.nullcontext())
+    tiles, network = data[0], build(SMALL, seed=0)
+    said = predict_views(network, tiles)
+    assert said.shape == (8, 8, 3)
+    np.testing.assert_array_equal(said.mean(axis=0), predict(network, tiles))
+    turned = predict_views(network, np.rot90(tiles, axes=(2, 3)).copy())
+    np.testing.assert_allclose(turned[:4], np.roll(said[:4], -1, axis=0), atol=1e-5)
+    assert np.ptp(said, axis=0).min() > 1e-5  # they differ
+    np.testing.assert_allclose(predict_views(network, tiles, symmetries=False), said[:1], atol=1e-5)
+
+
+def test_after_each_epoch_the_network_that_would_be_kept_can_be_looked_at(data):
+    seen = []
+    settings = TrainingConfig(epochs=3, ema=0.5)
+    network, _ = train(
+        SMALL,
+        *data,
+        settings=settings,
+        progress=False,
+        after_epoch=lambda n: seen.append(arrays_of(n)["decoder.0.bias"]),
+    )
+    assert len(seen) == 3
+    assert not np.array_equal(seen[0], seen[1])
+    np.testing.assert_array_equal(seen[2], arrays_of(network)["decoder.0.bias"])

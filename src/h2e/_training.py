@@ -20,6 +20,7 @@ from h2e._augmentation import augment, symmetry_table
 from h2e._network import Dropout, MultiscaleNetwork, NetworkConfig, build
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def train(
     device: str | None = None,
     progress: bool = True,
     label: str = "",
+    after_epoch: Callable[[MultiscaleNetwork], None] | None = None,
 ) -> tuple[MultiscaleNetwork, list[dict[str, float]]]:
     """Train a network by mean squared error: AdamW, the rate falling by a cosine to 1e-6, all epochs.
 
@@ -70,6 +72,8 @@ def train(
         ``float32``, (n, n_targets), of about unit scale.
     label
         What the progress bar is called.
+    after_epoch
+        Called after each epoch with the network that would be kept; it must leave it as it is.
 
     Returns
     -------
@@ -89,11 +93,9 @@ def train(
     device_ = find_device(device)
     network = build(config, seed=seed).to(device_)
     generator = torch.Generator().manual_seed(seed + 1)
-    averaged = (
-        AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
-        if settings.ema
-        else None
-    )
+    average = get_ema_multi_avg_fn(settings.ema) if settings.ema else None
+    averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True) if average else None
+    kept = network if averaged is None else averaged.module
     _seed_dropout(network, device_, seed)  # not before: generators are not copied everywhere
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, foreach=True
@@ -116,7 +118,8 @@ def train(
             total += loss * len(rows)
         history.append({"epoch": epoch, "loss": float(total) / len(tiles), "seconds": time.perf_counter() - start})
         bar.set_postfix(loss=f"{history[-1]['loss']:.4f}")
-    kept = network if averaged is None else averaged.module
+        if after_epoch is not None:
+            after_epoch(kept)
     log.info("trained %s: %d tiles, %d epochs, loss %.4f", label, len(tiles), settings.epochs, history[-1]["loss"])
     return kept.to("cpu").eval(), history
 
@@ -131,13 +134,26 @@ def predict(
 ) -> np.ndarray:
     """Predictions (n, n_targets), ``float32``: the mean over the eight symmetries of each tile, or of the tile as it is.
 
-    The last batch is filled up, so that a tile meets the same arithmetic whatever else is predicted with it.
-
     Examples
     --------
     >>> network = build(NetworkConfig(n_targets=2, tile_px=26, subtile_px=16), seed=0)
     >>> predict(network, np.zeros((3, 3, 26, 26), np.uint8)).shape
     (3, 2)
+    """
+    return predict_views(network, tiles, symmetries=symmetries, batch_size=batch_size, device=device).mean(axis=0)
+
+
+def predict_views(
+    network: MultiscaleNetwork,
+    tiles: np.ndarray,
+    *,
+    symmetries: bool = True,
+    batch_size: int = 64,
+    device: str | None = None,
+) -> np.ndarray:
+    """Predictions of each of the eight symmetries of each tile, (8, n, n_targets), or of the tile as it is, (1, n, n_targets).
+
+    The last batch is filled up, so that a tile meets the same arithmetic whatever else is predicted with it.
     """
     _check(network.config, tiles)
     device_ = find_device(device)
@@ -145,7 +161,7 @@ def predict(
     n_views = 8 if symmetries else 1
     step = max(1, batch_size // n_views)
     turns = symmetry_table(network.config.tile_px).to(device_)[:n_views]
-    out = np.empty((len(tiles), network.config.n_targets), np.float32)
+    out = np.empty((n_views, len(tiles), network.config.n_targets), np.float32)
     with torch.inference_mode(), mixed_precision(device_):
         for start in range(0, len(tiles), step):
             batch = torch.from_numpy(np.ascontiguousarray(tiles[start : start + step])).to(device_)
@@ -153,8 +169,8 @@ def predict(
             batch = _fill_up(batch, step)
             views = batch.flatten(2)[:, :, turns]  # (step, 3, n_views, p²)
             views = views.transpose(1, 2).reshape(-1, *batch.shape[1:])  # (step · n_views, 3, p, p)
-            mean = network(views).float().unflatten(0, (step, n_views)).mean(1)
-            out[start : start + n] = mean[:n].cpu().numpy()
+            said = network(views).float().unflatten(0, (step, n_views)).transpose(0, 1)
+            out[:, start : start + n] = said[:, :n].cpu().numpy()
     network.to("cpu")
     return out
 
@@ -165,15 +181,18 @@ def find_device(device: str | None) -> torch.device:
 
 
 def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
-    """bfloat16 where the device has units for matrices of it, else ``float32``; a fixed rule, so that a run can be repeated.
+    """bfloat16 where the device computes faster in it, else ``float32``; a fixed rule, so that a run can be repeated.
 
-    On a processor these are Intel's AMX. AVX-512 instructions for bfloat16 alone made this network slower, not faster
-    (Emerald Rapids without AMX: 40 tiles a second in place of 59).
+    On a processor these are Intel's AMX, and AMD's AVX-512 instructions for bfloat16 (which double the rate of float32
+    at most). The same instructions of Intel without AMX made this network slower (Emerald Rapids: 40 tiles a
+    second in place of 59).
     """
     if device.type == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        fast = device.type == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+        processor = getattr(torch.cpu, "get_capabilities", dict)()
+        of_amd = processor.get("avx512_bf16", False) and "AMD" in processor.get("cpu_name", "")
+        fast = device.type == "cpu" and (of_amd or getattr(torch.cpu, "_is_amx_tile_supported", bool)())
     return torch.autocast(device.type, dtype=torch.bfloat16) if fast else contextlib.nullcontext()
 
 

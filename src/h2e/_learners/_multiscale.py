@@ -26,10 +26,14 @@ class MultiscaleModel:
     history: list[dict[str, float]] = field(default_factory=list)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """``float32`` (n, targets), from ``uint8`` tiles."""
-        from h2e._training import predict
+        """``float32`` (n, targets), from ``uint8`` tiles: the mean of the variants."""
+        return self.variants(x).mean(axis=0)
 
-        scaled = predict(self.network, x, symmetries=self.symmetries, device=self.device)
+    def variants(self, x: np.ndarray) -> np.ndarray:
+        """What the network says of each of the eight symmetries of the tiles (or of one), ``float32`` (8 or 1, n, targets)."""
+        from h2e._training import predict_views
+
+        scaled = predict_views(self.network, x, symmetries=self.symmetries, device=self.device)
         return (scaled * self.scale + self.mean).astype(np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
