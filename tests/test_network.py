@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from h2e._augmentation import augment, symmetry_table
-from h2e._network import MultiscaleNetwork, NetworkConfig, build, subtiles
+from h2e._network import MultiscaleNetwork, NetworkConfig, build, folded, subtiles
 from h2e._training import TrainingConfig, arrays_of, mixed_precision, network_of, predict, predict_views, train
 
 SMALL = NetworkConfig(n_targets=3, tile_px=26, subtile_px=16, encoders=("subtiles", "center"))
@@ -104,6 +104,41 @@ def test_the_three_encoders_see_tile_subtiles_and_centre():
         assert not torch.allclose(plain[name], at_corner[name])
     # the mean over subtiles does not know where the change is, up to rounding
     torch.testing.assert_close(at_corner["subtiles"], at_middle["subtiles"], rtol=1e-4, atol=1e-5)
+
+
+def with_statistics(network):
+    """Batch normalizations as after a training."""
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for values in (module.weight.data, module.running_var):
+                values.uniform_(0.5, 2, generator=generator)
+            for values in (module.bias.data, module.running_mean):
+                values.normal_(generator=generator)
+    return network.eval()
+
+
+def test_folding_batch_normalization_into_convolutions_changes_no_feature():
+    network = with_statistics(build(NetworkConfig(n_targets=3), seed=0))
+    before, without = arrays_of(network), folded(network)
+    tiles = torch.randn((2, 3, 78, 78), generator=torch.Generator().manual_seed(0))
+    for name, side in (("tile", 78), ("subtiles", 26), ("center", 26)):
+        with torch.inference_mode():
+            expected, got = (getattr(n, name).pool(tiles[..., :side, :side]) for n in (network, without))
+        assert expected.std() > 0.1
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    assert all(np.array_equal(before[name], value) for name, value in arrays_of(network).items())
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_pixels_are_laid_out_as_the_weights_are(layout):
+    network, seen = build(SMALL, seed=0).to(memory_format=layout).eval(), []
+    for name in ("subtiles", "center"):
+        last = getattr(network, name).convolutions
+        last.register_forward_hook(lambda m, i, out: seen.append(out.is_contiguous(memory_format=layout)))
+    with torch.inference_mode():
+        network(torch.zeros(2, 3, 26, 26, dtype=torch.uint8))
+    assert seen == [True, True]
 
 
 def test_building_neither_uses_nor_changes_the_global_random_state():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -169,18 +170,16 @@ class MultiscaleNetwork(nn.Module):
 
     def forward(self, tile: Tensor) -> Tensor:
         """(B, 3, 78, 78) → (B, n_targets)."""
-        x = tile.to(torch.float32) / 127.5 - 1
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = tile.to(torch.float32) / 127.5 - 1  # convolutions lay it out as their weights are
         encoded = []
         if "tile" in self.config.encoders:
             encoded.append(self.tile(x))  # (B, 128)
         if "subtiles" in self.config.encoders or "center" in self.config.encoders:
             sub = subtiles(x, self.config.subtile_px)  # (B, 9, 3, 26, 26)
         if "subtiles" in self.config.encoders:
-            flat = sub.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (B · 9, 3, 26, 26)
-            encoded.append(self.subtiles(flat, sub.shape[1]))  # (B, 128)
+            encoded.append(self.subtiles(sub.flatten(0, 1), sub.shape[1]))  # (B · 9, 3, 26, 26) → (B, 128)
         if "center" in self.config.encoders:
-            encoded.append(self.center(sub[:, 4].contiguous(memory_format=torch.channels_last)))  # (B, 128)
+            encoded.append(self.center(sub[:, 4]))  # (B, 128)
         return self.decoder(torch.cat(encoded, dim=1))  # (B, 384) → (B, n_targets)
 
 
@@ -219,6 +218,26 @@ def initialized(make: Callable[[], Module], *, seed: int) -> Module:
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.reset_parameters()
     return network
+
+
+def folded(network: MultiscaleNetwork) -> MultiscaleNetwork:
+    """The network for prediction only: each batch normalization is part of the convolution before it, which changes no value.
+
+    Examples
+    --------
+    >>> network = build(NetworkConfig(n_targets=2, tile_px=26, subtile_px=16), seed=0)
+    >>> any(isinstance(module, nn.BatchNorm2d) for module in folded(network).modules())
+    False
+    """
+    with torch.device("meta"):
+        same = MultiscaleNetwork(network.config).eval()
+    same.load_state_dict(network.state_dict(), assign=True)  # the tensors themselves
+    for part in same.modules():
+        if isinstance(part, nn.Sequential):
+            for i, (first, second) in enumerate(itertools.pairwise(part)):
+                if isinstance(second, nn.BatchNorm2d):
+                    part[i], part[i + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
+    return same
 
 
 def _convolution(n_in: int, n_out: int) -> tuple[nn.Module, nn.Module, nn.Module]:

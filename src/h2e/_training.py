@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from h2e._augmentation import augment, symmetry_table
-from h2e._network import Dropout, MultiscaleNetwork, NetworkConfig, build
+from h2e._network import Dropout, MultiscaleNetwork, NetworkConfig, build, folded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,7 +157,7 @@ def predict_views(
     """
     _check(network.config, tiles)
     device_ = find_device(device)
-    network = network.to(device_).eval()
+    network = folded(network).to(device_)
     n_views = 8 if symmetries else 1
     step = max(1, batch_size // n_views)
     turns = symmetry_table(network.config.tile_px).to(device_)[:n_views]
@@ -171,7 +171,6 @@ def predict_views(
             views = views.transpose(1, 2).reshape(-1, *batch.shape[1:])  # (step · n_views, 3, p, p)
             said = network(views).float().unflatten(0, (step, n_views)).transpose(0, 1)
             out[:, start : start + n] = said[:, :n].cpu().numpy()
-    network.to("cpu")
     return out
 
 
