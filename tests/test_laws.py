@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +20,8 @@ from h2e._tiles import View
 SMALL = (View(2, 32),)  # one small view, so that the tests are quick
 TEXTURE = Texture(views=SMALL)
 NETWORK = Multiscale(epochs=1, tile_px=26, subtile_px=16, encoders=("center",), symmetries=False)
-EVERY_LEARNER = [TEXTURE, Texture(head="knn", views=SMALL), NETWORK]
+STOPPED = replace(NETWORK, epochs=2, stopping="inner group")
+EVERY_LEARNER = [TEXTURE, Texture(head="knn", views=SMALL), NETWORK, STOPPED]
 QUICK = [TEXTURE, Texture(head="knn", views=SMALL)]
 
 

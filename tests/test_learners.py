@@ -14,7 +14,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
 from h2e._encoders import encoder_of, shell_features
-from h2e._learners import Coordinates, Embedding, Mean, Multiscale, Texture, from_json, learner_of, to_json
+from h2e._learners import Coordinates, Embedding, Mean, Multiscale, Texture, _multiscale, from_json, learner_of, to_json
 from h2e._learners._heads import PENALTIES, fit_linear, fit_nearest, inner_folds
 from h2e._tiles import View
 
@@ -331,3 +331,54 @@ def test_the_network_predicts_the_mean_of_its_variants(cohort, symmetries, k):
     np.testing.assert_array_equal(model.predict(x), variants.mean(axis=0))
     assert abs(variants.mean() - 100 * y.mean()) < 50  # in the unit of y
     assert (np.ptp(variants, axis=0).max() > 0) == symmetries
+
+
+def patterns(n=32):
+    """Tiles of two donors, and targets that have to do with their shade."""
+    rng = np.random.default_rng(0)
+    x = (rng.integers(0, 200, (n, 3, 1, 1)) + rng.integers(0, 56, (n, 3, 26, 26))).astype(np.uint8)
+    return x, (x.mean((2, 3)) / 50).astype(np.float32), np.repeat(np.array(["A", "B"]), [n * 3 // 4, n // 4])
+
+
+def weights_of(learner, x, y, groups):
+    model = learner.fit(x, y, groups, progress=False)
+    return {name: a for name, a in model.arrays().items() if name.startswith("network.")}
+
+
+def test_stopping_keeps_the_epoch_that_is_best_on_a_training_group(monkeypatch):
+    x, y, groups = patterns()
+    y[groups == "B"] = 5 - y[groups == "B"]  # the other way round there: the longer the training, the worse
+    seen = []
+    look = _multiscale.BestEpoch.__call__
+    monkeypatch.setattr(_multiscale.BestEpoch, "__call__", lambda self, n: (look(self, n), seen.append(self)))
+    learner = Multiscale(**TINY | {"epochs": 6, "lr": 3e-3, "ema": None, "symmetries": False}, stopping="inner group")
+    model = learner.fit(x, y, groups, progress=False)
+    (best,) = set(seen)
+    assert len(best.errors) == len(model.history) == 6
+    assert min(best.errors) < best.errors[-1]  # else the choice would be trivial
+    kept = (((model.predict(x[groups == "B"]) - y[groups == "B"]) / model.scale) ** 2).mean()
+    assert kept == pytest.approx(min(best.errors), rel=1e-3)
+    np.testing.assert_array_equal(best.tiles, x[groups == "B"])
+
+
+def test_the_group_that_stops_a_training_is_not_trained_on():
+    x, y, groups = patterns()
+    learner = Multiscale(**TINY, stopping="inner group")  # one epoch: there is nothing to choose
+    other = np.where((groups == "B")[:, None, None, None], 255 - x, x)
+    stopped, again = weights_of(learner, x, y, groups), weights_of(learner, other, y, groups)
+    plain = weights_of(Multiscale(**TINY), x, y, groups)
+    for name, value in stopped.items():
+        np.testing.assert_array_equal(again[name], value)
+    assert any(not np.array_equal(plain[name], value) for name, value in stopped.items())
+
+
+def test_with_one_group_there_is_none_to_stop_on():
+    x, y, _ = patterns()
+    one = np.full(len(x), "A")
+    for name, value in weights_of(Multiscale(**TINY, stopping="inner group"), x, y, one).items():
+        np.testing.assert_array_equal(value, weights_of(Multiscale(**TINY), x, y, one)[name])
+
+
+def test_an_unknown_way_to_stop_is_refused():
+    with pytest.raises(ValueError, match="stopping 'early' is not one of"):
+        Multiscale(stopping="early")

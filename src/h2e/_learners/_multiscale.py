@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,6 +13,11 @@ from h2e._tiles import View
 
 if TYPE_CHECKING:
     from h2e._network import MultiscaleNetwork, NetworkConfig
+
+log = logging.getLogger(__name__)
+
+STOPPING = ("all epochs", "inner group")
+"""Whether the last epoch is kept, or the best on a training group that is put aside."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,30 @@ class MultiscaleModel:
         return {"mean": self.mean, "scale": self.scale, **weights}
 
 
+class BestEpoch:
+    """Keeps the weights of the epoch whose error is least on tiles that are not trained on."""
+
+    def __init__(self, tiles: np.ndarray, y: np.ndarray, *, device: str | None) -> None:
+        self.tiles, self.y, self.device = tiles, y, device
+        self.errors: list[float] = []
+
+    def __call__(self, network: MultiscaleNetwork) -> None:
+        """Look at the network after an epoch."""
+        from h2e._training import arrays_of, predict
+
+        guess = predict(network, self.tiles, symmetries=False, device=self.device)
+        self.errors.append(float(((guess - self.y) ** 2).mean()))
+        if self.errors[-1] == min(self.errors):
+            self.arrays = arrays_of(network)
+
+    def network(self, config: NetworkConfig) -> MultiscaleNetwork:
+        """The network of the best epoch."""
+        from h2e._training import network_of
+
+        log.info("epoch %d of %d is kept", np.argmin(self.errors) + 1, len(self.errors))
+        return network_of(config, self.arrays)
+
+
 @dataclass(frozen=True)
 class Multiscale:
     """The multiscale network on tiles of three spacings; the defaults are the published recipe with augmentation.
@@ -72,11 +102,16 @@ class Multiscale:
     encoders: tuple[str, ...] = ("tile", "subtiles", "center")
     residual: bool = True
     pyramid_pooling: bool = True
+    stopping: str = "all epochs"
+    """``"inner group"`` trains on the training groups but one and keeps the epoch that is best there, if there are two."""
     device: str | None = None
     """``None``: CUDA if there is one."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "encoders", tuple(self.encoders))
+        if self.stopping not in STOPPING:
+            msg = f"stopping {self.stopping!r} is not one of {list(STOPPING)}."
+            raise ValueError(msg)
         if self.extent <= 0:
             msg = f"extent must be positive, got {self.extent}."
             raise ValueError(msg)
@@ -104,21 +139,26 @@ class Multiscale:
         from h2e._training import TrainingConfig, train
 
         check_y(x, y, groups)
+        inner = _all_but_one_group(groups) if self.stopping == "inner group" else np.ones(len(x), bool)
         mean, scale = spread_of(y)
         settings = TrainingConfig(
             self.epochs, self.lr, self.weight_decay, self.batch_size, self.symmetries, self.stain_jitter, self.ema
         )
         scaled = ((y - mean) / scale).astype(np.float32)
+        best = None if inner.all() else BestEpoch(x[~inner], scaled[~inner], device=self.device)
         network, history = train(
             self._config(y.shape[1]),
-            x,
-            scaled,
+            x[inner],
+            scaled[inner],
             settings=settings,
             seed=seed,
             device=self.device,
             progress=progress,
             label=label,
+            after_epoch=best,
         )
+        if best is not None:
+            network = best.network(network.config)
         return MultiscaleModel(network, mean, scale, self.symmetries, self.device, history)
 
     def restore(self, arrays: dict[str, np.ndarray]) -> MultiscaleModel:
@@ -142,3 +182,10 @@ class Multiscale:
             self.residual,
             self.pyramid_pooling,
         )
+
+
+def _all_but_one_group(groups: np.ndarray) -> np.ndarray:
+    """All spots but those of the group whose share of them is nearest to a fifth; of a single group all."""
+    names, counts = np.unique(groups, return_counts=True)
+    aside = names[np.argmin(np.abs(counts / len(groups) - 0.2))]
+    return (groups != aside) | (len(names) == 1)
