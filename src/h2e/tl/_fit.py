@@ -122,7 +122,7 @@ def fit(
     >>> import h2e
     >>> sdata = h2e.datasets.toy_cohort()
     >>> h2e.tl.fit(sdata, learners="texture", n_targets=4, group_key="donor", progress=False)
-    Ensemble of 4 models (texture; stack: ridge) for 4 targets, trained on 230 spots of 4 slides, leaving out ['A', 'B', 'C']
+    Ensemble of 4 models (texture; stack: mean) for 4 targets, trained on 230 spots of 4 slides, leaving out ['A', 'B', 'C']
     """
     options = {"device": device, "run_dir": run_dir, "progress": progress, "seed": seed}
     recipe = recipe_of(learners, transform=transform, stack=stack, **options)
