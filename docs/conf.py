@@ -92,7 +92,10 @@ intersphinx_mapping = {name: (address, None) for name, address in others.items()
 # them (many list a class under another path than the one it is imported from), and plain text elsewhere.
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:.*", r"(anndata|collections|geopandas|matplotlib|numpy|os|pandas|pathlib|spatialdata|spatialdata_io|typing|xarray)\..*"),
+    (
+        r"py:.*",
+        r"(anndata|collections|geopandas|matplotlib|numpy|os|pandas|pathlib|spatialdata|spatialdata_io|typing|xarray)\..*",
+    ),
     (r"py:class", r"h2e\._learners\._baselines\.\w+"),  # baselines are asked for by name
     (r"py:(class|data|exc|obj)", r"[A-Z]\w*Error|bool|bytes|dict|float|int|list|None|str|tuple|type|types\.\w+"),
 ]
