@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import h2e
+from h2e._learners import Texture
+from h2e._tiles import View
 from h2e.tl._baselines import BASELINES, domain_means, domains_of, shuffled_within
 
 
@@ -23,6 +25,20 @@ def test_what_cannot_know_scores_nothing_and_what_can_does(scores):
     assert scores["baseline: mean"] == 0
     assert abs(scores["baseline: shuffled"]) < 0.25 < scores["baseline: texture"]
     assert abs(scores["baseline: domains by chance"]) < 0.2 < scores["baseline: domains"]
+
+
+@pytest.mark.parametrize("stack", ["mean", "ridge"])
+def test_an_ensemble_without_a_learner_is_the_ensemble_of_the_others(stack: str):
+    learners = [Texture(views=(View(2, 32),), head=head) for head in ("ridge", "knn", "pls")]
+    options = {"targets": ["TOY01", "TOY02"], "group_key": "region", "progress": False, "metrics": ["pearson", "skill"]}
+    options |= {"stack": stack, "baselines": []}
+    more, fewer = (
+        h2e.tl.evaluate(h2e.datasets.toy_cohort(), learners=some, **options) for some in (learners, learners[:2])
+    )
+    without = more.loc[more["method"] == "without pls", "value"].to_numpy()
+    alone = fewer.loc[(fewer["method"] == "ensemble") & fewer["metric"].isin(options["metrics"]), "value"].to_numpy()
+    assert len(alone) == 2 * 2 * 4
+    np.testing.assert_array_equal(without, alone)
 
 
 def test_labels_are_shuffled_within_their_slide():

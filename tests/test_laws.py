@@ -13,21 +13,15 @@ from spatialdata.transformations import Identity, Scale
 
 import h2e
 from h2e import _mlp
-from h2e._learners import Multiscale, Texture
+from h2e._learners import Coordinates, Embedding, Multiscale, Texture
 from h2e._stack import STACKS
 from h2e._tiles import View
 
 SMALL = (View(2, 32),)  # one small view, so that the tests are quick
 TEXTURE = Texture(views=SMALL)
 NETWORK = Multiscale(epochs=1, tile_px=26, subtile_px=16, encoders=("center",), symmetries=False)
-STOPPED = replace(NETWORK, epochs=2, stopping="inner group")
-EVERY_LEARNER = [TEXTURE, Texture(head="knn", views=SMALL), NETWORK, STOPPED]
 QUICK = [TEXTURE, Texture(head="knn", views=SMALL)]
-
-
-def learners_for(stack: str) -> list:
-    """Every learner; for stacks that ask for a model of every pair of groups, those that are quick."""
-    return EVERY_LEARNER if stack in ("mean", "ridge") else QUICK
+EVERY_LEARNER = [*QUICK, Embedding(lambda images: images.mean((2, 3)), px=8), Coordinates(), NETWORK]
 
 
 @pytest.fixture(autouse=True)
@@ -73,9 +67,9 @@ def flipped(x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("stack", STACKS)
 def test_flipping_a_groups_labels_leaves_its_held_out_predictions_as_they_were(cohort, stack: str):
     targets = ["TOY01", "TOY05", "TOY09"]
-    learners = learners_for(stack)
-    before = fit(cohort, learners=learners, targets=targets, stack=stack).loo
-    after = fit(with_labels_of(cohort, "B", flipped), learners=learners, targets=targets, stack=stack).loo
+    options = {"learners": EVERY_LEARNER, "targets": targets, "stack": stack}
+    before = fit(cohort, **options).loo
+    after = fit(with_labels_of(cohort, "B", flipped), **options).loo
     of_b = before.index.get_level_values("region") == "toy_B1"
     pd.testing.assert_frame_equal(after[of_b], before[of_b], check_exact=True)
     assert (after[~of_b] != before[~of_b]).any(axis=None)
@@ -87,8 +81,12 @@ def test_flipping_a_groups_labels_leaves_its_held_out_predictions_as_they_were(c
 def test_evaluate_predicts_a_group_without_its_labels(cohort, stack: str, normalize: bool, monkeypatch):
     if normalize:
         h2e.pp.normalize_stains(cohort)
-    learners = EVERY_LEARNER if stack == "mean" and not normalize else QUICK
-    assert_held_out_labels_do_not_matter(cohort, learners, stack, monkeypatch)
+    assert_held_out_labels_do_not_matter(cohort, QUICK if normalize else EVERY_LEARNER, stack, monkeypatch)
+
+
+def test_an_epoch_is_chosen_without_the_labels_of_the_group(cohort, monkeypatch):
+    stopped = replace(NETWORK, epochs=2, stopping="inner group")
+    assert_held_out_labels_do_not_matter(cohort, [stopped], "mean", monkeypatch)
 
 
 def assert_held_out_labels_do_not_matter(cohort, learners: list, stack: str, monkeypatch) -> None:

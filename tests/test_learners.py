@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -261,7 +263,7 @@ def test_a_torch_module_is_an_encoder():
 
     images = np.random.default_rng(0).integers(0, 256, (20, 3, 6, 6), dtype=np.uint8)
     expected = (images.mean((2, 3)) / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
-    np.testing.assert_allclose(encoder_of(Maps())[1](images), expected, atol=1e-5)
+    np.testing.assert_allclose(encoder_of(Maps())(images), expected, atol=1e-5)
 
 
 def test_the_encoder_of_h2e_sees_stain_and_not_the_company():
@@ -282,12 +284,35 @@ def test_features_are_cached_by_what_was_seen(tmp_path):
     views = [rng.integers(0, 256, (3, 3, v.px, v.px), dtype=np.uint8) for v in learner.views]
     first, n = learner.look(views), len(calls)
     np.testing.assert_array_equal(learner.look(views), first)
-    assert len(calls) == n == 11  # tile, nine subtiles, surroundings
+    assert len(calls) == n == 1 + 11  # noise, once; tile, nine subtiles, surroundings
     next(tmp_path.iterdir()).write_bytes(b"cut off")
     np.testing.assert_array_equal(learner.look(views), first)
     assert len(calls) == n + 1
     learner.look([view[:2] for view in views])
-    assert len(calls) == 2 * n + 1
+    assert len(calls) == n + 1 + 11
+
+
+def test_encoders_that_share_a_cache_and_a_name_keep_their_own_features(tmp_path):
+    encoders = [lambda images: images.mean((2, 3)), lambda images: images.max((2, 3)).astype(float)]
+    views = [np.random.default_rng(0).integers(0, 256, (3, 3, v.px, v.px), np.uint8) for v in Embedding(px=4).views]
+    for encoder in encoders:
+        remembering = Embedding(encoder=encoder, px=4, cache=tmp_path)
+        np.testing.assert_array_equal(remembering.look(views), Embedding(encoder=encoder, px=4).look(views))
+
+
+def test_a_model_of_timm_is_made_once_and_when_it_is_first_used(monkeypatch):
+    made = []
+
+    def create_model(name, *, pretrained, num_classes):
+        made.append(name)
+        return torch.nn.Flatten()
+
+    monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(create_model=create_model))
+    learner = Embedding(encoder="timm:a_model_for_this_test", px=4)
+    assert made == []
+    for _ in range(2):
+        learner.look([np.zeros((2, 3, v.px, v.px), np.uint8) for v in learner.views])
+    assert made == ["a_model_for_this_test"]
 
 
 def test_settings_that_make_no_sense_are_refused(cohort):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from h2e import _fitting, _mlp
-from h2e._fitting import Recipe, averaging_ratio, fit_members
+from h2e._fitting import Recipe, averaging_ratio, fit_members, for_averages
 from h2e._folds import make_folds
 from h2e._learners import Mean, Texture
 from h2e._members import ALL, Spots
@@ -144,7 +144,7 @@ def test_the_ratio_is_one_for_a_learner_whose_models_agree_and_less_for_others(s
     np.testing.assert_array_equal(ratio[1], 1)
     assert ((ratio[0] > 0.5) & (ratio[0] < 1)).all()
     plain = Stack("mean", np.zeros(4), np.full((2, 4), 0.5))
-    assert plain.of_averages(ratio) is plain
+    assert for_averages(plain, spots, fitted.members, ["texture", "mean"]) is plain
 
 
 def test_a_stack_for_calibration_is_fitted_without_the_group_itself(spots: Spots):

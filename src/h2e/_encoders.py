@@ -23,25 +23,25 @@ MOST = {"eosin": 1.3, "haematoxylin": 2.5, "density": 1.6}
 BATCH = 16
 
 
-def encoder_of(encoder: Any) -> tuple[str, Encode]:
-    """What an encoder is called, and the function from ``uint8`` (n, 3, px, px) to (n, d) that it means.
+def encoder_of(encoder: Any) -> Encode:
+    """The function from ``uint8`` (n, 3, px, px) to (n, d) that an encoder means; a model of timm is made at its first call.
 
     ``"shell"``, ``"timm:NAME"`` (weights of the timm package, downloaded by it), a ``torch.nn.Module`` for images that are
     scaled as for ImageNet, or any callable, which is taken as it is.
     """
     if encoder == SHELL:
-        return SHELL, shell_features
+        return shell_features
     if isinstance(encoder, str):
         if not encoder.startswith("timm:"):
             msg = f"encoder {encoder!r} is not known: pass {SHELL!r}, 'timm:' and the name of a model, a torch module, or a callable."
             raise ValueError(msg)
-        return encoder, as_function(_timm(encoder.removeprefix("timm:")))
+        return lambda images: as_function(_timm(encoder.removeprefix("timm:")))(images)
     if hasattr(encoder, "state_dict"):
-        return type(encoder).__name__, as_function(encoder)
+        return as_function(encoder)
     if not callable(encoder):
         msg = f"an encoder is a name, a torch module or a callable, got {type(encoder).__name__}."
         raise TypeError(msg)
-    return getattr(encoder, "__name__", type(encoder).__name__), encoder
+    return encoder
 
 
 def as_function(module: Any) -> Encode:
@@ -81,11 +81,16 @@ def shell_features(images: np.ndarray) -> np.ndarray:
     return torch.cat(parts).numpy()
 
 
-def cached(encode: Encode, name: str, folder: Path) -> Encode:
-    """The same function, whose results are kept in a folder by what it was given."""
+def cached(encode: Encode, folder: Path, px: int) -> Encode:
+    """The same function, whose results are kept in a folder by what it was given and by what it says of an image of noise.
+
+    The answer to the noise stands for the encoder: names tell neither two lambdas nor two versions of weights apart.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, (1, 3, px, px), dtype=np.uint8)
+    identity = np.asarray(encode(noise)).tobytes()
 
     def remember(images: np.ndarray) -> np.ndarray:
-        digest = hashlib.sha256(f"{name} {images.shape}".encode())
+        digest = hashlib.sha256(identity + str(images.shape).encode())
         digest.update(np.ascontiguousarray(images))
         path = folder / f"{digest.hexdigest()[:32]}.npy"
         if path.exists():
@@ -160,6 +165,7 @@ def _shell() -> Any:
     return network.eval()
 
 
+@cache
 def _timm(name: str) -> Any:
     """A model of timm without its classifier."""
     try:

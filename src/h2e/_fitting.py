@@ -84,8 +84,7 @@ def _fit_all(trainer: _Trainer, folds: Sequence[Fold]) -> Fitted:
     elif kind == "nested":
         inputs = _nested(trainer, names, folds)
     stack = fit_stack(kind, inputs, spots.y, spots.groups, seed=recipe.seed)
-    if isinstance(stack, Stack) and stack.kind != "mean":
-        stack = stack.of_averages(averaging_ratio(spots, members, names))
+    stack = for_averages(stack, spots, members, names)
     calibration = held_out.mean(axis=0)
     if kind not in ("mean", "in_sample"):
         calibration = cross_fitted(kind, inputs, spots.y, spots.groups, seed=recipe.seed)
@@ -107,6 +106,15 @@ def _nested(trainer: _Trainer, names: Sequence[str], folds: Sequence[Fold]) -> n
             inputs[k, i, other.test] = member.predict(spots.x[name][other.test])
             inputs[k, j, one.test] = member.predict(spots.x[name][one.test])
     return inputs.reshape(-1, *spots.y.shape)
+
+
+def for_averages(
+    stack: Stack | MlpStack, spots: Spots, members: Sequence[Member], names: Sequence[str]
+) -> Stack | MlpStack:
+    """A stack that was fitted on what single models say, for the averages of a learner's models that it combines."""
+    if not isinstance(stack, Stack) or stack.kind == "mean":
+        return stack
+    return stack.of_averages(averaging_ratio(spots, members, names))
 
 
 def averaging_ratio(spots: Spots, members: Sequence[Member], names: Sequence[str]) -> np.ndarray:

@@ -42,10 +42,9 @@ class Stack:
         """The same stack for averages of models in place of the single models whose predictions it was fitted on.
 
         An average has the covariance with the truth that the single models have, but less variance: by a factor ``ratio``
-        (learners, targets). Least-squares weights are covariance over variance, so they are divided by it. A plain mean
-        was fitted on nothing and stays.
+        (learners, targets). Least-squares weights are covariance over variance, so they are divided by it.
         """
-        return self if self.kind == "mean" else replace(self, weights=self.weights / ratio)
+        return replace(self, weights=self.weights / ratio)
 
 
 def fit_stack(

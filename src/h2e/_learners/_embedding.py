@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
@@ -64,16 +65,19 @@ class Embedding:
         around = (View(self.surroundings, self.px),) if self.surroundings else ()
         return (View(3, self.px), View(3, 3 * self.px), *around)
 
+    @cached_property
+    def _encode(self) -> Encode:
+        """The encoder as a function, which remembers where there is a cache."""
+        encode = encoder_of(self.encoder)
+        return encode if self.cache is None else cached(encode, Path(self.cache), self.px)
+
     def look(self, tiles: list[np.ndarray]) -> np.ndarray:
         """Features of tile, subtiles, centre and surroundings side by side, ``float32``."""
         if self.encoder is None:
             msg = "this embedding learner has no encoder; pass encoder=..., also after loading: code is not stored."
             raise ValueError(msg)
-        name, encode = encoder_of(self.encoder)
-        if self.cache is not None:
-            encode = cached(encode, name, Path(self.cache))
+        encode, px = self._encode, self.px
         tile, fine, *around = tiles
-        px = self.px
         parts = [
             _checked(encode, np.ascontiguousarray(fine[:, :, y : y + px, x : x + px]))
             for y in (0, px, 2 * px)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from h2e import _keys
 from h2e._ensemble import Ensemble
-from h2e._fitting import Recipe
+from h2e._fitting import Recipe, for_averages
 from h2e._folds import Fold
 from h2e._learners import Learner
 from h2e._members import Spots, names_of
@@ -187,13 +187,14 @@ def held_out_predictions(
     settings = {"unit": truth.unit}
     seen = {name: x[name] for name in own}
     ensemble = train(cohort, seen, values, fold.train, inner, recipe, reference=reference, settings=settings)
-    test = {name: array[fold.test] for name, array in seen.items()}
+    spots = Spots(cohort.names, cohort.groups, seen, values.to_numpy(np.float32))
+    test = spots.take(fold.test).x
     predictions = {"ensemble": ensemble.predict(test)[0]}
     if len(own) > 1:
         predictions |= {name: ensemble.predict_alone(test, name) for name in own}
-        predictions |= _without_each(ensemble, predictions)
+        predictions |= _without_each(ensemble, spots.take(fold.train), predictions, recipe)
     looks = {name: x[label] for name, label in zip(beside, every[len(own) :], strict=True)}
-    spots = Spots(cohort.names, cohort.groups, looks, values.to_numpy(np.float32))
+    spots = replace(spots, x=looks)
     found = domains_of(looks[EYES][fold.test], cohort.names[fold.test]) if EYES in looks else None
     predictions |= baseline_predictions(baselines, spots, fold, recipe, found)
     widths = {level: width for level in LEVELS if (width := ensemble.half_width(level)) is not None}
@@ -201,16 +202,19 @@ def held_out_predictions(
     return HeldOut(values.iloc[fold.test], mean, found, predictions, widths)
 
 
-def _without_each(ensemble: Ensemble, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _without_each(
+    ensemble: Ensemble, spots: Spots, predictions: Mapping[str, np.ndarray], recipe: Recipe
+) -> dict[str, np.ndarray]:
     """The ensemble without each of its learners, whose stack is fitted anew; of stacks of single models there is no such part."""
-    names = names_of(ensemble.learners)
     if ensemble.stack.kind in PER_MODEL:
         return {}
-    found, groups = {}, ensemble.training["group"].to_numpy()
-    for k, name in enumerate(names):
-        rest = [i for i in range(len(names)) if i != k]
-        stack = fit_stack(ensemble.settings["stack"], ensemble.held_out[rest], ensemble.truth, groups)
-        found[f"without {name}"] = stack.combine(np.stack([predictions[names[i]] for i in rest]))
+    found, names = {}, names_of(ensemble.learners)
+    for name in names:
+        rest = [other for other in names if other != name]
+        inputs = ensemble.held_out[[names.index(other) for other in rest]]
+        stack = fit_stack(recipe.stack, inputs, spots.y, spots.groups, seed=recipe.seed)
+        stack = for_averages(stack, spots, ensemble.members, rest)
+        found[f"without {name}"] = stack.combine(np.stack([predictions[other] for other in rest]))
     return found
 
 
