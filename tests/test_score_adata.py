@@ -65,10 +65,12 @@ def test_proportions_in_obsm_are_a_truth_too(adata):
 
 
 def test_what_is_missing_is_named(adata):
-    with pytest.raises(KeyError, match="'pred' is not in adata.obsm; it has"):
+    with pytest.raises(KeyError, match=r"'pred' is not in adata.obsm; it has .*\. Run h2e.tl.predict first\."):
         metrics.score_adata(adata, key="pred")
-    with pytest.raises(TypeError, match="no DataFrame"):
+    with pytest.raises(TypeError, match="ndarray without names"):
         metrics.score_adata(adata, key="spatial")
+    with pytest.raises(KeyError, match=r"'cells' is not in adata.obsm; it has \[.*\]\.\W*$"):
+        metrics.score_adata(adata, obsm="cells")
     with pytest.raises(KeyError, match="1 of 2 predicted targets are not in adata.var_names"):
         metrics.score_adata(adata[:, ["a", "b", "c"]].copy())
     adata.obsm["h2e"].iloc[:] = np.nan

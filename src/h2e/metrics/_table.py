@@ -10,6 +10,7 @@ import pandas as pd
 
 from h2e import _keys
 from h2e.pp._expression import expression, labels_of, slide_labels
+from h2e.pp._target_values import frame_of
 
 from ._score import score
 
@@ -74,7 +75,7 @@ def score_adata(
       group slide target   metric  value  n_spots
     0   all   all   CD74  pearson    1.0        3
     """
-    prediction = _frame(adata, key)
+    prediction = frame_of(adata, key, otherwise=" Run h2e.tl.predict first.")
     rows = prediction.notna().any(axis=1).to_numpy()
     _refuse_in_sample(adata, key)
     if not rows.any():
@@ -99,37 +100,25 @@ def _refuse_in_sample(adata: AnnData, key: str) -> None:
     held_out = _keys.held_out(key)
     if held_out not in adata.obsm:
         return
-    trained = int(_frame(adata, held_out).notna().any(axis=1).sum())
+    trained = int(frame_of(adata, held_out).notna().any(axis=1).sum())
     if trained:
         msg = f"the ensemble behind obsm[{key!r}] was trained on {trained} of {adata.n_obs} spots; "
         msg += f"score key={held_out!r}, its held-out predictions, or a table without these spots."
         raise ValueError(msg)
 
 
-def _frame(adata: AnnData, key: str) -> pd.DataFrame:
-    """A DataFrame of ``adata.obsm``."""
-    if key not in adata.obsm:
-        msg = f"{key!r} is not in adata.obsm; it has {list(adata.obsm)}. Run h2e.tl.predict first."
-        raise KeyError(msg)
-    frame = adata.obsm[key]
-    if not isinstance(frame, pd.DataFrame):
-        msg = f"obsm[{key!r}] is no DataFrame with named targets, but {type(frame).__name__}."
-        raise TypeError(msg)
-    return frame
-
-
 def _truth(
     adata: AnnData, targets: list[str], *, layer: str | None, obsm: str | None, log_normalized: bool
 ) -> pd.DataFrame:
     """Measured values of the targets."""
-    there = list(adata.var_names) if obsm is None else list(_frame(adata, obsm).columns)
+    there = list(adata.var_names) if obsm is None else list(frame_of(adata, obsm).columns)
     missing = [target for target in targets if target not in there]
     if missing:
         where = "adata.var_names" if obsm is None else f"obsm[{obsm!r}]"
         msg = f"{len(missing)} of {len(targets)} predicted targets are not in {where}: {missing[:5]}."
         raise KeyError(msg)
     if obsm is not None:
-        return _frame(adata, obsm)[targets]
+        return frame_of(adata, obsm)[targets]
     # normalized over all genes first: the depth of a spot is not that of its targets
     values = expression(adata, layer=layer, log_normalized=log_normalized)[:, adata.var_names.get_indexer(targets)]
     values = values if isinstance(values, np.ndarray) else values.toarray()

@@ -27,7 +27,7 @@ def resolve_targets(adata: AnnData, targets: Sequence[str] | None = None, *, obs
     if isinstance(targets, str):
         targets = [targets]
     if obsm is not None:
-        there, where = _frame(adata, obsm).columns.astype(str), f"adata.obsm[{obsm!r}]"
+        there, where = frame_of(adata, obsm).columns.astype(str), f"adata.obsm[{obsm!r}]"
     else:
         there, where = adata.var_names.astype(str), "adata.var_names"
     if targets is None:
@@ -62,7 +62,7 @@ def target_frame(
         x = expression(adata, layer=layer, log_normalized=log_normalized)[:, adata.var_names.get_indexer(names)]
         values = x.toarray() if sparse.issparse(x) else x
     else:
-        frame = _frame(adata, obsm)
+        frame = frame_of(adata, obsm)
         values = frame.set_axis(frame.columns.astype(str), axis=1)[names].to_numpy(dtype=np.float32)
         bad = int((~np.isfinite(values)).any(axis=1).sum())
         if bad:
@@ -90,10 +90,10 @@ def refuse_duplicates(names: np.ndarray, where: str) -> None:
         raise ValueError(msg)
 
 
-def _frame(adata: AnnData, key: str) -> pd.DataFrame:
-    """A DataFrame in ``.obsm``."""
+def frame_of(adata: AnnData, key: str, *, otherwise: str = "") -> pd.DataFrame:
+    """A DataFrame in ``.obsm``; ``otherwise`` says what to do where it is not there."""
     if key not in adata.obsm:
-        msg = f"{key!r} is not in adata.obsm; it has {list(adata.obsm)}."
+        msg = f"{key!r} is not in adata.obsm; it has {list(adata.obsm)}.{otherwise}"
         raise KeyError(msg)
     frame = adata.obsm[key]
     if not isinstance(frame, pd.DataFrame):
