@@ -4,10 +4,10 @@ Every row goes through the public ``h2e.tl.evaluate``, which chooses the targets
 group; all predictions are mapped back to log-normalized expression, or to proportions.
 
     H2E_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/accuracy.py [--parts default stacks …]
-    python benchmarks/accuracy.py --table     # prints the tables of docs/accuracy.md and docs/targets.md, from the file
+    python benchmarks/accuracy.py --table     # prints the tables of docs/trust.md and docs/targets.md, from the file
 
 The first form adds what is missing to benchmarks/results/accuracy.csv, run by run, so that it goes on where it was
-interrupted; finished models and features are kept in ``--cache``. A row is the mean and the median over targets of one
+interrupted; finished models are kept in ``--cache``. A row is the mean and the median over targets of one
 metric of one method: of a held-out group or, with ``group`` "all", over the groups. "seconds" is the processor time of the run.
 """
 
@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 import h2e
+from h2e._learners import DEFAULT_LEARNERS
 from h2e._stack import STACKS
 from h2e._transforms import TRANSFORMS
 
@@ -45,7 +46,6 @@ SPLITS = {
 """Name of a data set and of what is left out of it: how to load it, the column of the table, and what is predicted if not genes."""
 
 GENES = list(SPLITS)[:3]
-CHEAP = ("texture", "knn", "pls")
 DEFAULTS = {"learners": "default", "images": "raw", "transform": "mixed", "stack": "mean"}
 PARTS = {
     "default": [{"split": split} for split in SPLITS] + [{"split": s, "images": "normalized"} for s in GENES],
@@ -54,7 +54,6 @@ PARTS = {
     "transforms-normalized": [
         {"split": s, "transform": t, "images": "normalized"} for t in TRANSFORMS[:-1] for s in GENES[1:]
     ],
-    "embedding": [{"split": split, "learners": "default + embedding"} for split in GENES],
     "multiscale": [{"split": "her2st donor", "learners": "default + multiscale"}],
 }
 """What is run, as differences from ``DEFAULTS``."""
@@ -66,9 +65,7 @@ METRICS = ("pearson", "spearman", "skill", "variance_ratio", "within_domain")
 def one_run(sdata: SpatialData, run: dict[str, str], cache: Path) -> pd.DataFrame:
     """Summaries over all groups and of each group."""
     _, group_key, obsm = SPLITS[run["split"]]
-    learners: list = list(CHEAP)
-    if run["learners"].endswith("embedding"):
-        learners.append(h2e.tl.Embedding(cache=cache / "features"))
+    learners: list = list(DEFAULT_LEARNERS)
     if run["learners"].endswith("multiscale"):
         learners.append(h2e.tl.Multiscale(epochs=12))
     options = {"transform": run["transform"], "stack": run["stack"], "group_key": group_key, "obsm": obsm}
@@ -89,7 +86,7 @@ def own_estimate(sdata: SpatialData, run: dict[str, str]) -> pd.DataFrame:
     _, group_key, _ = SPLITS[run["split"]]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ensemble = h2e.tl.fit(sdata, learners=CHEAP, stack="in_sample", group_key=group_key, progress=False)
+        ensemble = h2e.tl.fit(sdata, stack="in_sample", group_key=group_key, progress=False)
         h2e.tl.predict(sdata, ensemble, in_sample=True, progress=False)
     table = sdata["table"]
     rows = np.flatnonzero(table.obsm["h2e"].notna().all(axis=1))
@@ -189,20 +186,19 @@ def table_of(heads: list[str], rows: dict[str, pd.DataFrame]) -> Iterator[str]:
 
 
 def tables(found: pd.DataFrame) -> Iterator[str]:
-    """All tables of docs/accuracy.md."""
+    """All tables of docs/trust.md."""
     for split in SPLITS:
         runs = {"raw": select(found, split=split), "normalized": select(found, split=split, images="normalized")}
         if len(runs["raw"]):
             yield f"**{split}**, the default: every learner, the ensemble without it, and the baselines"
             yield ""
             yield from table_of(["images", "method"], {k: v for k, v in runs.items() if len(v)})
-    for split in GENES:
-        more = select(found, split=split, learners="default + embedding")
-        if len(more):
-            keep = more[~more["method"].str.startswith("baseline") | (more["method"] == "baseline: coordinates")]
-            yield f"**{split}**, with the encoder that comes with h2e (about {more['seconds'].max() / 60:.0f} minutes of one core)"
-            yield ""
-            yield from table_of(["images", "method"], {"raw": keep})
+    more = select(found, split="her2st donor", learners="default + multiscale")
+    if len(more):
+        keep = more[~more["method"].str.startswith("baseline") | (more["method"] == "baseline: coordinates")]
+        yield f"**her2st donor**, with the multiscale network, 12 epochs ({more['seconds'].max() / 60:.0f} minutes of one core)"
+        yield ""
+        yield from table_of(["images", "method"], {"raw": keep})
     runs = {stack: select(found, split=GENES[0], stack=stack) for stack in STACKS}
     methods = ("ensemble", "baseline: coordinates", "own estimate of in_sample")
     runs = {k: v[v["method"].isin(methods)] for k, v in runs.items() if len(v)}

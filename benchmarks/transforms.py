@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from accuracy import CHEAP, DEFAULTS, GENES, read, wide_of
+from accuracy import DEFAULTS, GENES, read, wide_of
 
 import h2e
+from h2e._learners import DEFAULT_LEARNERS
 from h2e._transforms import TRANSFORMS, fit_transform
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 PICTURE = Path(__file__).parent.parent / "docs" / "_static" / "targets_umap.jpg"
 
 KEY = ["split", "images", "transform"]
-METHODS = {"ensemble": "ensemble", **{name: name for name in CHEAP}, "baseline: coordinates": "coordinates"}
+METHODS = {"ensemble": "ensemble", **{name: name for name in DEFAULT_LEARNERS}, "baseline: coordinates": "coordinates"}
 NAMES = {
     "mixed": "log and standardized",
     "log": "log-normalized",

@@ -213,7 +213,7 @@ def test_an_anndata_with_images(run: Any, start: dict[str, Any], floats: bool):
     pixels = facts["images"]["hires"]
     facts["images"] = {"hires": pixels / np.float32(255) if floats else pixels, "lowres": pixels[::4, ::4]}
     slide = run(LEGACY, legacy=legacy)["slide"]
-    np.testing.assert_allclose(slide["table"].obsm["h2e"], table.obsm["h2e"], atol=0.02)
+    np.testing.assert_allclose(slide["table"].obsm["h2e"], table.obsm["h2e"], atol=0.05)
     assert plt.gcf().axes[0].get_title().startswith(f"{start['ensemble'].targets[0]}\npredicted, r = ")
 
 

@@ -15,7 +15,7 @@ from sklearn.model_selection import LeaveOneGroupOut
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
-from h2e._encoders import encoder_of, shell_features
+from h2e._encoders import _shell, encoder_of, shell_features
 from h2e._learners import Coordinates, Embedding, Mean, Multiscale, Texture, _multiscale, from_json, learner_of, to_json
 from h2e._learners._heads import PENALTIES, fit_linear, fit_nearest, inner_folds
 from h2e._tiles import View
@@ -232,12 +232,16 @@ def test_texture_learns_a_colour_in_another_group(cohort):
     assert np.corrcoef(prediction[:, 0], y[~rest, 0])[0, 1] > 0.9
 
 
-def test_the_embedding_sees_tile_subtiles_centre_and_surroundings():
+def test_the_embedding_sees_tile_centre_surroundings_and_subtiles_where_asked():
+    tile, center, around = (np.full((1, 3, 4, 4), grey, np.uint8) for grey in (7, 90, 5))
     learner = Embedding(encoder=colours, px=4)
+    assert [(view.extent, view.px) for view in learner.views] == [(3, 4), (1, 4), (7, 4)]
+    np.testing.assert_allclose(learner.look([tile, center, around])[0], np.repeat([7, 90, 5], 3))
     fine = np.zeros((1, 3, 12, 12), np.uint8)
     fine[:, :, 4:8, 4:8] = 90
-    x = learner.look([np.full((1, 3, 4, 4), 7, np.uint8), fine, np.full((1, 3, 4, 4), 5, np.uint8)])
-    np.testing.assert_allclose(x[0], np.repeat([7, 10, 90, 5], 3))
+    learner = Embedding(encoder=colours, px=4, subtiles=True)
+    assert [(view.extent, view.px) for view in learner.views] == [(3, 4), (3, 12), (7, 4)]
+    np.testing.assert_allclose(learner.look([tile, fine, around])[0], np.repeat([7, 90, 5, 10], 3))
     assert len(Embedding(encoder=colours, surroundings=0).views) == 2
     assert Embedding(obsm="X_uni").views == ()
 
@@ -277,9 +281,16 @@ def test_the_encoder_of_h2e_sees_stain_and_not_the_company():
     assert from_json(to_json(Embedding())) == Embedding()  # stored by name, so that it needs not be passed again
 
 
+def test_the_activation_of_the_encoder_is_mish():
+    x = torch.linspace(-90, 90, 721)
+    found = [module(x) for module in _shell().modules() if type(module).__name__ == "Mish"]
+    assert len(found) == 18
+    torch.testing.assert_close(found[0], torch.nn.functional.mish(x), rtol=1e-5, atol=1e-6)
+
+
 def test_features_are_cached_by_what_was_seen(tmp_path):
     calls = []
-    learner = Embedding(encoder=lambda images: calls.append(1) or colours(images), px=4, cache=tmp_path)
+    learner = Embedding(encoder=lambda images: calls.append(1) or colours(images), px=4, subtiles=True, cache=tmp_path)
     rng = np.random.default_rng(0)
     views = [rng.integers(0, 256, (3, 3, v.px, v.px), dtype=np.uint8) for v in learner.views]
     first, n = learner.look(views), len(calls)

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
+from scipy import sparse, stats
 
 from h2e import metrics
 
@@ -320,6 +320,14 @@ def test_the_ceiling_is_what_the_true_rate_reaches(rng):
     np.testing.assert_allclose(ceiling, reached, atol=0.06)
     assert (np.diff(ceiling) > 0).all()  # deeper counts, higher ceiling
     np.testing.assert_allclose(ceiling**2, metrics.reliability(counts, totals=totals))
+
+
+def test_metrics_take_the_sparse_counts_of_a_table(rng):
+    counts = rng.poisson(2.0, (40, 3))
+    stored = sparse.csr_matrix(counts)
+    dense = metrics.ceiling(counts, totals=counts.sum(axis=1))
+    np.testing.assert_array_equal(metrics.ceiling(stored, totals=stored.sum(axis=1)), dense)
+    np.testing.assert_allclose(metrics.pearson(counts + 1.0, stored), 1)
 
 
 def test_the_ceiling_of_noise_is_low_and_of_constants_missing(rng):

@@ -46,7 +46,7 @@ def main() -> None:
     scores = pd.concat([evaluate(sdata, split) for split in ("region", "donor")], ignore_index=True)
     scores.to_csv(arguments.out / "scores.csv", index=False)
 
-    print("Training the ensemble: texture features with three heads, for the genes chosen on all donors.")
+    print("Training the ensemble of the default learners, for the genes chosen on all donors.")
     ensemble = h2e.tl.fit(sdata, group_key="donor")
     print(ensemble)
     h2e.tl.predict(sdata, ensemble)
@@ -78,7 +78,7 @@ def load(data: str) -> tuple[SpatialData, bool]:
 def evaluate(sdata: SpatialData, split: str) -> pd.DataFrame:
     """Score the whole procedure without each section or donor, and print the table."""
     what = {"region": "section", "donor": "donor"}[split]
-    print(f"Each {what} left out (texture features with three heads; the network is not in this table):")
+    print(f"Each {what} left out (the default learners; the network is not in this table):")
     scores = h2e.tl.evaluate(sdata, group_key=split).assign(left_out=what)
     wide = h2e.metrics.summarize(scores.drop(columns="left_out"))
     wide = wide.pivot_table(index="method", columns="metric", values=["mean", "median"], sort=False)

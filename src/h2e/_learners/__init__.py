@@ -38,6 +38,9 @@ Learner = Multiscale | Texture | Embedding | Mean | Coordinates
 LEARNERS: dict[str, type[Learner]] = {kind.name: kind for kind in (Multiscale, Texture, Embedding, Mean, Coordinates)}
 """Learners by name."""
 
+DEFAULT_LEARNERS = ("texture", "knn", "pls", "embedding")
+"""What is trained unless something else is asked for."""
+
 HEADS = {"knn": Texture(head="knn"), "pls": Texture(head="pls")}
 """Names for texture features with another head than ridge."""
 

@@ -1,4 +1,4 @@
-"""Embedding: features of any frozen encoder for the tile, its nine subtiles and the centre, and the heads of texture."""
+"""Embedding: features of any frozen encoder for the tile, its centre and what surrounds it, and the heads of texture."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from h2e._tiles import View
 class Embedding:
     """Features of a frozen encoder, then ridge, kNN or PLS.
 
-    The encoder sees a tile of three spacings, its nine subtiles of one spacing each (averaged), the centre, and the
-    surroundings of seven spacings, all of the same ``px``.
+    The encoder sees a tile of three spacings, its centre of one spacing, and the surroundings of seven spacings, all of the
+    same ``px``; with ``subtiles`` also the nine squares of one spacing that make up the tile, whose features are averaged.
 
     Examples
     --------
     >>> learner = Embedding(lambda images: images.mean((2, 3)), px=8)
     >>> [view.px for view in learner.views]
-    [8, 24, 8]
+    [8, 8, 8]
     >>> learner.look([np.zeros((2, 3, v.px, v.px), np.uint8) for v in learner.views]).shape
-    (2, 12)
+    (2, 9)
     """
 
     name: ClassVar[str] = "embedding"
@@ -37,8 +37,10 @@ class Embedding:
     encoder: Any = "shell"
     """``"shell"``, which comes with h2e (lavlab-shell, trained on H&E; MIT licence); ``"timm:NAME"``; a ``torch.nn.Module``; or a
     callable from ``uint8`` (n, 3, px, px) to (n, d). Frozen; must not depend on the other images of a batch."""
-    px: int = 112
+    px: int = 80
     """Side of the images that the encoder sees."""
+    subtiles: bool = False
+    """See the nine subtiles as well, as the multiscale network does: nearly four times the computing."""
     surroundings: float = 7
     """Extent of the surroundings in spacings; 0 leaves them out."""
     head: str = "ridge"
@@ -59,11 +61,12 @@ class Embedding:
 
     @property
     def views(self) -> tuple[View, ...]:
-        """Tile, the same at three times the pixels for the subtiles, and surroundings; nothing if features come from ``obsm``."""
+        """Tile, centre (or the tile at three times the pixels, for all subtiles) and surroundings; none with ``obsm``."""
         if self.obsm is not None:
             return ()
+        near = View(3, 3 * self.px) if self.subtiles else View(1, self.px)
         around = (View(self.surroundings, self.px),) if self.surroundings else ()
-        return (View(3, self.px), View(3, 3 * self.px), *around)
+        return (View(3, self.px), near, *around)
 
     @cached_property
     def _encode(self) -> Encode:
@@ -72,19 +75,18 @@ class Embedding:
         return encode if self.cache is None else cached(encode, Path(self.cache), self.px)
 
     def look(self, tiles: list[np.ndarray]) -> np.ndarray:
-        """Features of tile, subtiles, centre and surroundings side by side, ``float32``."""
+        """Features of tile, centre, surroundings and the mean of the subtiles side by side, ``float32``."""
         if self.encoder is None:
             msg = "this embedding learner has no encoder; pass encoder=..., also after loading: code is not stored."
             raise ValueError(msg)
         encode, px = self._encode, self.px
-        tile, fine, *around = tiles
-        parts = [
-            _checked(encode, np.ascontiguousarray(fine[:, :, y : y + px, x : x + px]))
-            for y in (0, px, 2 * px)
-            for x in (0, px, 2 * px)
-        ]
-        views = [_checked(encode, view) for view in (tile, *around)]
-        return np.concatenate([views[0], np.mean(parts, axis=0), parts[4], *views[1:]], axis=1).astype(np.float32)
+        tile, near, *around = tiles
+        corners = [(y, x) for y in (0, px, 2 * px) for x in (0, px, 2 * px)] if self.subtiles else [(0, 0)]
+        parts = [_checked(encode, np.ascontiguousarray(near[:, :, y : y + px, x : x + px])) for y, x in corners]
+        views = [_checked(encode, tile), parts[len(parts) // 2], *(_checked(encode, view) for view in around)]
+        if self.subtiles:
+            views.append(np.mean(parts, axis=0))
+        return np.concatenate(views, axis=1).astype(np.float32)
 
     def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, **_: Any) -> LinearModel | NearestModel:
         """Fit the head; nothing here is random."""

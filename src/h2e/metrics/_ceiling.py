@@ -25,7 +25,7 @@ def reliability(
     Parameters
     ----------
     counts
-        Raw counts of one slide, spots × targets; whole numbers.
+        Raw counts of one slide, spots × targets, dense or sparse; whole numbers.
     totals
         Counts of each spot over *all* genes; default: over the targets.
     target_sum
@@ -71,7 +71,7 @@ def ceiling(
     Parameters
     ----------
     counts
-        Raw counts of one slide, spots × targets; whole numbers.
+        Raw counts of one slide, spots × targets, dense or sparse; whole numbers.
     totals
         Counts of each spot over *all* genes; default: over the targets.
     target_sum
@@ -103,7 +103,7 @@ def _check_counts(counts: ArrayLike, totals: ArrayLike | None) -> tuple[np.ndarr
     if (counts != np.round(counts)).any():
         msg = "counts are not whole numbers; pass raw counts, not normalized values."
         raise ValueError(msg)
-    totals = counts.sum(axis=1) if totals is None else np.asarray(totals, dtype=np.float64)
+    totals = counts.sum(axis=1) if totals is None else np.ravel(totals).astype(np.float64)
     if totals.shape != (len(counts),) or (totals != np.round(totals)).any() or (totals < counts.sum(axis=1)).any():
         msg = f"totals must be {len(counts)} whole numbers, each at least the sum of the targets' counts of its spot."
         raise ValueError(msg)

@@ -23,7 +23,8 @@ def check_pair(prediction: ArrayLike, truth: ArrayLike) -> tuple[np.ndarray, np.
 
 
 def matrix(values: ArrayLike, name: str) -> np.ndarray:
-    """Finite float64 values as (spots, targets) with at least two spots; a vector is one target."""
+    """Finite float64 values as (spots, targets) with at least two spots; a vector is one target, sparse becomes dense."""
+    values = values.toarray() if hasattr(values, "toarray") else values
     values = np.asarray(values, dtype=np.float64)
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or len(values) < 2 or values.shape[1] < 1:

@@ -14,7 +14,7 @@ from h2e import _keys
 from h2e._ensemble import Ensemble
 from h2e._fitting import Recipe, for_averages
 from h2e._folds import Fold
-from h2e._learners import Learner
+from h2e._learners import DEFAULT_LEARNERS, Learner
 from h2e._members import Spots, names_of
 from h2e._stack import PER_MODEL, fit_stack, group_mean
 from h2e.metrics import score
@@ -50,7 +50,7 @@ def evaluate(
     targets: str | Sequence[str] | None = None,
     obsm: str | None = None,
     n_targets: int = 35,
-    learners: str | Learner | Sequence[str | Learner] = ("texture", "knn", "pls"),
+    learners: str | Learner | Sequence[str | Learner] = DEFAULT_LEARNERS,
     transform: str = "mixed",
     stack: str = "mean",
     baselines: str | Sequence[str] = BASELINES,

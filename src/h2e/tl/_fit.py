@@ -10,7 +10,7 @@ import numpy as np
 
 from h2e import _keys
 from h2e._ensemble import Ensemble
-from h2e._learners import Learner
+from h2e._learners import DEFAULT_LEARNERS, Learner
 from h2e.tl._cohort import open_cohort
 from h2e.tl._train import Truth, folds_within, recipe_of, train, warn_of_siblings
 
@@ -28,7 +28,7 @@ def fit(
     targets: str | Sequence[str] | None = None,
     obsm: str | None = None,
     n_targets: int = 35,
-    learners: str | Learner | Sequence[str | Learner] = ("texture", "knn", "pls"),
+    learners: str | Learner | Sequence[str | Learner] = DEFAULT_LEARNERS,
     transform: str = "mixed",
     stack: str = "mean",
     group_key: str | None = None,
@@ -67,8 +67,9 @@ def fit(
     learners
         Names or instances. Statistics of colour, stain and texture with ridge regression (``"texture"``), nearest
         neighbours (``"knn"``) or partial least squares (``"pls"``); features of a frozen encoder with ridge (``"embedding"``,
-        by default of a small network that comes with h2e, see :class:`Embedding`); the convolutional network
-        ``"multiscale"``, which takes hours without a GPU; ``"mean"``, ``"coordinates"``.
+        by default of a small network that comes with h2e, see :class:`Embedding`). These four are the default; the
+        encoder is the slowest of them. The convolutional network ``"multiscale"``, which takes hours without a GPU;
+        ``"mean"``, ``"coordinates"``.
     transform
         What is learned: ``"log"`` log-normalized expression, ``"standardized"`` within each slide, ``"mixed"`` both of these,
         averaged, ``"gene_rank"`` its rank within the slide, ``"spot_rank"`` its rank among the targets of the spot. Predictions
