@@ -40,7 +40,7 @@ class Embedding:
     px: int = 80
     """Side of the images that the encoder sees."""
     subtiles: bool = False
-    """See the nine subtiles as well, as the multiscale network does: nearly four times the computing."""
+    """Whether it sees the nine subtiles as well, like the multiscale network, for nearly four times the computing."""
     surroundings: float = 7
     """Extent of the surroundings in spacings; 0 leaves them out."""
     head: str = "ridge"
