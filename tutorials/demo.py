@@ -24,7 +24,7 @@ from spatialdata import SpatialData, get_pyramid_levels
 
 import h2e
 
-GENES = ["CD74", "COX6C", "EPCAM"]
+GENES = ["CD74", "EPCAM"]
 """To draw, as far as they are among the targets."""
 
 
