@@ -58,6 +58,7 @@ test-lowest: $(LOWEST)/.test
 
 # Tutorials are run while the site is built: 8 minutes, much less where the cache in docs/_build knows them.
 docs: export OMP_NUM_THREADS := 1
+docs: export MPLBACKEND := module://matplotlib_inline.backend_inline
 docs: $(VENV)/.doc
 	$(PY) -m sphinx -W --keep-going -b html docs docs/_build/html
 

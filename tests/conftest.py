@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
+
+    from h2e._members import Spots
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +36,15 @@ def cohort(cohort_source: SpatialData) -> SpatialData:
         circles.attrs["transform"] = dict(circles.attrs["transform"])
     tables = {key: table.copy() for key, table in cohort_source.tables.items()}
     return SpatialData(images=images, shapes=shapes, tables=tables)
+
+
+@pytest.fixture(scope="session")
+def spots() -> Spots:
+    """Features and values of 100 spots on five slides of four donors, a line and noise; never change them."""
+    from h2e._members import Spots
+
+    rng = np.random.default_rng(0)
+    slides = np.repeat(["A1", "A2", "B1", "C1", "D1"], 20)
+    x = rng.normal(size=(100, 6)).astype(np.float32)
+    y = (x[:, :3] @ rng.normal(size=(3, 4)) + rng.normal(size=(100, 4)) + 5).astype(np.float32)
+    return Spots(slides, np.array([s[0] for s in slides]), {"texture": x, "knn": x, "mean": x}, y)

@@ -17,15 +17,6 @@ from h2e._tiles import View
 from h2e._transforms import TRANSFORMS, fit_transform, ranks
 
 
-@pytest.fixture(scope="module")
-def spots() -> Spots:
-    rng = np.random.default_rng(0)
-    slides = np.repeat(["A1", "A2", "B1", "C1", "D1"], 20)
-    x = rng.normal(size=(100, 6)).astype(np.float32)
-    y = (x[:, :3] @ rng.normal(size=(3, 4)) + rng.normal(size=(100, 4)) + 5).astype(np.float32)
-    return Spots(slides, np.array([s[0] for s in slides]), {"texture": x, "knn": x, "mean": x}, y)
-
-
 def recipe(*learners, stack: str = "mean", transform: str = "standardized", **kwargs) -> Recipe:
     return Recipe(learners or (Texture(),), transform, stack, 0, progress=False, **kwargs)
 

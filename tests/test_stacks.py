@@ -15,15 +15,6 @@ from h2e._stack import STACKS, Stack, cross_fitted, fit_stack, restore_stack
 from h2e._transforms import fit_transform
 
 
-@pytest.fixture(scope="module")
-def spots() -> Spots:
-    rng = np.random.default_rng(0)
-    slides = np.repeat(["A1", "A2", "B1", "C1", "D1"], 20)
-    x = rng.normal(size=(100, 6)).astype(np.float32)
-    y = (x[:, :3] @ rng.normal(size=(3, 4)) + rng.normal(size=(100, 4)) + 5).astype(np.float32)
-    return Spots(slides, np.array([s[0] for s in slides]), {"texture": x, "knn": x, "mean": x}, y)
-
-
 def fit(spots: Spots, stack: str, *learners):
     folds = make_folds(spots.slides, spots.groups, np.zeros((len(spots.slides), 2)), buffer_um=0)
     return fit_members(spots, folds, Recipe(learners or (Texture(),), "log", stack, 0, progress=False))
