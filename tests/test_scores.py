@@ -231,6 +231,16 @@ def test_intervals_of_six_donors_contain_the_truth_as_often_as_they_say(rng):
     assert 0.82 < hits / 200 < 0.96
 
 
+def test_an_interval_does_not_depend_on_which_targets_a_donor_has(rng):
+    values = rng.normal(0.3, 0.1, 6)
+    shared, own = tidy(values), tidy(values)
+    own["target"] = [f"g{i}" for i in range(6)]
+    columns = ["mean", "lower", "upper"]
+    found = metrics.bootstrap_interval(own)[columns]
+    pd.testing.assert_frame_equal(found, metrics.bootstrap_interval(shared)[columns])
+    assert found["mean"].item() == pytest.approx(metrics.summarize(own)["mean"].item())
+
+
 def test_more_slides_of_the_same_donors_do_not_narrow_the_interval(rng):
     values = rng.normal(0.3, 0.1, 6)
     single = tidy(values)

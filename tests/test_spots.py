@@ -272,7 +272,7 @@ def test_making_spots_again_replaces_them_and_foreign_shapes_are_kept():
 
 def test_spots_without_a_known_pixel_size_are_refused():
     sdata = he_only()
-    with pytest.raises(ValueError, match="um_per_px is None; a grid over an image needs um_per_px"):
+    with pytest.raises(ValueError, match="um_per_px is None for image .*; a grid over an image needs um_per_px"):
         h2e.pp.make_spots(sdata)
     with pytest.raises(ValueError, match="spacing_um is -5"):
         h2e.pp.make_spots(sdata, spacing_um=-5, um_per_px=1)

@@ -53,7 +53,7 @@ class Ensemble:
         np.ndarray
     )  # (training spots, targets), held-out prediction of the stack minus truth; NaN if there is none
     novelty: Novelty | None
-    training: pd.DataFrame  # per training spot: slide, group
+    training: pd.DataFrame  # per training spot: slide, group, and x, y as shares of the image's width and height
     thumbnails: Mapping[str, np.ndarray]  # by region, mean colours of parts of its image
     history: pd.DataFrame
     spacing_um: float

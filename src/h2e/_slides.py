@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,7 @@ class Slide:
     rows: np.ndarray  # (n,) positions of these spots in the table
     radius_px: float  # of a spot, in pixels of level 0
     spacing_px: float  # pitch of the spots, in pixels of level 0
-    um_per_px: float  # of level 0
+    um_per_px: float | None  # of level 0; None where nothing tells it, see find_slides
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -74,11 +74,16 @@ def find_slides(
     group_key: str | None = None,
     um_per_px: float | Mapping[str, float] | None = None,
     normalized: bool = False,
+    sized: bool = True,
 ) -> list[Slide]:
-    """Every slide that the table annotates, sorted by name; with ``normalized``, on its normalized image if there is one."""
+    """Every slide that the table annotates, sorted by name; with ``normalized``, on its normalized image if there is one.
+
+    Without ``sized`` the size of a pixel may stay unknown.
+    """
     table = get_table(sdata, table_key)
     region_key, _ = region_keys(table)
     library = _column(table, library_key or region_key)
+    check_sizes(um_per_px, {*library, *sdata.images})
     groups = library if group_key is None else _column(table, group_key)
     regions = table.obs[region_key].astype(str).to_numpy()
     slides = []
@@ -90,13 +95,51 @@ def find_slides(
         image = open_image(sdata, key)
         if normalized and _keys.normalized(key) in sdata.images:
             image = open_image(sdata, _keys.normalized(key))
-        given = um_per_px.get(name) if isinstance(um_per_px, Mapping) else um_per_px
-        slides.append(
-            _place(
-                name, group, region, image, rows, table, _shapes(sdata, region), to_pixels(sdata, region, key), given
-            )
-        )
+        given = size_of(um_per_px, name, key)
+        shapes, to_px = _shapes(sdata, region), to_pixels(sdata, region, key)
+        slides.append(_place(name, group, region, image, rows, table, shapes, to_px, given, sized=sized))
     return slides
+
+
+def size_of(um_per_px: float | Mapping[str, float] | None, *names: str) -> float | None:
+    """What was given as the size of a pixel: one number for all, or that of the slide or image, whichever is named."""
+    if not isinstance(um_per_px, Mapping):
+        return um_per_px
+    return next((um_per_px[name] for name in names if name in um_per_px), None)
+
+
+def check_sizes(um_per_px: float | Mapping[str, float] | None, names: Collection[str]) -> None:
+    """Refuse sizes of slides or images that are not there."""
+    unknown = sorted(set(um_per_px) - set(names)) if isinstance(um_per_px, Mapping) else []
+    if unknown:
+        msg = f"um_per_px names {unknown}, which are no slides and no images; there are {sorted(set(names))}."
+        raise KeyError(msg)
+
+
+def image_sizes(
+    sdata: SpatialData,
+    keys: Sequence[str],
+    um_per_px: float | Mapping[str, float] | None,
+    *,
+    table_key: str,
+    image_key: str | Mapping[str, str] | None = None,
+    library_key: str | None = None,
+) -> dict[str, float | None]:
+    """Size of a pixel of images in µm, ``None`` where neither the user nor spots tell it: no spots are needed for this."""
+    slides: list[Slide] = []
+    if isinstance(um_per_px, Mapping):
+        check_sizes(um_per_px, {*sdata.images, *_libraries(sdata, table_key, library_key)})
+    options = {"table_key": table_key, "library_key": library_key, "um_per_px": um_per_px}
+    choices = (image_key, None) if table_key in sdata.tables else ()
+    for choice in dict.fromkeys(choices):  # one image lies under one region only, unless all share a system
+        try:
+            slides = find_slides(sdata, image_key=choice, **options)
+        except (KeyError, ValueError) as error:  # what is wrong with the spots is told by who needs them
+            log.info("the size of a pixel is not known from the spots: %s", error)
+        else:
+            break
+    known = {slide.image.key: slide.um_per_px for slide in slides}
+    return {key: known.get(key, size_of(um_per_px, key)) for key in keys}
 
 
 def source_images(
@@ -106,19 +149,27 @@ def source_images(
     if isinstance(image_key, str):
         open_image(sdata, image_key)
         return [image_key]
-    regions = []
-    if table_key in sdata.tables:
-        table = sdata.tables[table_key]
-        regions = sorted(set(table.obs[region_keys(table)[0]].astype(str)))
-    paired = [paired_image(sdata, region, image_key) for region in regions]
-    taken = {system for region in regions for system in systems_of(_shapes(sdata, region))}
-    free = [key for key in _candidates(sdata) if not taken & set(systems_of(sdata.images[key]))]
-    alone = [key for key in free if not any(same_scene(sdata, finer, key) for finer in free if finer != key)]
-    found = sorted({*paired, *alone})
+    paired = [paired_image(sdata, region, image_key) for region in _regions(sdata, table_key)]
+    found = sorted({*paired, *images_without_spots(sdata, table_key=table_key)})
     if not found:
         msg = f"there is no image to work on: sdata.images has {sorted(sdata.images)}."
         raise ValueError(msg)
     return found
+
+
+def images_without_spots(sdata: SpatialData, *, table_key: str = _keys.TABLE) -> list[str]:
+    """Images, the finest of each scene, that share no coordinate system with a region of the table."""
+    taken = {system for region in _regions(sdata, table_key) for system in systems_of(_shapes(sdata, region))}
+    free = [key for key in _candidates(sdata) if not taken & set(systems_of(sdata.images[key]))]
+    return [key for key in free if not any(same_scene(sdata, finer, key) for finer in free if finer != key)]
+
+
+def _regions(sdata: SpatialData, table_key: str) -> list[str]:
+    """Names of the shapes that a table annotates; none without a table."""
+    if table_key not in sdata.tables:
+        return []
+    table = sdata.tables[table_key]
+    return sorted(set(table.obs[region_keys(table)[0]].astype(str)))
 
 
 def paired_image(sdata: SpatialData, region: str, image_key: str | Mapping[str, str] | None = None) -> str:
@@ -157,6 +208,8 @@ def _place(
     shapes: GeoDataFrame,
     to_px: np.ndarray,
     um_per_px: float | None,
+    *,
+    sized: bool,
 ) -> Slide:
     """Put the spots of some rows of the table on their image."""
     instances = table.obs[region_keys(table)[1]].to_numpy()[rows]
@@ -172,18 +225,19 @@ def _place(
     factor = float(np.sqrt(abs(np.linalg.det(to_px[:2, :2]))))  # pixels per unit of the shapes
     if um_per_px is None and _keys.UM_PER_PX in obs and obs[_keys.UM_PER_PX].notna().any():
         um_per_px = float(obs[_keys.UM_PER_PX].median()) / factor
-    elif um_per_px is None and "radius" not in shapes:
-        msg = f"the shapes of slide {name!r} are no circles, so their pitch is that of no technology that h2e knows (bins?); pass um_per_px, the size of a pixel of image {image.key!r}."
-        raise ValueError(msg)
-    elif um_per_px is None:
+    elif um_per_px is None and "radius" in shapes:
         log.info(
             "slide %r: %s lattice, pitch taken to be %g µm; pass um_per_px if it is not", name, kind, PITCH_UM[kind]
         )
         um_per_px = float(f"{PITCH_UM[kind] / spacing:.3g}")  # known to a percent; a subset of spots must give the same
-    if not (np.isfinite(um_per_px) and um_per_px > 0):
+    elif um_per_px is None and sized:
+        msg = f"the shapes of slide {name!r} are no circles, so their pitch is that of no technology that h2e knows (bins?); pass um_per_px, the size of a pixel of image {image.key!r}."
+        raise ValueError(msg)
+    if um_per_px is not None and not (np.isfinite(um_per_px) and um_per_px > 0):
         msg = f"um_per_px of slide {name!r} is {um_per_px}; it must be a positive number of µm."
         raise ValueError(msg)
-    return Slide(name, group, region, image, pixels[index], rows, _radius(shapes) * factor, spacing, float(um_per_px))
+    um_per_px = None if um_per_px is None else float(um_per_px)
+    return Slide(name, group, region, image, pixels[index], rows, _radius(shapes) * factor, spacing, um_per_px)
 
 
 def to_pixels(sdata: SpatialData, region: str, image_key: str) -> np.ndarray:
@@ -225,6 +279,14 @@ def _check_inside(xy: np.ndarray, image: Image, name: str) -> None:
             f"x from {x0:.0f} to {x1:.0f}, y from {y0:.0f} to {y1:.0f}. Check the transformations, or drop these spots from the table."
         )
         raise ValueError(msg)
+
+
+def _libraries(sdata: SpatialData, table_key: str, library_key: str | None) -> set[str]:
+    """Names of the slides of a table, if there is one."""
+    if table_key not in sdata.tables:
+        return set()
+    table = sdata.tables[table_key]
+    return set(_column(table, library_key or region_keys(table)[0]))
 
 
 def _column(table: AnnData, key: str) -> np.ndarray:

@@ -76,7 +76,7 @@ def geojson(
     table = get_table(sdata, table_key)
     frame = frame_of(table, key)
     targets = list(frame) if targets is None else [targets] if isinstance(targets, str) else list(targets)
-    by_name = {one.name: one for one in find_slides(sdata, table_key=table_key, image_key=image_key)}
+    by_name = {one.name: one for one in find_slides(sdata, table_key=table_key, image_key=image_key, sized=False)}
     columns = [] if classification is None else [classification]
     for asked, there, what in (
         ([slide], list(by_name), "slides"),

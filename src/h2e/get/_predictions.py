@@ -84,7 +84,7 @@ def predictions(
                 value = getattr(table, slot)["spatial"]
                 getattr(made, slot)["spatial"] = value[some] if slot == "obsm" else value
         return made
-    slides = find_slides(data, table_key=table_key, image_key=image_key)
+    slides = find_slides(data, table_key=table_key, image_key=image_key, sized=False)
     xy = np.full((table.n_obs, 2), np.nan)
     for slide in slides:
         xy[slide.rows] = slide.xy
@@ -105,7 +105,8 @@ def frame_of(table: AnnData, key: str) -> pd.DataFrame:
 
 def _as_space_ranger(slide: Slide, image_px: int) -> dict[str, Any]:
     """A small image of a slide and its scale, under the names that Space Ranger gives them."""
-    factors = {"spot_diameter_fullres": 2 * slide.radius_px, "microns_per_pixel": slide.um_per_px}
+    factors = {"spot_diameter_fullres": 2 * slide.radius_px}
+    factors |= {} if slide.um_per_px is None else {"microns_per_pixel": slide.um_per_px}
     if image_px <= 0:
         return {"images": {}, "scalefactors": factors}
     pixels, scale = read_coarse(slide.image, max(slide.image.shape) / image_px)

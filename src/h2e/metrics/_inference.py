@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ._checks import ratio
 from ._score import align
 from ._spatial import check_xy
-from ._summary import added_columns, donor_matrix, over_donors
+from ._summary import added_columns, donor_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,10 +59,10 @@ def bootstrap_interval(
     keys = [*added_columns(scores), "metric"]
     rows = []
     for key, part in scores.groupby(keys, sort=False, dropna=False):
-        matrix = donor_matrix(part)
-        lower, upper = _bootstrap(matrix.to_numpy(), level, n_draws, np.random.default_rng(seed))
-        donors = ", ".join(f"{name} {value:.2f}" for name, value in matrix.mean().items())
-        rows.append([*key, over_donors(matrix.to_numpy()), lower, upper, matrix.shape[1], donors])
+        donors = donor_matrix(part).mean().dropna()  # over targets: each donor may have its own
+        lower, upper = _bootstrap(donors.to_numpy(), level, n_draws, np.random.default_rng(seed))
+        shown = ", ".join(f"{name} {value:.2f}" for name, value in donors.items())
+        rows.append([*key, donors.mean(), lower, upper, len(donors), shown])
     return pd.DataFrame(rows, columns=[*keys, "mean", "lower", "upper", "n_groups", "groups"])
 
 
@@ -103,7 +102,7 @@ def block_interval(
 
     Returns
     -------
-    Lower and upper end, or ``None`` where the slide has fewer than six blocks.
+    Lower and upper end, or ``None`` where the slide has fewer than six blocks or no target has a value.
 
     Examples
     --------
@@ -129,8 +128,11 @@ def block_interval(
         times = np.bincount(rng.integers(n_blocks, size=n_blocks), minlength=n_blocks)
         rows = np.repeat(np.arange(len(xy)), times[code])
         if len(rows) > 2:
-            draws.append(over_donors(metric(prediction[rows], truth[rows])[:, None]))
-    lower, upper = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
+            values = metric(prediction[rows], truth[rows])
+            draws.extend([values[np.isfinite(values)].mean()] if np.isfinite(values).any() else [])
+    if not draws:
+        return None
+    lower, upper = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(lower), float(upper)
 
 
@@ -224,18 +226,14 @@ def _sign_flip(difference: np.ndarray) -> float:
     return float((extra + (np.abs(signs @ difference) >= observed).sum()) / (extra + len(signs)))
 
 
-def _bootstrap(matrix: np.ndarray, level: float, n_draws: int, rng: np.random.Generator) -> tuple[float, float]:
-    """Percentiles of the mean over drawn donors (columns), as wide as Student's interval for normal donors."""
+def _bootstrap(donors: np.ndarray, level: float, n_draws: int, rng: np.random.Generator) -> tuple[float, float]:
+    """Percentiles of the mean of drawn donors, as wide as Student's interval for normal donors."""
     from scipy.stats import norm, t
 
-    n = matrix.shape[1]
+    n = len(donors)
     if n < MIN_DONORS:
         return np.nan, np.nan
     tail = norm.cdf(t.ppf((1 - level) / 2, n - 1) * np.sqrt(n / (n - 1)))
-    times = rng.multinomial(n, np.full(n, 1 / n), size=n_draws).T  # how often each donor is drawn: (donors, draws)
-    defined = np.isfinite(matrix)
-    there = defined.astype(float) @ times  # (targets, draws)
-    means = ratio(np.where(defined, matrix, 0.0) @ times, there, there > 0, otherwise=np.nan)
-    draws = np.nanmean(means[:, (there > 0).any(axis=0)], axis=0)
-    lower, upper = np.nanquantile(draws, [tail, 1 - tail])
+    draws = rng.choice(donors, (n_draws, n)).mean(axis=1)
+    lower, upper = np.quantile(draws, [tail, 1 - tail])
     return float(lower), float(upper)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from ._score import COLUMNS
@@ -88,14 +87,6 @@ def donor_matrix(scores: pd.DataFrame) -> pd.DataFrame:
     """Targets × donors: mean over the slides of a donor; NaN where the truth is constant on all of them."""
     means = scores.groupby(["target", "group"], sort=False)["value"].mean()
     return means.unstack("group").sort_index(axis=1)
-
-
-def over_donors(matrix: np.ndarray) -> float:
-    """Mean over donors (columns) of the mean over targets, leaving out only what has no truth."""
-    defined = np.isfinite(matrix)
-    counts = defined.sum(axis=0)
-    means = np.where(defined, matrix, 0.0).sum(axis=0)[counts > 0] / counts[counts > 0]
-    return float(means.mean()) if len(means) else np.nan
 
 
 def _over_donors(scores: pd.DataFrame, keys: list[str], by: str | None) -> pd.DataFrame:

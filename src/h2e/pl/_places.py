@@ -11,7 +11,7 @@ import numpy as np
 from h2e import _keys
 from h2e._images import Image
 from h2e._lattice import lattice
-from h2e._slides import find_slides, to_pixels
+from h2e._slides import check_sizes, find_slides, size_of, to_pixels
 from h2e.pp._expression import slide_labels
 from h2e.pp._targets import positions_of
 
@@ -49,7 +49,8 @@ def places_of(
     um_per_px: float | Mapping[str, float] | None,
 ) -> list[Place]:
     """The slides of a SpatialData, by name."""
-    slides = find_slides(sdata, table_key=table_key, image_key=image_key, library_key=library_key, um_per_px=um_per_px)
+    where = {"table_key": table_key, "image_key": image_key, "library_key": library_key}
+    slides = find_slides(sdata, **where, um_per_px=um_per_px, sized=False)
     return [
         Place(
             slide.name, slide.rows, slide.xy, slide.radius_px, slide.spacing_px, slide.um_per_px, slide.image,
@@ -64,6 +65,7 @@ def places_of_table(
 ) -> list[Place]:
     """The slides of a table alone, by name, with what ``uns["spatial"]`` knows of them."""
     labels = slide_labels(adata, library_key)
+    check_sizes(um_per_px, set(labels))
     positions, places = positions_of(adata, labels), []
     for name in np.unique(labels).tolist():
         rows = np.flatnonzero(labels == name)
@@ -71,7 +73,7 @@ def places_of_table(
         pitch = lattice(xy)[0] if len(np.unique(xy, axis=0)) > 1 else 1.0
         facts = _facts(adata, name) if "spatial" in adata.obsm else {}
         factors = facts.get("scalefactors", {})
-        um = um_per_px.get(name) if isinstance(um_per_px, Mapping) else um_per_px
+        um = size_of(um_per_px, name)
         if um is None and _keys.UM_PER_PX in adata.obs and "spatial" in adata.obsm:
             um = float(adata.obs[_keys.UM_PER_PX].iloc[rows[0]])
         um = factors.get("microns_per_pixel") if um is None else um

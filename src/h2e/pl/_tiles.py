@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,11 +75,10 @@ def tiles(
     ['toy_A1: toy_A1_3x5', 'toy_B1: toy_B1_5x5']
     """
     names = get_table(sdata, table_key).obs_names
-    slides = find_slides(sdata, table_key=table_key, image_key=image_key, library_key=library_key, normalized=True)
-    sources = {
-        s.name: s.image.key
-        for s in find_slides(sdata, table_key=table_key, image_key=image_key, library_key=library_key)
-    }
+    where = {"table_key": table_key, "image_key": image_key, "library_key": library_key, "sized": False}
+    slides = find_slides(sdata, **where, normalized=True)
+    slides = [replace(slide, um_per_px=slide.um_per_px or 1.0) for slide in slides]  # tiles are measured in spacings
+    sources = {slide.name: slide.image.key for slide in find_slides(sdata, **where)}
     if spots is None:
         if n < 1:
             msg = f"n is {n}; show at least one spot of each slide."

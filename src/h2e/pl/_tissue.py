@@ -63,7 +63,7 @@ def tissue(
     True
     """
     keys = [image_key] if isinstance(image_key, str) else list(image_key or source_images(sdata, table_key=table_key))
-    slides = find_slides(sdata, table_key=table_key) if table_key in sdata.tables else []
+    slides = find_slides(sdata, table_key=table_key, sized=False) if table_key in sdata.tables else []
     moved = sdata.tables[table_key].uns.get(_keys.PREDICTION, {}).get("realign", {}) if slides else {}
     axes = _axes(ax, len(keys))
     for key, axis in zip(keys, axes, strict=True):

@@ -141,8 +141,16 @@ def target_scores(
         axis.scatter(
             rows["value"], rows["target"].map(place) + offset, s=5, color=colour, alpha=0.6, linewidths=0, zorder=2
         )
-        overall = f"{method} ({mean.mean():.2f})"
-        axis.scatter(mean, mean.index.map(place) + offset, s=22, color=colour, label=overall, linewidths=0, zorder=3)
+        overall = rows.groupby("group")["value"].mean().mean()  # groups first: each may have its own targets
+        axis.scatter(
+            mean,
+            mean.index.map(place) + offset,
+            s=22,
+            color=colour,
+            label=f"{method} ({overall:.2f})",
+            linewidths=0,
+            zorder=3,
+        )
     _decorate(axis, targets, metric)
     return axis
 

@@ -9,11 +9,13 @@ import numpy as np
 
 from h2e import _keys
 from h2e._images import open_image
-from h2e._slides import paired_image, region_keys, source_images
+from h2e._slides import check_sizes, paired_image, region_keys, size_of, source_images
 from h2e.pp._mask_element import find_mask
 from h2e.pp._tissue_mask import tissue_mask
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from anndata import AnnData
     from spatialdata import SpatialData
 
@@ -50,7 +52,7 @@ def make_spots(
     *,
     spacing_um: float = 100.0,
     image_key: str | None = None,
-    um_per_px: float | None = None,
+    um_per_px: float | Mapping[str, float] | None = None,
     tissue_mask_key: str | None = None,
     table_key: str = _keys.TABLE,
     key_added: str | None = None,
@@ -70,7 +72,7 @@ def make_spots(
     image_key
         Image to lay the grid over. ``None`` takes every image that no spots lie on.
     um_per_px
-        µm per pixel of the image: an image alone does not say how large its pixels are.
+        Size of a pixel in µm, or a mapping from image to it: an image alone does not say how large its pixels are.
     tissue_mask_key
         Tissue mask, labels or polygons. By default that of :func:`detect_tissue`; without one it is computed, and
         not stored.
@@ -101,17 +103,23 @@ def make_spots(
     >>> len(sdata["he_spots"]) == sdata["table"].n_obs
     True
     """
-    _check(spacing_um, um_per_px, key_added, image_key)
+    if key_added is not None and image_key is None:
+        msg = "key_added names the spots of one image; say of which with image_key."
+        raise ValueError(msg)
     table = sdata.tables.get(table_key)
     keys = [image_key] if image_key is not None else _without_spots(sdata, table_key, table)
+    check_sizes(um_per_px, set(sdata.images))
+    um = [size_of(um_per_px, key) for key in keys]
+    for key, size in zip(keys, um, strict=True):
+        _check(key, spacing_um, size)
     names = [key_added or f"{key}_spots" for key in keys]
     _check_table(table, table_key)
     for name in names:
         _check_free(sdata, table, name, overwrite=overwrite)
-    grids = [_grid(sdata, key, tissue_mask_key, spacing_um, um_per_px) for key in keys]
-    for key, name, (xy, array) in zip(keys, names, grids, strict=True):
-        _add_circles(sdata, key, name, xy, DIAMETER_FRAC / 2 * spacing_um / um_per_px)
-        table = _add_rows(table, name, array, um_per_px)
+    grids = [_grid(sdata, key, tissue_mask_key, spacing_um, size) for key, size in zip(keys, um, strict=True)]
+    for key, name, size, (xy, array) in zip(keys, names, um, grids, strict=True):
+        _add_circles(sdata, key, name, xy, DIAMETER_FRAC / 2 * spacing_um / size)
+        table = _add_rows(table, name, array, size)
         params = {"function": "make_spots", "image": key, "spacing_um": float(spacing_um)}
         table.uns.setdefault(_keys.PREDICTION, {}).setdefault("params", {})[name] = params
         log.info("wrote shapes[%r]: %d spots every %g µm; tables[%r]", name, len(xy), spacing_um, table_key)
@@ -120,15 +128,12 @@ def make_spots(
     sdata.tables[table_key] = table
 
 
-def _check(spacing_um: float, um_per_px: float | None, key_added: str | None, image_key: str | None) -> None:
+def _check(image_key: str, spacing_um: float, um_per_px: float | None) -> None:
     """Refuse a grid of unknown size."""
     for name, value in (("spacing_um", spacing_um), ("um_per_px", um_per_px)):
         if value is None or not (np.isfinite(value) and value > 0):
-            msg = f"{name} is {value}; a grid over an image needs {name} as a positive number of µm: an image does not say how large its pixels are."
+            msg = f"{name} is {value} for image {image_key!r}; a grid over an image needs {name} as a positive number of µm: an image does not say how large its pixels are."
             raise ValueError(msg)
-    if key_added is not None and image_key is None:
-        msg = "key_added names the spots of one image; say of which with image_key."
-        raise ValueError(msg)
 
 
 def _without_spots(sdata: SpatialData, table_key: str, table: AnnData | None) -> list[str]:

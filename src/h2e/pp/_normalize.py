@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from h2e import _keys
-from h2e._slides import Slide, find_slides, paired_image, source_images
+from h2e._slides import Slide, find_slides, image_sizes, paired_image, source_images
 from h2e.pp._expression import check_values, values_of
 from h2e.pp._mask_element import find_mask
 from h2e.pp._ranks import rank_transform
@@ -62,8 +63,8 @@ def normalize(
     library_key
         Column of ``table.obs`` that says which slide a spot belongs to; by default the table's region key.
     um_per_px
-        Size of a pixel in µm, or a mapping from slide (or image, where there are no spots) to it, where neither
-        ``table.obs["um_per_px"]`` nor the lattice tells it.
+        Size of a pixel in µm, or a mapping from slide or image to it, where neither ``table.obs["um_per_px"]`` nor the
+        lattice tells it.
     realign
         Whether spots that lie beside the tissue are put back onto it. Otherwise the report says how far off they are.
     overwrite
@@ -95,15 +96,16 @@ def normalize(
     where = {"image_key": image_key, "table_key": table_key}
     with all_or_nothing(sdata, table_key):
         keys = source_images(sdata, **where)
+        sizes = partial(image_sizes, sdata, keys, um_per_px, **where, library_key=library_key)
         table = sdata.tables.get(table_key)
         slides: list[Slide] = []
         if table is not None:  # what can be wrong is found before anything is computed
             check_values(*values_of(table, layer))
             if realign:  # spots that lie beside their image are put back first
-                _detect_missing(sdata, keys, _um_of_images(keys, [], um_per_px), table_key, overwrite=overwrite)
+                _detect_missing(sdata, keys, sizes(), table_key, overwrite=overwrite)
                 realign_spots(sdata, **where)
             slides = find_slides(sdata, **where, library_key=library_key, um_per_px=um_per_px)
-        um = _um_of_images(keys, slides, um_per_px)
+        um = sizes()
         _detect_missing(sdata, keys, um, table_key, overwrite=overwrite)
         fitted = {} if reference is not None else {"method": method}
         normalize_stains(sdata, reference, **where, **fitted, um_per_px=um, overwrite=overwrite)
@@ -117,14 +119,6 @@ def normalize(
         report = report_of(sdata, slides, um, placements, fraction)
         store_report(sdata, report, table_key)
     log.info("prepared %d slides:\n%s", len(report), report.to_string())
-
-
-def _um_of_images(
-    keys: list[str], slides: list[Slide], um_per_px: float | Mapping[str, float] | None
-) -> dict[str, float | None]:
-    """Size of a pixel of each image in µm, where spots or the user tell it."""
-    given = {key: um_per_px.get(key) if isinstance(um_per_px, Mapping) else um_per_px for key in keys}
-    return given | {slide.image.key: slide.um_per_px for slide in slides}
 
 
 def _detect_missing(

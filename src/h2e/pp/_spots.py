@@ -79,7 +79,8 @@ def tissue_fraction(
         )
         raise ValueError(msg)
     fraction = np.full(table.n_obs, np.nan, np.float32)
-    for slide in find_slides(sdata, table_key=table_key, image_key=image_key, library_key=library_key):
+    where = {"table_key": table_key, "image_key": image_key, "library_key": library_key}
+    for slide in find_slides(sdata, **where, sized=False):
         mask, scale = find_mask(sdata, slide.image.key, tissue_mask_key) or tissue_mask(
             slide.image, um_per_px=slide.um_per_px
         )

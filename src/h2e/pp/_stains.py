@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from h2e import _keys
 from h2e._images import Image, open_image
-from h2e._slides import find_slides, source_images
+from h2e._slides import image_sizes, source_images
 from h2e.pp._mask_element import find_mask
 from h2e.pp._stain_elements import check_keys, image_like
 from h2e.pp._stain_maps import map_image
@@ -59,7 +59,7 @@ def fit_stain_reference(
     seed
         Of the choice of patches.
     um_per_px
-        Resolution of level 0, or a mapping from image to it; by default from the spots.
+        Size of a pixel in µm, or a mapping from slide or image to it; by default from the spots.
     table_key
         Table that says which images are paired with spots.
 
@@ -81,7 +81,7 @@ def fit_stain_reference(
         msg = f"n_patches and patch_px must be positive, got {n_patches} and {patch_px}."
         raise ValueError(msg)
     keys = source_images(sdata, table_key=table_key, image_key=image_key)
-    resolution = _resolutions(sdata, keys, um_per_px, table_key)
+    resolution = image_sizes(sdata, keys, um_per_px, table_key=table_key, image_key=image_key)
     images = [open_image(sdata, key) for key in keys]
     tissues = [tissue_of(sdata, image, tissue_mask_key, resolution[image.key]) for image in images]
     return fit_reference(
@@ -133,7 +133,7 @@ def normalize_stains(
     keep_residual
         Whether what the two stains do not explain is kept. ``False`` is the textbook's two-stain picture.
     um_per_px
-        Resolution of level 0, or a mapping from image to it; by default from the spots.
+        Size of a pixel in µm, or a mapping from slide or image to it; by default from the spots.
     overwrite
         Whether an image under that key, which h2e did not write, may be replaced.
     table_key
@@ -159,7 +159,7 @@ def normalize_stains(
     keys = source_images(sdata, table_key=table_key, image_key=image_key)
     written = sdata.attrs.get("h2e", {}).get("stains", {})
     targets = check_keys(sdata, keys, key_added, written, overwrite=overwrite)
-    resolution = _resolutions(sdata, keys, um_per_px, table_key)
+    resolution = image_sizes(sdata, keys, um_per_px, table_key=table_key, image_key=image_key)
     images = [open_image(sdata, key) for key in keys]
     tissues = [tissue_of(sdata, image, tissue_mask_key, resolution[image.key]) for image in images]
     um = [resolution[key] for key in keys]
@@ -191,18 +191,3 @@ def tissue_of(sdata: SpatialData, image: Image, tissue_mask_key: str | None, um_
     """The stored tissue mask of an image, or one made now."""
     stored = find_mask(sdata, image.key, tissue_mask_key)
     return tissue_mask(image, um_per_px=um_per_px) if stored is None else stored
-
-
-def _resolutions(
-    sdata: SpatialData, keys: Sequence[str], um_per_px: float | Mapping[str, float] | None, table_key: str
-) -> dict[str, float | None]:
-    """Size of a pixel of each image in µm where it is given or the spots tell it."""
-    if isinstance(um_per_px, Mapping):
-        return {key: um_per_px.get(key) for key in keys}
-    known = {}
-    if um_per_px is None and table_key in sdata.tables:
-        try:
-            known = {slide.image.key: slide.um_per_px for slide in find_slides(sdata, table_key=table_key)}
-        except (KeyError, ValueError) as error:  # stains need no spots: without them the level is chosen by its size
-            log.info("the size of a pixel is unknown: %s", error)
-    return {key: known.get(key, um_per_px) for key in keys}

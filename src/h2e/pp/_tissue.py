@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from h2e import _keys
 from h2e._images import open_image
-from h2e._slides import find_slides, source_images
+from h2e._slides import image_sizes, source_images
 from h2e.pp._mask_element import check_free, find_mask, write_mask
 from h2e.pp._tissue_mask import tissue_mask
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from spatialdata import SpatialData
 
 __all__ = ["detect_tissue", "find_mask", "tissue_mask"]
@@ -25,7 +27,7 @@ def detect_tissue(
     image_key: str | None = None,
     table_key: str = _keys.TABLE,
     method: str = "otsu",
-    um_per_px: float | None = None,
+    um_per_px: float | Mapping[str, float] | None = None,
     scale: float | None = None,
     key_added: str | None = None,
     overwrite: bool = False,
@@ -46,8 +48,8 @@ def detect_tissue(
         ``"mean"`` is darker than the mean gray, closed with a disk of 2 px, holes up to 5,000 px filled:
         the textbook recipe, for light glass without marks.
     um_per_px
-        µm per pixel of the images, for the areas. ``None`` takes it from the spots; without spots, 0.1 % of the
-        image counts as 0.05 mm².
+        Size of a pixel in µm, or a mapping from slide or image to it, for the areas. ``None`` takes it from the spots;
+        without spots, 0.1 % of the image counts as 0.05 mm².
     scale
         Pixels of the image per pixel of the mask. ``None`` chooses about a thousand pixels for the longest side.
     key_added
@@ -78,10 +80,8 @@ def detect_tissue(
     names = [key_added or _keys.tissue(key) for key in keys]
     for name in names:
         check_free(sdata, name, overwrite=overwrite)
-    known = {} if um_per_px is not None else _known_um_per_px(sdata, table_key, image_key)
-    masks = [
-        tissue_mask(image, method=method, um_per_px=um_per_px or known.get(image.key), scale=scale) for image in images
-    ]
+    um = image_sizes(sdata, keys, um_per_px, table_key=table_key, image_key=image_key)
+    masks = [tissue_mask(image, method=method, um_per_px=um[image.key], scale=scale) for image in images]
     for key, name, (mask, size) in zip(keys, names, masks, strict=True):
         write_mask(sdata, key, name, mask, size, method=method)
         if not mask.any():
@@ -91,17 +91,3 @@ def detect_tissue(
                 key,
             )
         log.info("wrote labels[%r]: %d × %d px, %.1f %% tissue", name, *mask.shape, 100 * mask.mean())
-
-
-def _known_um_per_px(sdata: SpatialData, table_key: str, image_key: str | None) -> dict[str, float]:
-    """µm per pixel of the images that spots lie on."""
-    if table_key not in sdata.tables:
-        return {}
-    for choice in dict.fromkeys((None, image_key)):  # one image lies under one region only, unless all share a system
-        try:
-            slides = find_slides(sdata, table_key=table_key, image_key=choice)
-        except (KeyError, ValueError) as error:  # the areas are the only use here: what is wrong with the spots is not
-            log.info("areas may be shares of the image, since its spots cannot be read: %s", error)
-            continue
-        return {slide.image.key: slide.um_per_px for slide in slides}
-    return {}

@@ -18,13 +18,11 @@ from h2e._tiles import read_views, tile_bytes
 from h2e.pp._fraction import fraction_at
 from h2e.pp._stain_reference import StainReference
 from h2e.pp._stains import fit_reference, normalize_image, tissue_of
-from h2e.pp._tissue_mask import read_coarse
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from h2e._images import Image
 
 Tissue = tuple[np.ndarray, float]
 """Mask, and pixels of level 0 per pixel of it."""
@@ -149,14 +147,6 @@ def from_middle_um(slide: Slide, tissue: Tissue) -> np.ndarray:
     return ((slide.xy - middle) * slide.um_per_px).astype(np.float32)
 
 
-def thumbnail(image: Image) -> np.ndarray:
-    """Mean colours of 12 × 12 parts of an image, (12, 12, 3): what a slide is recognized by, at any resolution."""
-    pixels, _ = read_coarse(image, max(image.shape) / 512)
-    rows, columns = (np.linspace(0, n, 13).astype(int) for n in pixels.shape[:2])
-    sums = np.add.reduceat(np.add.reduceat(pixels.astype(float), rows[:-1], axis=0), columns[:-1], axis=1)
-    return sums / (np.diff(rows)[:, None] * np.diff(columns))[..., None]
-
-
 def open_cohort(
     sdata: SpatialData,
     *,
@@ -164,12 +154,15 @@ def open_cohort(
     image_key: str | Mapping[str, str] | None,
     tissue_mask_key: str | None,
     library_key: str | None,
-    group_key: str | None,
     um_per_px: float | Mapping[str, float] | None,
+    group_key: str | None = None,
     spacing_um: float | None = None,
     new: bool = False,
 ) -> Cohort:
-    """Find the slides, their tissue, their valid spots (by ``spacing_um``), and, of training slides, the reference."""
+    """Find the slides, their tissue, their valid spots (by ``spacing_um``), and, of training slides, the reference.
+
+    Slides without any valid spot are left out.
+    """
     table = get_table(sdata, table_key)
     slides = find_slides(
         sdata,
@@ -180,16 +173,22 @@ def open_cohort(
         um_per_px=um_per_px,
     )
     tissues = [tissue_of(sdata, slide.image, tissue_mask_key, slide.um_per_px) for slide in slides]
-    valid = []
-    for slide, (mask, scale) in zip(slides, tissues, strict=True):
+    valid, where = [], []
+    for slide, tissue in zip(slides, tissues, strict=True):
         subtile = slide.spacing_px if spacing_um is None else spacing_um / slide.um_per_px
-        keep = fraction_at(mask, scale, slide.xy, subtile) > 0
+        keep = fraction_at(*tissue, slide.xy, subtile) > 0
         if not keep.all():
             log.info("slide %r: %d of %d spots have no tissue and are left out", slide.name, (~keep).sum(), len(slide))
+        if not keep.any():
+            log.warning("slide %r has no spot on tissue and is left out", slide.name)
+            continue
         valid.append(slide.take(keep))
-    if new:
-        return Cohort(table, tuple(valid), tuple(tissues), None)
-    return Cohort(table, tuple(valid), tuple(tissues), *stored_reference(sdata, [s.image.key for s in slides]))
+        where.append(tissue)
+    if not valid:
+        msg = f"none of the {sum(map(len, slides))} spots of slides {[slide.name for slide in slides]} lies on tissue. Look at h2e.pl.tissue, or pass tissue_mask_key."
+        raise ValueError(msg)
+    reference = (None,) if new else stored_reference(sdata, [slide.image.key for slide in valid])
+    return Cohort(table, tuple(valid), tuple(where), *reference)
 
 
 def stored_reference(sdata: SpatialData, image_keys: Sequence[str]) -> tuple[StainReference | None, bool, bool]:

@@ -96,7 +96,8 @@ def fit(
     table_key
         Table over all slides.
     um_per_px
-        Size of a pixel in µm, or of each slide's, where neither ``table.obs["um_per_px"]`` nor the lattice tells it.
+        Size of a pixel in µm, or a mapping from slide or image to it, where neither ``table.obs["um_per_px"]`` nor the
+        lattice tells it.
     run_dir
         Folder that keeps each finished model; an interrupted run continues where it was.
     seed

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from h2e import _keys
-from h2e._slides import get_table, source_images
+from h2e._slides import get_table, images_without_spots
 from h2e.pp._grid import make_spots
-from h2e.tl._cohort import Cohort, open_cohort, thumbnail
-from h2e.tl._train import row_identity
+from h2e.tl._cohort import Cohort, open_cohort
+from h2e.tl._recognize import NEW, training_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from h2e._ensemble import Ensemble
 
 log = logging.getLogger(__name__)
-
-NEW, KIN = -1, -2
-"""In place of the position of a training spot."""
 
 
 def predict(
@@ -52,7 +50,8 @@ def predict(
     Parameters
     ----------
     sdata
-        Slides; those that the ensemble was trained on are recognized.
+        Slides; those that the ensemble was trained on are recognized by their images, and their spots by region, instance
+        and place.
     ensemble
         What :func:`h2e.tl.fit` returned.
     key_added
@@ -66,7 +65,8 @@ def predict(
     library_key
         Column of ``table.obs`` that says which slide a spot belongs to; by default the table's region key.
     um_per_px
-        Size of a pixel in µm, or of each slide's, where neither ``table.obs["um_per_px"]`` nor the lattice tells it.
+        Size of a pixel in µm, or a mapping from slide or image to it, where neither ``table.obs["um_per_px"]`` nor the
+        lattice tells it.
     interval
         Share of the truths that the intervals are meant to hold.
     in_sample
@@ -93,7 +93,8 @@ def predict(
         :func:`h2e.tl.evaluate` measures the coverage. Not written where no group was left out.
     ``.obs["{key_added}_novelty"]`` : ``float32``
         Log2 of the distance of the spot's features to the training spots over the distance that is typical between groups
-        of training: 0 is typical, 1 twice as far. Where it is high, the prediction is extrapolated.
+        of training: 0 is typical, 1 twice as far. Where it is high, the prediction is extrapolated. NaN where there is no
+        prediction.
     ``.uns[key_added]`` : ``dict``
         Unit, version, parameters and training slides.
 
@@ -107,25 +108,54 @@ def predict(
     >>> new["table"].obsm["h2e"].shape
     (240, 4)
     """
-    where = {"table_key": table_key, "image_key": image_key, "tissue_mask_key": tissue_mask_key, "um_per_px": um_per_px}
-    if not len(sdata.tables):
-        how = {"key_added": key_added, "interval": interval, "in_sample": in_sample, "progress": progress}
-        _predict_grid(sdata, ensemble, where, **how)
-        return
-    _check_keys(get_table(sdata, table_key), key_added, overwrite=overwrite)
     if not 0 < interval < 1:
         msg = f"interval={interval} is no share; pass a number between 0 and 1, such as 0.9."
         raise ValueError(msg)
-    spacing_um = ensemble.spacing_um
-    cohort = open_cohort(sdata, **where, library_key=library_key, group_key=None, spacing_um=spacing_um, new=True)
-    _check_stains(sdata, cohort)
-    others = set(source_images(sdata, table_key=table_key)) - {slide.image.key for slide in cohort.slides}
-    if image_key is None and others:
-        log.warning("images %s have no spots and are left out; lay some with h2e.pp.make_spots", sorted(others))
-    cohort = replace(cohort, keep_residual=ensemble.settings.get("keep_residual", True))
-    x = cohort.look(ensemble.learners, reference=ensemble.reference, spacing_um=spacing_um, progress=progress)
+    where = {"table_key": table_key, "image_key": image_key, "tissue_mask_key": tissue_mask_key, "um_per_px": um_per_px}
+    with _spots_laid(sdata, ensemble.spacing_um, where, overwrite=overwrite):
+        _check_keys(get_table(sdata, table_key), key_added, overwrite=overwrite)
+        cohort = open_cohort(sdata, **where, library_key=library_key, spacing_um=ensemble.spacing_um, new=True)
+        _check_stains(sdata, cohort)
+        bare = images_without_spots(sdata, table_key=table_key)
+        if image_key is None and bare:
+            log.warning("images %s have no spots and are left out; lay some with h2e.pp.make_spots", bare)
+        cohort = replace(cohort, keep_residual=ensemble.settings.get("keep_residual", True))
+        look = {"reference": ensemble.reference, "spacing_um": ensemble.spacing_um, "progress": progress}
+        x = cohort.look(ensemble.learners, **look)
+        frames, novelty = _values(cohort, ensemble, x, key_added, interval=interval, in_sample=in_sample)
+        _write(cohort.table, frames, ensemble, key_added=key_added, in_sample=in_sample, interval=interval)
+        cohort.table.obs[_keys.novelty(key_added)] = novelty
+
+
+@contextmanager
+def _spots_laid(sdata: SpatialData, spacing_um: float, where: Mapping[str, Any], *, overwrite: bool) -> Iterator[None]:
+    """Where there is no table, a grid over the tissue of every image, which goes again if what follows fails."""
+    if len(sdata.tables):
+        yield
+        return
+    if isinstance(where["image_key"], Mapping):
+        msg = f"image_key maps regions to images, but without a table there are no regions; pass the name of one image of {sorted(sdata.images)}, or None for all."
+        raise ValueError(msg)
+    before = dict(sdata.shapes)
+    make_spots(sdata, spacing_um=spacing_um, **where, overwrite=overwrite)
+    try:
+        yield
+    except BaseException:
+        del sdata.tables[where["table_key"]]
+        for key in set(sdata.shapes) - set(before):
+            del sdata.shapes[key]
+        for key, shapes in before.items():
+            if sdata.shapes[key] is not shapes:
+                sdata.shapes[key] = shapes
+        raise
+
+
+def _values(
+    cohort: Cohort, ensemble: Ensemble, x: Mapping[str, np.ndarray], key_added: str, *, interval: float, in_sample: bool
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], np.ndarray]:
+    """Rows of the table and values for each key of ``obsm``, and the novelty of every row."""
     mean, spread = ensemble.predict(x)
-    trained = _training_rows(cohort, ensemble)
+    trained = training_rows(cohort, ensemble)
     new = np.full(len(mean), fill_value=True) if in_sample else trained == NEW
     values = {key_added: mean, _keys.spread(key_added): spread}
     width = ensemble.half_width(interval)
@@ -135,45 +165,10 @@ def predict(
     if (trained >= 0).any():
         held_out = ensemble.loo.to_numpy()[trained[trained >= 0]]
         frames[_keys.held_out(key_added)] = (cohort.rows[trained >= 0], held_out)
-    _write(cohort.table, frames, ensemble, key_added=key_added, in_sample=in_sample, interval=interval)
     novelty = np.full(cohort.table.n_obs, np.nan, np.float32)
     if ensemble.novelty is not None:
-        novelty[cohort.rows] = ensemble.novelty.of(x[ensemble.novelty.learner])
-    cohort.table.obs[_keys.novelty(key_added)] = novelty
-
-
-def _predict_grid(sdata: SpatialData, ensemble: Ensemble, where: Mapping[str, Any], **how: Any) -> None:
-    """Lay a grid over the tissue and predict it; if that fails, the grid goes again."""
-    before = set(sdata.shapes)
-    make_spots(sdata, spacing_um=ensemble.spacing_um, **where)
-    try:
-        predict(sdata, ensemble, **where, **how)
-    except BaseException:
-        del sdata.tables[where["table_key"]]
-        for key in set(sdata.shapes) - before:
-            del sdata.shapes[key]
-        raise
-
-
-def _training_rows(cohort: Cohort, ensemble: Ensemble) -> np.ndarray:
-    """For each spot the training spot that it is, ``NEW``, or ``KIN`` if only its slide was trained on.
-
-    A slide is recognized by the colours of its image, whatever its name, its resolution and where its spots are.
-    """
-    index = row_identity(cohort.table, cohort.rows)
-    found = np.full(len(index), NEW)
-    for slide in cohort.slides:
-        colours = thumbnail(slide.image)
-        for region, known in ensemble.thumbnails.items():
-            difference = np.abs(colours - known)
-            if difference.mean() > 1 or difference.max() > 25:
-                continue
-            of_slide = np.flatnonzero(cohort.names == slide.name)
-            instances = index.get_level_values("instance")[of_slide]
-            rows = ensemble.training.index.get_indexer([(region, instance) for instance in instances])
-            found[of_slide] = np.where(rows < 0, KIN, rows)
-            log.info("slide %r is training slide %r: %d spots trained on", slide.name, region, (rows >= 0).sum())
-    return found
+        novelty[cohort.rows[new]] = ensemble.novelty.of(x[ensemble.novelty.learner])[new]
+    return frames, novelty
 
 
 def _check_keys(table: AnnData, key_added: str, *, overwrite: bool) -> None:

@@ -19,13 +19,12 @@ from h2e._folds import Fold, make_folds
 from h2e._learners import Learner, learner_of
 from h2e._members import Spots, names_of
 from h2e._novelty import fit_novelty
-from h2e._slides import region_keys
 from h2e._stack import STACKS
 from h2e._transforms import TRANSFORMS
 from h2e.pp._expression import expression
 from h2e.pp._target_values import storable_names, target_frame
 from h2e.pp._targets import choose_targets
-from h2e.tl._cohort import thumbnail
+from h2e.tl._recognize import places, row_identity, thumbnail
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -142,7 +141,8 @@ def train(
     used = every.take(spots)
     fitted = fit_members(used, folds, recipe)
     index = row_identity(cohort.table, cohort.rows[spots])
-    training = pd.DataFrame({"slide": used.slides, "group": used.groups}, index=index)
+    at = np.concatenate([places(slide) for slide in cohort.slides])[spots]
+    of_whom = {"slide": used.slides, "group": used.groups, "x": at[:, 0], "y": at[:, 1]}
     seen = {cohort.slides[i].region: thumbnail(cohort.slides[i].image) for i in cohort.of(spots)}
     names = names_of(recipe.learners)
     history = [{"learner": m.learner, "held_out": m.held_out, **h} for m in fitted.members for h in m.model.history]
@@ -157,7 +157,7 @@ def train(
         truth=used.y,
         calibration=fitted.calibration - used.y,
         novelty=fit_novelty(looking[0], used.x[looking[0]], used.groups) if looking else None,
-        training=training,
+        training=pd.DataFrame(of_whom, index=index),
         history=pd.DataFrame(history, columns=list(HISTORY)).astype(HISTORY),
         thumbnails=seen,
         spacing_um=cohort.spacing_um(spots),
@@ -170,12 +170,4 @@ def train(
             "seed": recipe.seed,
             "keep_residual": cohort.keep_residual,
         },
-    )
-
-
-def row_identity(table: AnnData, rows: np.ndarray) -> pd.MultiIndex:
-    """Region and instance of some rows of a table, as strings."""
-    keys = region_keys(table)
-    return pd.MultiIndex.from_arrays(
-        [table.obs[key].astype(str).to_numpy()[rows] for key in keys], names=["region", "instance"]
     )

@@ -1,0 +1,75 @@
+"""Recognize the slides and spots that an ensemble was trained on."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from h2e._slides import region_keys
+from h2e.pp._tissue_mask import read_coarse
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from h2e._ensemble import Ensemble
+    from h2e._images import Image
+    from h2e._slides import Slide
+    from h2e.tl._cohort import Cohort
+
+log = logging.getLogger(__name__)
+
+NEW, KIN = -1, -2
+"""In place of the position of a training spot: of a slide that was not trained on; of one that was, but not this spot."""
+
+NEAR = 0.5
+"""Spacings within which a spot of the same name is the same spot."""
+
+
+def training_rows(cohort: Cohort, ensemble: Ensemble) -> np.ndarray:
+    """For each spot of a cohort the training spot that it is, ``NEW`` or ``KIN``.
+
+    A slide is recognized by the colours of its image, whatever its name and its resolution; a spot on it by its region, its
+    instance and its place, since instances may be plain numbers, which those of a grid are, too.
+    """
+    found = np.full(len(cohort.rows), NEW)
+    for slide in cohort.slides:
+        colours = thumbnail(slide.image)
+        of_slide = np.flatnonzero(cohort.names == slide.name)
+        instances = row_identity(cohort.table, slide.rows).get_level_values("instance")
+        for region, known in ensemble.thumbnails.items():
+            difference = np.abs(colours - known)
+            if difference.mean() > 1 or difference.max() > 25:
+                continue
+            rows = ensemble.training.index.get_indexer([(region, instance) for instance in instances])
+            there = ensemble.training[["x", "y"]].to_numpy()[rows]
+            px = np.linalg.norm((places(slide) - there) * slide.image.shape[::-1], axis=1)
+            same = (rows >= 0) & (px * slide.um_per_px < NEAR * ensemble.spacing_um)
+            found[of_slide] = np.where(same, rows, KIN)
+            log.info(
+                "slide %r is training slide %r: %d of %d spots trained on", slide.name, region, same.sum(), len(slide)
+            )
+    return found
+
+
+def thumbnail(image: Image) -> np.ndarray:
+    """Mean colours of 12 × 12 parts of an image, (12, 12, 3): what a slide is recognized by, at any resolution."""
+    pixels, _ = read_coarse(image, max(image.shape) / 512)
+    rows, columns = (np.linspace(0, n, 13).astype(int) for n in pixels.shape[:2])
+    sums = np.add.reduceat(np.add.reduceat(pixels.astype(float), rows[:-1], axis=0), columns[:-1], axis=1)
+    return sums / (np.diff(rows)[:, None] * np.diff(columns))[..., None]
+
+
+def places(slide: Slide) -> np.ndarray:
+    """Where the spots are, (n, 2) as shares of the image's width and height."""
+    return slide.xy / slide.image.shape[::-1]
+
+
+def row_identity(table: AnnData, rows: np.ndarray) -> pd.MultiIndex:
+    """Region and instance of some rows of a table, as strings."""
+    keys = region_keys(table)
+    return pd.MultiIndex.from_arrays(
+        [table.obs[key].astype(str).to_numpy()[rows] for key in keys], names=["region", "instance"]
+    )
