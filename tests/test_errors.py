@@ -125,6 +125,48 @@ def test_one_slide_is_cut_into_quarters(cohort):
     assert scores["group"].nunique() == 4
 
 
+def blank(sdata: SpatialData, slides: list[str]) -> None:
+    """Say of some slides that they have no tissue."""
+    if not sdata.labels:
+        h2e.pp.detect_tissue(sdata)
+    for slide in slides:
+        mask = sdata.labels[f"{slide}_image_tissue"]
+        mask.data = np.zeros(mask.shape, np.uint8)
+
+
+def test_what_cannot_be_scored_is_refused_before_anything_is_trained(cohort, monkeypatch):
+    def train(*_: object, **__: object) -> None:
+        pytest.fail("trained")
+
+    monkeypatch.setattr("h2e.tl._evaluate.held_out_predictions", train)
+    with pytest.raises(ValueError, match="metric 'pearsn' is not known"):
+        h2e.tl.evaluate(cohort, **FAST, group_key="donor", metrics=["pearson", "pearsn"])
+    with pytest.raises(ValueError, match="metric 'auroc_detect' needs counts"):
+        h2e.tl.evaluate(cohort, **FAST, group_key="donor", obsm="proportions", metrics="auroc_detect")
+    table = cohort["table"]
+    of_b = np.flatnonzero((table.obs["region"] == "toy_B1") & (table.obs["array_row"] == 5) & table.obs["on_tissue"])
+    others = np.flatnonzero(table.obs["region"] != "toy_B1")
+    cohort.tables["table"] = table[np.r_[others, of_b[2:4]]].copy()
+    with pytest.raises(ValueError, match="slide 'toy_B1' has 2 spots on tissue; a correlation needs 3"):
+        h2e.tl.evaluate(cohort, **FAST, group_key="donor")
+
+
+def test_slides_without_a_spot_on_tissue_are_left_out_and_named(cohort, ensemble, caplog):
+    blank(cohort, ["toy_A1", "toy_C1"])
+    h2e.tl.predict(cohort, ensemble, in_sample=True, progress=False)
+    assert "slide 'toy_C1' has no spot on tissue and is left out" in caplog.text
+    there = cohort["table"].obsm["h2e"].notna().all(axis=1)
+    assert set(cohort["table"].obs["region"][there]) == {"toy_A2", "toy_B1"}
+    assert "images" not in caplog.text  # of slides that have spots
+    blank(cohort, ["toy_A2"])
+    with pytest.warns(UserWarning, match="one slide: its quarters are left out"):
+        alone = h2e.tl.fit(cohort, **FAST | {"learners": h2e.tl.Texture(views=(View(1, 16),))})
+    assert alone.settings["left_out"] == "quarter of the slide"
+    blank(cohort, ["toy_B1"])
+    with pytest.raises(ValueError, match=r"none of the 2\d\d spots of slides .* lies on tissue"):
+        h2e.tl.predict(cohort, ensemble, overwrite=True, progress=False)
+
+
 @pytest.mark.parametrize(
     "case", ["no image", "image asked", "ambiguous", "outside", "no layer", "NaN", "negative", "empty X"]
 )
@@ -205,7 +247,7 @@ def test_an_encoder_for_no_learner_is_refused(ensemble, tmp_path):
 
 
 def test_predictions_that_are_not_there_are_named(cohort):
-    with pytest.raises(KeyError, match=r"'h2e' is no frame of predictions in adata.obsm; it has \['proportions'\]"):
+    with pytest.raises(KeyError, match=r"'h2e' is not in adata.obsm; it has \['proportions'\]"):
         h2e.get.predictions(cohort["table"])
 
 

@@ -244,6 +244,29 @@ def test_visium_hd(run: Any, start: dict[str, Any], tmp_path: Path):
     assert len(dots.get_paths()[0].vertices) == 5
 
 
+def test_bins_are_prepared_learned_from_and_exported(cohort: SpatialData):
+    for key in ("toy_A1", "toy_A2", "toy_B1", "toy_C1"):
+        circles = cohort.shapes[key]
+        squares = gpd.GeoDataFrame({"geometry": circles.buffer(12, cap_style="square")}, index=circles.index)
+        cohort.shapes[key] = ShapesModel.parse(squares, transformations=get_transformation(circles, get_all=True))
+    del cohort["table"].obs["um_per_px"]
+    sizes = {"toy_A1": 6.25, "toy_A2_image": 6.25, "toy_B1": 6.25, "toy_C1_image": 6.25}  # of slides, or of images
+    h2e.pp.normalize(cohort, um_per_px=sizes)
+    assert h2e.get.report(cohort)["um_per_px"].tolist() == [6.25] * 4
+    options = {"um_per_px": sizes, "progress": False}
+    ensemble = h2e.tl.fit(cohort, targets=["TOY01"], learners="texture", group_key="donor", **options)
+    h2e.tl.predict(cohort, ensemble, **options)
+    made = h2e.get.predictions(cohort, key="h2e_loo")
+    assert "microns_per_pixel" not in made.uns["spatial"]["toy_A1"]["scalefactors"]
+    outline = json.loads(h2e.get.geojson(cohort, "toy_B1", key="h2e_loo"))["features"][0]["geometry"]["coordinates"][0]
+    assert len(outline) == 5
+    assert len(h2e.pl.tiles(cohort, n=1)) == 4
+    ax = h2e.pl.spatial_pred(cohort, "TOY01", slides="toy_B1", measured=False)
+    assert not ax.patches  # no scale bar: nothing tells the size of a pixel
+    with pytest.raises(KeyError, match=r"um_per_px names \['toy_Z9'\], which are no slides and no images"):
+        h2e.pp.normalize(cohort, um_per_px=sizes | {"toy_Z9": 1.0})
+
+
 def test_several_slides_are_joined(run: Any):
     toy = h2e.datasets.toy_cohort()
     first, second = (toy.filter_by_coordinate_system(name) for name in ("toy_B1", "toy_C1"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from sklearn.model_selection import LeaveOneGroupOut
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
-from h2e._encoders import _shell, encoder_of, shell_features
+from h2e._encoders import _shell, as_function, encoder_of, shell_features
 from h2e._learners import Coordinates, Embedding, Mean, Multiscale, Texture, _multiscale, from_json, learner_of, to_json
 from h2e._learners._heads import PENALTIES, fit_linear, fit_nearest, inner_folds
 from h2e._tiles import View
@@ -219,7 +220,7 @@ def test_one_group_gets_a_fixed_penalty(noise):
 
 def test_constant_features_and_targets_give_finite_predictions():
     x, y = np.ones((10, 4)), np.zeros((10, 2))
-    for kind in ("ridge",):
+    for kind in ("ridge", "pls"):
         assert np.isfinite(fit_linear(x, y, np.repeat(["A", "B"], 5), kind=kind).predict(x)).all()
 
 
@@ -270,6 +271,31 @@ def test_a_torch_module_is_an_encoder():
     np.testing.assert_allclose(encoder_of(Maps())(images), expected, atol=1e-5)
 
 
+def test_a_module_is_given_images_where_its_weights_are(noise):
+    module = torch.nn.Conv2d(3, 4, 3)
+    seen = []
+    module.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].device))
+    as_function(module)(np.zeros((1, 3, 8, 8), np.uint8))
+    assert seen == [next(module.parameters()).device]
+    with pytest.raises(NotImplementedError, match="meta"):  # what it gives cannot be read, but the images got there
+        as_function(torch.nn.Conv2d(3, 4, 3, device="meta"))(np.zeros((1, 3, 8, 8), np.uint8))
+
+
+def test_where_a_learner_computed_is_not_stored():
+    for learner in (Multiscale(device="cuda"), Embedding(device="cuda")):
+        assert from_json(to_json(learner)).device is None
+        assert to_json(learner) == to_json(replace(learner, device="cpu"))
+
+
+def test_a_target_without_variation_does_not_disturb_the_others_of_pls(noise):
+    x, y = noise
+    groups = np.repeat(["A", "B", "C"], 20)
+    constant = np.column_stack([y, np.full(len(y), 0.1, np.float32)])
+    one, two = (fit_linear(x, values, groups, kind="pls").predict(x) for values in (y, constant))
+    np.testing.assert_allclose(two[:, :-1], one, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(two[:, -1], 0.1, atol=1e-5)
+
+
 def test_the_encoder_of_h2e_sees_stain_and_not_the_company():
     rng = np.random.default_rng(0)
     images = rng.integers(60, 256, (18, 3, 32, 32), dtype=np.uint8)
@@ -283,7 +309,7 @@ def test_the_encoder_of_h2e_sees_stain_and_not_the_company():
 
 def test_the_activation_of_the_encoder_is_mish():
     x = torch.linspace(-90, 90, 721)
-    found = [module(x) for module in _shell().modules() if type(module).__name__ == "Mish"]
+    found = [module(x) for module in _shell(torch.device("cpu")).modules() if type(module).__name__ == "Mish"]
     assert len(found) == 18
     torch.testing.assert_close(found[0], torch.nn.functional.mish(x), rtol=1e-5, atol=1e-6)
 

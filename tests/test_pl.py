@@ -571,7 +571,7 @@ def test_maps_are_drawn_on_the_axes_given(known: SpatialData):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"key": "other"}, r"'other' is no frame of predictions in table.obsm; it has \[.*'h2e'.*h2e.tl.predict"),
+        ({"key": "other"}, r"'other' is not in adata.obsm; it has \[.*'h2e'.*h2e.tl.predict"),
         ({"targets": "TOY1"}, r"\['TOY1'\] are not there; there are 'TOY01'.*Did you mean.*TOY01"),
         ({"targets": []}, "is empty"),
         ({"slides": "toy_B9"}, r"slides \['toy_B9'\] are not there; there are 'toy_A1'.*Did you mean"),

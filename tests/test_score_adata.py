@@ -58,6 +58,26 @@ def test_spots_of_the_training_are_refused_and_their_held_out_predictions_scored
     metrics.score_adata(adata, library_key="slide")  # nothing was trained on
 
 
+def test_new_spots_beside_training_spots_are_scored(adata):
+    adata.obsm["h2e_loo"] = adata.obsm["h2e"].copy()
+    adata.obsm["h2e"].iloc[:40] = np.nan
+    adata.obsm["h2e_loo"].iloc[40:] = np.nan
+    assert set(metrics.score_adata(adata, library_key="slide", metrics="pearson")["slide"]) == {"B1"}
+
+
+def test_targets_whose_names_cannot_be_stored_are_found(adata):
+    adata.var_names = ["a", "b", "c", "HLA/d"]
+    adata.obsm["h2e"].columns = ["HLA_d", "b"]
+    genes = metrics.score_adata(adata, library_key="slide", metrics="pearson")
+    adata.obsm["cells"] = pd.DataFrame(adata.X[:, [3, 1]], index=adata.obs_names, columns=["HLA/d", "b"])
+    cells = metrics.score_adata(adata, obsm="cells", library_key="slide", metrics="pearson")
+    for scores in (genes, cells):
+        assert scores["target"].tolist() == ["HLA_d", "b"] * 2
+    rows = adata.obs["slide"] == "A1"
+    expected = np.corrcoef(adata.obsm["h2e"]["HLA_d"][rows], adata.X[rows, 3])[0, 1]
+    assert cells["value"][0] == pytest.approx(expected)
+
+
 def test_proportions_in_obsm_are_a_truth_too(adata):
     adata.obsm["proportions"] = adata.obsm["h2e"] * 2
     scores = metrics.score_adata(adata, obsm="proportions", library_key="slide", metrics="pearson")

@@ -55,6 +55,14 @@ def test_a_share_is_asked_for(fitted: Ensemble, new, interval: float):
     assert "h2e" not in new["table"].obsm
 
 
+def test_a_stack_that_saw_all_of_its_training_spots_has_no_intervals(new):
+    options = {"targets": TARGETS, "group_key": "donor", "progress": False, "stack": "in_sample"}
+    ensemble = h2e.tl.fit(h2e.datasets.toy_cohort(), learners="texture", **options)
+    h2e.tl.predict(new, ensemble, progress=False)
+    assert "h2e_std" in new["table"].obsm
+    assert not {"h2e_lower", "h2e_upper"} & set(new["table"].obsm)
+
+
 def test_evaluate_measures_coverage_with_widths_of_the_other_groups():
     sdata = h2e.datasets.toy_cohort()
     options = {"learners": "texture", "targets": TARGETS, "baselines": "mean", "group_key": "donor", "progress": False}

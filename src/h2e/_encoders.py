@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -24,19 +24,19 @@ BATCH, SHELL_BATCH = 16, 4
 """Images at a time; the maps of four stay in the cache of a processor."""
 
 
-def encoder_of(encoder: Any) -> Encode:
-    """The function from ``uint8`` (n, 3, px, px) to (n, d) that an encoder means; a model of timm is made at its first call.
+def encoder_of(encoder: Any, *, device: str | None = None) -> Encode:
+    """The function from ``uint8`` (n, 3, px, px) to (n, d) that an encoder means; a network is made at its first call.
 
     ``"shell"``, ``"timm:NAME"`` (weights of the timm package, downloaded by it), a ``torch.nn.Module`` for images that are
     scaled as for ImageNet, or any callable, which is taken as it is.
     """
     if encoder == SHELL:
-        return shell_features
+        return partial(shell_features, device=device)
     if isinstance(encoder, str):
         if not encoder.startswith("timm:"):
             msg = f"encoder {encoder!r} is not known: pass {SHELL!r}, 'timm:' and the name of a model, a torch module, or a callable."
             raise ValueError(msg)
-        return lambda images: as_function(_timm(encoder.removeprefix("timm:")))(images)
+        return lambda images: as_function(_timm(encoder.removeprefix("timm:"), _device(device)))(images)
     if hasattr(encoder, "state_dict"):
         return as_function(encoder)
     if not callable(encoder):
@@ -46,24 +46,28 @@ def encoder_of(encoder: Any) -> Encode:
 
 
 def as_function(module: Any) -> Encode:
-    """A torch module as a function: ImageNet's scaling, evaluation mode; maps are averaged over their area."""
+    """A torch module as a function, where its weights are: ImageNet's scaling, evaluation mode; maps are averaged."""
 
     def encode(images: np.ndarray) -> np.ndarray:
         import torch
 
-        mean, sd = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        weights = next(iter(module.state_dict().values()), torch.empty(0))
+        mean, sd = (
+            torch.tensor(v, device=weights.device)[:, None, None]
+            for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        )
         parts = []
         with torch.inference_mode():
             for start in range(0, len(images), BATCH):
-                x = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH])).float() / 255
-                features = module.eval()((x - mean) / sd)
+                x = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH])).to(weights.device)
+                features = module.eval()((x.float() / 255 - mean) / sd)
                 parts.append(features.flatten(2).mean(2) if features.ndim > 2 else features)
         return torch.cat(parts).float().cpu().numpy()
 
     return encode
 
 
-def shell_features(images: np.ndarray) -> np.ndarray:
+def shell_features(images: np.ndarray, *, device: str | None = None) -> np.ndarray:
     """Mean and standard deviation over the area of the maps of all four levels, ``float32`` (n, 480).
 
     Examples
@@ -73,14 +77,22 @@ def shell_features(images: np.ndarray) -> np.ndarray:
     """
     import torch
 
-    network, parts = _shell(), []
+    at = _device(device)
+    network, parts = _shell(at), []
     with torch.inference_mode():
         for start in range(0, len(images), SHELL_BATCH):
-            channels = torch.from_numpy(_stain_channels(images[start : start + SHELL_BATCH]))
+            channels = torch.from_numpy(_stain_channels(images[start : start + SHELL_BATCH])).to(at)
             maps = network(channels.contiguous(memory_format=torch.channels_last))
             pooled = [p for m in maps for p in (m.mean((2, 3)), m.std((2, 3), correction=0))]
-            parts.append(torch.cat(pooled, dim=1))
+            parts.append(torch.cat(pooled, dim=1).cpu())
     return torch.cat(parts).numpy()
+
+
+def _device(device: str | None) -> Any:
+    """The device asked for, else CUDA if there is one."""
+    from h2e._training import find_device
+
+    return find_device(device)
 
 
 def cached(encode: Encode, folder: Path, px: int) -> Encode:
@@ -120,7 +132,7 @@ def _stain_channels(images: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _shell() -> Any:
+def _shell(device: Any) -> Any:
     """The encoder of lavlab-shell: a residual network of four levels, groups normalized, Mish activations."""
     import torch
     from safetensors.numpy import load
@@ -173,15 +185,15 @@ def _shell() -> Any:
     content = files("h2e").joinpath("weights", "shell.safetensors").read_bytes()
     network = Levels()
     network.load_state_dict({name: torch.from_numpy(a.astype(np.float32)) for name, a in load(content).items()})
-    return network.eval().to(memory_format=torch.channels_last)
+    return network.eval().to(device, memory_format=torch.channels_last)
 
 
 @cache
-def _timm(name: str) -> Any:
+def _timm(name: str, device: Any) -> Any:
     """A model of timm without its classifier."""
     try:
         import timm
     except ImportError as error:
         msg = f"encoder 'timm:{name}' needs the package timm: pip install timm."
         raise ImportError(msg) from error
-    return timm.create_model(name, pretrained=True, num_classes=0)
+    return timm.create_model(name, pretrained=True, num_classes=0).to(device)

@@ -50,7 +50,9 @@ class Fitted:
     members: list[Member]
     stack: Stack | MlpStack
     held_out: np.ndarray  # (learners, n, targets), each spot by a model that did not see its group; NaN without folds
-    calibration: np.ndarray  # (n, targets), the same of a stack that was fitted without the group's own
+    calibration: (
+        np.ndarray
+    )  # (n, targets), the same of a stack that was fitted without the group's own; NaN if "in_sample"
 
 
 def fit_members(spots: Spots, folds: Sequence[Fold], recipe: Recipe) -> Fitted:
@@ -86,7 +88,9 @@ def _fit_all(trainer: _Trainer, folds: Sequence[Fold]) -> Fitted:
     stack = fit_stack(kind, inputs, spots.y, spots.groups, seed=recipe.seed)
     stack = for_averages(stack, spots, members, names)
     calibration = held_out.mean(axis=0)
-    if kind not in ("mean", "in_sample"):
+    if kind == "in_sample":
+        calibration = np.full_like(calibration, np.nan)
+    elif kind != "mean":
         calibration = cross_fitted(kind, inputs, spots.y, spots.groups, seed=recipe.seed)
     return Fitted(members, stack, held_out, calibration)
 

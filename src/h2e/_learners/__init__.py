@@ -45,6 +45,10 @@ HEADS = {"knn": Texture(head="knn"), "pls": Texture(head="pls")}
 """Names for texture features with another head than ridge."""
 
 
+OF_MACHINE = ("cache", "device")
+"""Settings that say where something is computed and not what: they are not stored."""
+
+
 def learner_of(learner: str | Learner) -> Learner:
     """The learner of that name with its defaults, or the learner itself.
 
@@ -59,7 +63,7 @@ def learner_of(learner: str | Learner) -> Learner:
             raise ValueError(msg)
         return HEADS[learner] if learner in HEADS else LEARNERS[learner]()
     if not isinstance(learner, tuple(LEARNERS.values())):
-        msg = f"a learner is one of the names {sorted(LEARNERS)} or an instance of their classes, got {type(learner).__name__}."
+        msg = f"a learner is one of the names {sorted([*LEARNERS, *HEADS])} or an instance of their classes, got {type(learner).__name__}."
         raise TypeError(msg)
     return learner
 
@@ -97,7 +101,7 @@ def to_json(learner: Learner) -> str:
     >>> to_json(Coordinates(k=4))
     '{"name": "coordinates", "k": 4}'
     """
-    settings = {f.name: getattr(learner, f.name) for f in dataclasses.fields(learner) if f.name != "cache"}
+    settings = {f.name: getattr(learner, f.name) for f in dataclasses.fields(learner) if f.name not in OF_MACHINE}
     if not isinstance(settings.get("encoder", ""), str):
         settings["encoder"] = None  # code is not stored
     if "views" in settings:

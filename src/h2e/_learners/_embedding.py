@@ -50,6 +50,8 @@ class Embedding:
     """Take features from this key of ``.obsm`` in place of an encoder."""
     cache: str | PathLike | None = None
     """Folder that keeps features, so that the same tiles are encoded once."""
+    device: str | None = None
+    """Where a named encoder computes; ``None``: CUDA if there is one. A module stays where it is."""
 
     def __post_init__(self) -> None:
         check_head(self.head, self.k)
@@ -71,7 +73,7 @@ class Embedding:
     @cached_property
     def _encode(self) -> Encode:
         """The encoder as a function, which remembers where there is a cache."""
-        encode = encoder_of(self.encoder)
+        encode = encoder_of(self.encoder, device=self.device)
         return encode if self.cache is None else cached(encode, Path(self.cache), self.px)
 
     def look(self, tiles: list[np.ndarray]) -> np.ndarray:

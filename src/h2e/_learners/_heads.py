@@ -157,10 +157,15 @@ def pls_path(a: np.ndarray, y: np.ndarray, components: np.ndarray = np.array(COM
     """Coefficients (numbers of components, d, targets) of centred data, from one fit with the most components."""
     from sklearn.cross_decomposition import PLSRegression
 
-    spread = np.maximum(y.std(0), 1e-12)
-    most = int(min(max(components), a.shape[1], len(a) - 1))
-    pls = PLSRegression(most, scale=False, max_iter=5000, tol=1e-5).fit(a, y / spread)
-    return np.stack([pls.x_rotations_[:, : int(k)] @ pls.y_loadings_[:, : int(k)].T * spread for k in components])
+    path = np.zeros((len(components), a.shape[1], y.shape[1]))
+    spread = y.std(0)
+    varies = spread > 1e-6 * spread.max()
+    if varies.any():
+        most = int(min(max(components), a.shape[1], len(a) - 1))
+        pls = PLSRegression(most, scale=False, max_iter=5000, tol=1e-5).fit(a, y[:, varies] / spread[varies])
+        for one, k in zip(path, components.astype(int), strict=True):
+            one[:, varies] = pls.x_rotations_[:, :k] @ pls.y_loadings_[:, :k].T * spread[varies]
+    return path
 
 
 def inner_folds(groups: np.ndarray, n_folds: int = N_FOLDS) -> np.ndarray:

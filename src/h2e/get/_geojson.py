@@ -11,7 +11,7 @@ import pandas as pd
 
 from h2e import _keys
 from h2e._slides import find_slides, get_table, region_keys, to_pixels
-from h2e.get._predictions import frame_of
+from h2e.pp._target_values import frame_of
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -74,7 +74,7 @@ def geojson(
     '{"type":"FeatureCollection","features":[{"type":"Feature","geo'
     """
     table = get_table(sdata, table_key)
-    frame = frame_of(table, key)
+    frame = frame_of(table, key, otherwise=" Write predictions with h2e.tl.predict.")
     targets = list(frame) if targets is None else [targets] if isinstance(targets, str) else list(targets)
     by_name = {one.name: one for one in find_slides(sdata, table_key=table_key, image_key=image_key, sized=False)}
     columns = [] if classification is None else [classification]

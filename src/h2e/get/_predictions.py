@@ -10,6 +10,7 @@ import pandas as pd
 
 from h2e import _keys
 from h2e._slides import find_slides, get_table, region_keys
+from h2e.pp._target_values import frame_of
 from h2e.pp._tissue_mask import read_coarse
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def predictions(
     from anndata import AnnData
 
     table = get_table(data, table_key) if hasattr(data, "tables") else data
-    frame = frame_of(table, key)
+    frame = frame_of(table, key, otherwise=" Write predictions with h2e.tl.predict.")
     keep = frame.notna().all(axis=1).to_numpy() if drop_missing else np.full(len(frame), fill_value=True)
     made = AnnData(frame.to_numpy(np.float32)[keep], obs=table.obs[keep].copy(), var=pd.DataFrame(index=frame.columns))
     if "spatialdata_attrs" in table.uns and made.n_obs:
@@ -91,16 +92,6 @@ def predictions(
     made.obsm["spatial"] = xy[keep]
     made.uns["spatial"] = {slide.name: _as_space_ranger(slide, image_px) for slide in slides}
     return made
-
-
-def frame_of(table: AnnData, key: str) -> pd.DataFrame:
-    """A frame of predictions, or an error that lists those that are there."""
-    frame = table.obsm.get(key)
-    if not isinstance(frame, pd.DataFrame):
-        there = [name for name, value in table.obsm.items() if isinstance(value, pd.DataFrame)]
-        msg = f"{key!r} is no frame of predictions in adata.obsm; it has {there}. Write some with h2e.tl.predict."
-        raise KeyError(msg)
-    return frame
 
 
 def _as_space_ranger(slide: Slide, image_px: int) -> dict[str, Any]:

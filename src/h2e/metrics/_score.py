@@ -12,7 +12,7 @@ from . import _correlation, _distribution, _error, _spatial
 from ._checks import check_pair, labels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from numpy.typing import ArrayLike
 
@@ -189,15 +189,21 @@ def _choose(metrics: str | Sequence[str] | None, spots: Spots) -> list[str]:
         without = (set() if several else set(PER_SPOT)) | (set() if non_negative else {"js", "ssim_global"})
         return [name for name in possible if name not in without]
     asked = [metrics] if isinstance(metrics, str) else list(dict.fromkeys(metrics))
+    check_metrics(asked, [field for field in FIELDS if getattr(spots, field) is None])
+    pair = list(PER_SPOT)
+    return [name for name in asked if name not in pair] + (pair if set(asked) & set(pair) else [])
+
+
+def check_metrics(asked: Sequence[str], lacking: Collection[str]) -> None:
+    """Refuse metrics that are not known, or that need an argument of :func:`score` that is lacking."""
+    known = PER_TARGET | PER_SPOT
     for name in asked:
         if name not in known:
             msg = f"metric {name!r} is not known; choose from {list(known)}."
             raise ValueError(msg)
-        if name not in possible:
+        if known[name][1] in lacking:
             msg = f"metric {name!r} needs {known[name][1]}=, which was not passed."
             raise ValueError(msg)
-    pair = list(PER_SPOT)
-    return [name for name in asked if name not in pair] + (pair if set(asked) & set(pair) else [])
 
 
 def _group_of(slides: np.ndarray, groups: np.ndarray) -> dict[str, str]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from h2e import _keys
 from h2e.pp._expression import expression, labels_of, slide_labels
-from h2e.pp._target_values import frame_of
+from h2e.pp._target_values import frame_of, stored_name
 
 from ._score import score
 
@@ -37,7 +37,7 @@ def score_adata(
 ) -> pd.DataFrame:
     """Score stored predictions against the expression, or the proportions, of the same table.
 
-    Spots that the ensemble was trained on are refused: their honest predictions are the held-out ones, under
+    In-sample predictions of spots that the ensemble was trained on are refused: the honest ones are held out, under
     ``key="h2e_loo"``. Spots without a prediction (no tissue) are left out, with a log line.
 
     Parameters
@@ -77,7 +77,7 @@ def score_adata(
     """
     prediction = frame_of(adata, key, otherwise=" Run h2e.tl.predict first.")
     rows = prediction.notna().any(axis=1).to_numpy()
-    _refuse_in_sample(adata, key)
+    _refuse_in_sample(adata, key, rows)
     if not rows.any():
         msg = f"obsm[{key!r}] holds no predictions: all {len(rows)} rows are NaN."
         raise ValueError(msg)
@@ -95,14 +95,14 @@ def score_adata(
     )
 
 
-def _refuse_in_sample(adata: AnnData, key: str) -> None:
-    """Refuse rows that have a held-out prediction beside the one asked for: the ensemble was trained on them."""
+def _refuse_in_sample(adata: AnnData, key: str, rows: np.ndarray) -> None:
+    """Refuse predictions of rows that have a held-out one, too: the ensemble was trained on them."""
     held_out = _keys.held_out(key)
     if held_out not in adata.obsm:
         return
-    trained = int(frame_of(adata, held_out).notna().any(axis=1).sum())
-    if trained:
-        msg = f"the ensemble behind obsm[{key!r}] was trained on {trained} of {adata.n_obs} spots; "
+    trained = frame_of(adata, held_out).notna().any(axis=1).to_numpy()
+    if (trained & rows).any() or not rows.any():
+        msg = f"the ensemble behind obsm[{key!r}] was trained on {trained.sum()} of {adata.n_obs} spots; "
         msg += f"score key={held_out!r}, its held-out predictions, or a table without these spots."
         raise ValueError(msg)
 
@@ -110,16 +110,18 @@ def _refuse_in_sample(adata: AnnData, key: str) -> None:
 def _truth(
     adata: AnnData, targets: list[str], *, layer: str | None, obsm: str | None, log_normalized: bool
 ) -> pd.DataFrame:
-    """Measured values of the targets."""
-    there = list(adata.var_names) if obsm is None else list(frame_of(adata, obsm).columns)
-    missing = [target for target in targets if target not in there]
+    """Measured values of the targets, whose names are those of the predictions."""
+    there = adata.var_names if obsm is None else frame_of(adata, obsm).columns
+    place = {stored_name(name): i for i, name in enumerate(there)}
+    missing = [target for target in targets if target not in place]
     if missing:
         where = "adata.var_names" if obsm is None else f"obsm[{obsm!r}]"
         msg = f"{len(missing)} of {len(targets)} predicted targets are not in {where}: {missing[:5]}."
         raise KeyError(msg)
+    columns = [place[target] for target in targets]
     if obsm is not None:
-        return frame_of(adata, obsm)[targets]
+        return frame_of(adata, obsm).iloc[:, columns].set_axis(targets, axis=1)
     # normalized over all genes first: the depth of a spot is not that of its targets
-    values = expression(adata, layer=layer, log_normalized=log_normalized)[:, adata.var_names.get_indexer(targets)]
+    values = expression(adata, layer=layer, log_normalized=log_normalized)[:, columns]
     values = values if isinstance(values, np.ndarray) else values.toarray()
     return pd.DataFrame(values, index=adata.obs_names, columns=targets)

@@ -14,6 +14,7 @@ from scipy import sparse
 from h2e import _keys
 from h2e.metrics import pearson
 from h2e.pp._expression import expression, values_of
+from h2e.pp._target_values import frame_of, stored_name
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -36,7 +37,7 @@ def base_of(key: str) -> str:
 
 def predicted(table: AnnData, key: str) -> tuple[pd.DataFrame, np.ndarray]:
     """Predictions, with held-out ones where there are no others, and of which kind each row is."""
-    frame = _frame(table, key)
+    frame = frame_of(table, key, otherwise=" Write predictions with h2e.tl.predict, or pass key.")
     if key != base_of(key):
         return frame, np.full(len(frame), HELD_OUT if key == _keys.held_out(base_of(key)) else NEW)
     held_out = table.obsm.get(_keys.held_out(key))
@@ -69,10 +70,10 @@ def measured_values(
     unit = str(table.uns.get(base_of(key), {}).get("unit", ""))
     for name, frame in table.obsm.items():
         if isinstance(frame, pd.DataFrame) and unit == f"as in obsm[{name!r}]":
-            columns = {_stored(column): column for column in frame.columns}
+            columns = {stored_name(column): column for column in frame.columns}
             shown = [target for target in targets if target in columns]
             return frame[[columns[target] for target in shown]].astype(float).set_axis(shown, axis=1)
-    genes = {_stored(gene): i for i, gene in enumerate(table.var_names)}
+    genes = {stored_name(gene): i for i, gene in enumerate(table.var_names)}
     shown = [target for target in targets if target in genes]
     if not shown or unit.startswith("as in obsm"):
         return pd.DataFrame(index=table.obs_names)
@@ -91,21 +92,6 @@ def _narrow(table: AnnData, layer: str | None, columns: list[int]) -> AnnData:
     rest = np.asarray(values.sum(axis=1), dtype=np.float64).reshape(-1, 1) - few.sum(axis=1, keepdims=True, dtype=float)
     uns = {"log1p": {}} if layer is None and "log1p" in table.uns else {}
     return AnnData(np.hstack([few, rest.clip(min=0)]), uns=uns)
-
-
-def _stored(name: object) -> str:
-    """A target's name as a column of predictions has it."""
-    return str(name).replace("/", "_")
-
-
-def _frame(table: AnnData, key: str) -> pd.DataFrame:
-    """A frame of ``.obsm``, or an error that lists those that are there."""
-    frame = table.obsm.get(key)
-    if not isinstance(frame, pd.DataFrame):
-        there = [name for name, value in table.obsm.items() if isinstance(value, pd.DataFrame)]
-        msg = f"{key!r} is no frame of predictions in table.obsm; it has {there}. Write some with h2e.tl.predict, or pass key."
-        raise KeyError(msg)
-    return frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +153,7 @@ def _agreement(shown: np.ndarray, beside: np.ndarray, kind: np.ndarray) -> str:
 
 def _opacity(table: AnnData, key: str, place: Place, target: str) -> np.ndarray:
     """Opacity of the spots of a slide, the less the more the models differ; 1 where that is not known."""
-    spread = _frame(table, _keys.spread(base_of(key)))[target].to_numpy(float)[place.rows]
+    spread = frame_of(table, _keys.spread(base_of(key)))[target].to_numpy(float)[place.rows]
     known = np.isfinite(spread)
     if not known.any():
         msg = (

@@ -73,12 +73,17 @@ def target_frame(
 
 def storable_names(names: Sequence[str]) -> list[str]:
     """The names with ``/``, which cannot be stored as a column, replaced by ``_``."""
-    columns = [name.replace("/", "_") for name in names]
+    columns = [stored_name(name) for name in names]
     if columns != list(names):
         changed = [name for name in names if "/" in name]
         warnings.warn(f"'/' cannot be stored in a column name; replaced by '_' in {changed}.", stacklevel=2)
     refuse_duplicates(np.asarray(columns, dtype=str), "targets ('/' counts as '_')")
     return columns
+
+
+def stored_name(name: object) -> str:
+    """A target's name as a column of predictions has it."""
+    return str(name).replace("/", "_")
 
 
 def refuse_duplicates(names: np.ndarray, where: str) -> None:

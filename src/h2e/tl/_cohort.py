@@ -122,7 +122,7 @@ def look_at(
     order = np.argsort(slide.xy[:, 1], kind="stable")
     back = np.argsort(order)
     looking = {eyes_of(learner): [] for learner in learners if learner.views}  # learners that see the same look once
-    for start in range(0, max(len(order), 1), step):
+    for start in range(0, len(order), step):
         some = order[start : start + step]
         tiles = dict(zip(views, read_views(slide, slide.xy[some], views, spacing_um=spacing_um), strict=True))
         for learner, parts in looking.items():

@@ -18,6 +18,7 @@ from h2e._learners import DEFAULT_LEARNERS, Learner
 from h2e._members import Spots, names_of
 from h2e._stack import PER_MODEL, fit_stack, group_mean
 from h2e.metrics import score
+from h2e.metrics._score import check_metrics
 from h2e.tl._baselines import BASELINES, EYES, baseline_predictions, domains_of, learners_beside
 from h2e.tl._cohort import Cohort, open_cohort
 from h2e.tl._train import Truth, folds_within, recipe_of, train, warn_of_siblings
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 LEVELS = (0.8, 0.9)
 """Intervals whose coverage is measured."""
-
-METRICS = ("pearson", "spearman", "skill", "variance_ratio", "within_domain")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +53,7 @@ def evaluate(
     transform: str = "mixed",
     stack: str = "mean",
     baselines: str | Sequence[str] = BASELINES,
-    metrics: str | Sequence[str] = METRICS,
+    metrics: str | Sequence[str] | None = None,
     group_key: str | None = None,
     library_key: str | None = None,
     layer: str | None = None,
@@ -98,7 +97,7 @@ def evaluate(
         cluster's mean measured on one half of its spots and scored on the other; ``"domains by chance"`` is the same with the
         clusters shuffled over the spots); ``"shuffled"`` (texture ridge, trained on labels shuffled within each slide).
     metrics
-        Names of metrics, as in :func:`h2e.metrics.score`. Domains are those of the baseline.
+        Names of metrics, ``"all"`` or ``None``, as in :func:`h2e.metrics.score`. Domains are those of the baseline.
     group_key
         Column of ``table.obs`` with the groups (donors) to leave out; ``None`` leaves out slides, with a warning.
     library_key
@@ -150,6 +149,9 @@ def evaluate(
     if unknown:
         msg = f"baselines {unknown} are not known; there are {list(BASELINES)}."
         raise ValueError(msg)
+    metrics = [metrics] if isinstance(metrics, str) and metrics != "all" else metrics
+    if metrics not in (None, "all"):
+        check_metrics(metrics, () if obsm is None else ("counts",))
     cohort = open_cohort(
         sdata,
         table_key=table_key,
@@ -162,7 +164,8 @@ def evaluate(
     truth = Truth(cohort.table, targets, n_targets, obsm, layer, log_normalized)
     warn_of_siblings(cohort, group_key)
     folds = folds_within(cohort, np.arange(len(cohort.rows)), recipe.learners)
-    domains = metrics == "all" or "within_domain" in metrics
+    _refuse_few_spots(cohort, folds)
+    domains = metrics in (None, "all") or "within_domain" in metrics
     parts = []
     for fold in tqdm(folds, disable=not progress, desc="left out"):
         found = held_out_predictions(cohort, truth, fold, recipe, baselines, domains=domains)
@@ -171,6 +174,16 @@ def evaluate(
             groups = np.full(len(fold.test), f"within slide: {fold.name}")
         parts += _scores(found, cohort, fold, groups, metrics, counted=obsm is None)
     return pd.concat(parts, ignore_index=True)
+
+
+def _refuse_few_spots(cohort: Cohort, folds: Sequence[Fold]) -> None:
+    """Refuse, before anything is trained, slides and quarters of a slide that cannot be scored."""
+    for fold in folds:
+        for slide, n in zip(*np.unique(cohort.names[fold.test], return_counts=True), strict=True):
+            if n < 3:
+                where = f"slide '{slide}'" if len(cohort.slides) > 1 else f"quarter {fold.name!r} of slide '{slide}'"
+                msg = f"{where} has {n} spots on tissue; a correlation needs 3. Drop the slide, or leave out other groups."
+                raise ValueError(msg)
 
 
 def held_out_predictions(
@@ -219,7 +232,13 @@ def _without_each(
 
 
 def _scores(
-    found: HeldOut, cohort: Cohort, fold: Fold, groups: np.ndarray, metrics: str | Sequence[str], *, counted: bool
+    found: HeldOut,
+    cohort: Cohort,
+    fold: Fold,
+    groups: np.ndarray,
+    metrics: str | Sequence[str] | None,
+    *,
+    counted: bool,
 ) -> list[pd.DataFrame]:
     """Tables of scores of each method."""
     slides = cohort.names[fold.test]

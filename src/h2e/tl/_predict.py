@@ -90,7 +90,8 @@ def predict(
     ``.obsm["{key_added}_lower"]``, ``.obsm["{key_added}_upper"]`` : ``DataFrame``, ``float32``, spots × targets
         Split-conformal intervals around the predictions: each target's half width is the quantile of its held-out errors,
         every group weighing the same. With fewer than ten groups to calibrate on nothing is guaranteed on a new donor;
-        :func:`h2e.tl.evaluate` measures the coverage. Not written where no group was left out.
+        :func:`h2e.tl.evaluate` measures the coverage. Not written where no group was left out, nor of the stack
+        ``"in_sample"``, of which there are no held-out predictions.
     ``.obs["{key_added}_novelty"]`` : ``float32``
         Log2 of the distance of the spot's features to the training spots over the distance that is typical between groups
         of training: 0 is typical, 1 twice as far. Where it is high, the prediction is extrapolated. NaN where there is no
