@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from scipy import sparse
@@ -123,6 +124,69 @@ def test_one_slide_is_cut_into_quarters(cohort):
     assert set(scores["slide"]) == {"toy_A1"}
     assert scores["group"].str.startswith("within slide: ").all()
     assert scores["group"].nunique() == 4
+
+
+def test_an_anndata_is_told_how_to_become_a_spatialdata(cohort, ensemble):
+    table = cohort["table"]
+    for call in (
+        lambda: h2e.tl.fit(table),
+        lambda: h2e.tl.evaluate(table),
+        lambda: h2e.tl.predict(table, ensemble),
+        lambda: h2e.pp.normalize(table),
+        lambda: h2e.pp.detect_tissue(table),
+        lambda: h2e.pp.make_spots(table, um_per_px=1.0),
+        lambda: h2e.pp.tissue_fraction(table),
+        lambda: h2e.pl.tissue(table),
+    ):
+        with pytest.raises(TypeError, match=r"needs a SpatialData, got AnnData.*from_legacy_anndata"):
+            call()
+
+
+def test_a_table_of_another_name_is_not_passed_over(cohort):
+    rename_table(cohort)
+    with pytest.raises(KeyError, match=r"'table' is not in sdata.tables; it has \['other'\]"):
+        h2e.pp.normalize(cohort)
+    cohort["another"] = cohort["other"]
+    with pytest.raises(KeyError, match="become one with spatialdata.concatenate"):
+        h2e.tl.fit(cohort)
+
+
+def test_what_is_odd_about_expression_is_told(cohort, caplog):
+    options = FAST | {"group_key": "donor", "targets": ["TOY01"]}
+    with pytest.raises(ValueError, match=r"said to be log-normalized, but holds \d+, which is the logarithm of no"):
+        h2e.tl.fit(cohort, **options | {"log_normalized": True})
+    table = cohort["table"]
+    table.var_names = ["TOY01", "twice", "twice", *table.var_names[3:]]
+    x = table.X.toarray()
+    x[3], x[:, 4] = 0, 0
+    table.X = x
+    h2e.tl.fit(cohort, **options | {"targets": ["TOY01", table.var_names[4]]})  # duplicates that nobody asked for
+    assert "1 of 238 spots have no counts" in caplog.text
+    assert f"targets ['{table.var_names[4]}'] have one value at all 230 spots" in caplog.text
+
+
+def test_features_in_a_sparse_matrix_are_features(cohort):
+    x = np.random.default_rng(0).random((cohort["table"].n_obs, 5)).astype(np.float32)
+    options = {"targets": ["TOY01"], "group_key": "donor", "progress": False}
+    cohort["table"].obsm["dense"], cohort["table"].obsm["sparse"] = x, sparse.csr_matrix(x)
+    one, two = (h2e.tl.fit(cohort, learners=h2e.tl.Embedding(obsm=k), **options) for k in ("dense", "sparse"))
+    np.testing.assert_array_equal(one.loo, two.loo)
+
+
+def test_a_size_that_is_no_number_is_refused(cohort):
+    with pytest.raises(ValueError, match="um_per_px of slide 'toy_A1' is '2.5'; it must be a positive number"):
+        h2e.tl.fit(cohort, **FAST, um_per_px="2.5")
+
+
+def test_slides_that_need_to_be_told_their_images_are_prepared_and_shown(cohort):
+    second_image(cohort)
+    image_key = {name: f"{name}_image" for name in ("toy_A1", "toy_A2", "toy_B1", "toy_C1")}
+    h2e.pp.normalize(cohort, image_key=image_key)
+    assert h2e.get.report(cohort)["spots_kept"].sum() == 230
+    titles = [ax.get_title() for ax in h2e.pl.tissue(cohort, image_key=image_key)]
+    assert titles[0] == "toy_A1_image: 60 spots, 1 invalid"
+    assert h2e.pl.stains(cohort).shape == h2e.pl.stains(cohort, image_key=image_key).shape == (2, 4)
+    plt.close("all")
 
 
 def blank(sdata: SpatialData, slides: list[str]) -> None:

@@ -9,7 +9,8 @@ import pytest
 import scanpy as sc
 from scipy import sparse
 
-from h2e.pp._expression import expression, labels_of, log_normalize, slide_labels
+from h2e._regions import labels_of
+from h2e.pp._expression import expression, log_normalize, slide_labels
 
 
 def table(*, dense: bool = False) -> ad.AnnData:
@@ -88,7 +89,7 @@ def test_what_is_not_there_is_named_beside_what_is():
         expression(adata, layer="counts")
     with pytest.raises(ValueError, match=r"adata.X is empty; pass layer=, one of \['raw'\]"):
         expression(ad.AnnData(obs=adata.obs, var=adata.var, layers={"raw": adata.X}))
-    with pytest.raises(KeyError, match=r"'donor' is not in adata.obs"):
+    with pytest.raises(KeyError, match=r"'donor' is not in table.obs"):
         labels_of(adata, "donor")
     adata.obs["donor"] = pd.Categorical(["A"] * 18 + [None] * 2)
     with pytest.raises(ValueError, match="missing for 2 of 20 spots"):

@@ -212,9 +212,18 @@ def test_an_anndata_with_images(run: Any, start: dict[str, Any], floats: bool):
     facts = legacy.uns["spatial"]["toy_E1"]
     pixels = facts["images"]["hires"]
     facts["images"] = {"hires": pixels / np.float32(255) if floats else pixels, "lowres": pixels[::4, ::4]}
-    slide = run(LEGACY, legacy=legacy)["slide"]
+    other = legacy.copy()
+    other.uns["spatial"] = {"toy_E2": facts}
+    both = ad.concat({"toy_E1": legacy, "toy_E2": other}, label="library_id", index_unique="-", uns_merge="unique")
+    names = run(LEGACY, legacy=legacy, both=both)
+    slide, cohort = names["slide"], names["cohort"]
     np.testing.assert_allclose(slide["table"].obsm["h2e"], table.obsm["h2e"], atol=0.05)
     assert plt.gcf().axes[0].get_title().startswith(f"{start['ensemble'].targets[0]}\npredicted, r = ")
+    regions = cohort["table"].obs["region"].to_numpy()
+    assert sorted(set(regions)) == ["locations-toy_E1", "locations-toy_E2"]
+    for region in set(regions):
+        of_slide = cohort["table"].obsm["h2e"][regions == region]
+        np.testing.assert_allclose(of_slide, slide["table"].obsm["h2e"], atol=0.02)
 
 
 def test_visium_hd(run: Any, start: dict[str, Any], tmp_path: Path):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.spatial import KDTree
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, TableModel
 from spatialdata.transformations import Identity, Scale
@@ -133,10 +134,10 @@ def test_the_leak_test_sees_a_leak_in_the_choice_of_targets(cohort, monkeypatch)
 
 def test_the_leak_test_sees_a_leak_into_the_stack(cohort, monkeypatch):
     from h2e import _fitting
-    from h2e.tl import _evaluate
+    from h2e.tl import _held_out
 
     everything = []
-    real_train, real_stack = _evaluate.train, _fitting.fit_stack
+    real_train, real_stack = _held_out.train, _fitting.fit_stack
 
     def train(c, seen, values, *args, **kwargs):
         everything[:] = [values.to_numpy()]
@@ -146,7 +147,7 @@ def test_the_leak_test_sees_a_leak_into_the_stack(cohort, monkeypatch):
         stack = real_stack(kind, predictions, y, groups, **kwargs)
         return type(stack)(stack.kind, everything[0].mean(axis=0) if everything else stack.center, stack.weights * 0.9)
 
-    monkeypatch.setattr(_evaluate, "train", train)
+    monkeypatch.setattr(_held_out, "train", train)
     monkeypatch.setattr(_fitting, "fit_stack", leaky_stack)
     with pytest.raises(AssertionError):
         assert_held_out_labels_do_not_matter(cohort, QUICK, "ridge", monkeypatch)
@@ -467,16 +468,32 @@ def test_a_grid_on_a_training_slide_is_predicted_only_where_asked(cohort):
         assert bare["table"].obsm["h2e"].isna().all(axis=None) != in_sample
 
 
-def test_spots_of_a_grid_get_no_predictions_of_training_spots_elsewhere_that_have_the_same_number(cohort):
+def test_training_spots_are_recognized_by_their_place_and_not_by_their_number(cohort, caplog):
     ensemble = fit(cohort, targets=["TOY01"])
     bare = SpatialData(images={"slide": cohort.images["toy_C1_image"]})
-    h2e.tl.predict(bare, ensemble, um_per_px=6.25, progress=False)
-    numbers = bare["table"].obs["instance_id"]
-    assert numbers.isin(cohort["table"].obs["instance_id"]).sum() > 30
-    if "h2e_loo" in bare["table"].obsm:
-        numbers = numbers[bare["table"].obsm["h2e_loo"].notna().all(axis=1)]
-        at, there = (shapes.geometry.loc[numbers] for shapes in (bare["slide_spots"], cohort["toy_C1"]))
-        assert at.distance(there).max() < 16  # half a spacing
+    h2e.tl.predict(bare, ensemble, um_per_px=6.25, progress=False)  # the numbers of a grid are those of training spots
+    assert "slide 'slide_spots' is training slide 'toy_C1': nothing is predicted for" in caplog.text
+    held_out = bare["table"].obsm["h2e_loo"]["TOY01"].to_numpy()
+    distance, nearest = KDTree(cohort["toy_C1"].get_coordinates()).query(bare["slide_spots"].get_coordinates())
+    assert 0 < np.isfinite(held_out).sum() < 0.5 * len(held_out)
+    assert distance[np.isfinite(held_out)].max() < 3.2  # a tenth of a spacing
+    there = cohort["toy_C1"].index.to_numpy()[nearest[np.isfinite(held_out)]]
+    expected = ensemble.loo["TOY01"].loc[[("toy_C1", str(instance)) for instance in there]]
+    np.testing.assert_array_equal(held_out[np.isfinite(held_out)], expected)
+
+
+def test_a_training_slide_whose_spots_were_numbered_anew_keeps_its_held_out_predictions(cohort):
+    ensemble = fit(cohort, targets=["TOY01"])
+    h2e.tl.predict(cohort, ensemble, progress=False)
+    expected = cohort["table"].obsm["h2e_loo"].copy()
+    table, order = cohort["table"], {}
+    for key in ("toy_A1", "toy_A2", "toy_B1", "toy_C1"):
+        order[key] = np.random.default_rng(0).permutation(len(cohort.shapes[key]))
+        cohort.shapes[key].index = order[key]
+    numbers = [order[region][i] for region, i in zip(table.obs["region"], table.obs["instance_id"], strict=True)]
+    table.obs["instance_id"] = numbers
+    h2e.tl.predict(cohort, ensemble, progress=False)
+    pd.testing.assert_frame_equal(table.obsm["h2e_loo"], expected)
 
 
 def test_slides_of_two_scanners_that_have_only_an_image_are_predicted_in_one_call(cohort):

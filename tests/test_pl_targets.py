@@ -72,6 +72,12 @@ def test_the_overview_shows_each_target_in_the_order_of_its_correlations(cohort:
     assert len({ax.get_title() for ax in axes[2:]}) == 3
 
 
+@pytest.mark.parametrize(("n_targets", "n_maps"), [(5, 4), (6, 4), (4, 4), (3, 4), (9, 1)])
+def test_no_target_is_mapped_twice(cohort: SpatialData, n_targets: int, n_maps: int):
+    axes = h2e.pl.target_overview(cohort, list(cohort["table"].var_names[:n_targets]), n_maps=n_maps)
+    assert len({ax.get_title() for ax in axes[2:]}) == min(n_targets, n_maps) == len(axes) - 2
+
+
 def test_maps_have_the_slides_beside_each_other_and_y_pointing_down(cohort: SpatialData):
     table = cohort["table"]
     table.obsm["spatial"] = 32.0 * table.obs[["array_col", "array_row"]].to_numpy()

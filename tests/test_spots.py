@@ -274,7 +274,7 @@ def test_spots_without_a_known_pixel_size_are_refused():
     sdata = he_only()
     with pytest.raises(ValueError, match="um_per_px is None for image .*; a grid over an image needs um_per_px"):
         h2e.pp.make_spots(sdata)
-    with pytest.raises(ValueError, match="spacing_um is -5"):
+    with pytest.raises(ValueError, match="spacing_um for image .* is -5; it must be a positive number"):
         h2e.pp.make_spots(sdata, spacing_um=-5, um_per_px=1)
     with pytest.raises(ValueError, match="key_added names the spots of one image"):
         h2e.pp.make_spots(sdata, um_per_px=6.25, key_added="x")

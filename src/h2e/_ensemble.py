@@ -62,10 +62,11 @@ class Ensemble:
 
     def __repr__(self) -> str:
         groups = sorted(self.training["group"].unique())
+        quarters = self.settings.get("left_out") == "quarter of the slide"
         learners = " + ".join(names_of(self.learners))
         return (
             f"Ensemble of {len(self.members)} models ({learners}; stack: {self.stack.kind}) for {len(self.targets)} targets, "
-            f"trained on {len(self.training)} spots of {self.training['slide'].nunique()} slides, leaving out {groups}"
+            f"trained on {len(self.training)} spots of {self.training['slide'].nunique()} slides, leaving out {'its quarters' if quarters else groups}"
         )
 
     def predict(self, x: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -39,7 +39,7 @@ def open_image(sdata: SpatialData, key: str) -> Image:
     arrays = _levels(sdata.images[key])
     first = arrays[0]
     if first.dtype != np.uint8:
-        msg = f"image {key!r} holds {first.dtype} values, h2e reads 8-bit RGB. Convert it first, for 16 bit for example with (image // 257).astype('uint8'), for floats in [0, 1] with (image * 255).round().astype('uint8')."
+        msg = f"image {key!r} holds {first.dtype} values, h2e reads 8-bit RGB. Convert it first, with (image // 257).astype('uint8') if its values reach to 65535, with (image * 255).round().astype('uint8') if to 1, with image.astype('uint8') if to 255; or, if it is no H&E, say with image_key which image is."
         raise ValueError(msg)
     if 0 in first.shape[1:]:
         msg = f"image {key!r} is empty: its shape is {first.shape}."

@@ -1,17 +1,19 @@
-"""The only door to SpatialData: which image a spot lies on, where, and how large a pixel is."""
+"""Slides: which image the spots lie on, where, and how large a pixel is."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from h2e import _keys
-from h2e._images import Image, affine_of, open_image, same_scene, systems_of
+from h2e._images import Image, open_image
 from h2e._lattice import PITCH_UM, pitch_of
+from h2e._regions import get_table, labels_of, paired_image, region_keys, shapes_of, to_pixels
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -48,23 +50,6 @@ class Slide:
         return replace(self, xy=self.xy[keep], rows=self.rows[keep])
 
 
-def get_table(sdata: SpatialData, table_key: str = _keys.TABLE) -> AnnData:
-    """The table over all slides, or an error that lists what is there."""
-    if table_key not in sdata.tables:
-        msg = f"{table_key!r} is not in sdata.tables; it has {sorted(sdata.tables)}. Pass table_key, or make a table with h2e.pp.make_spots."
-        raise KeyError(msg)
-    return sdata.tables[table_key]
-
-
-def region_keys(table: AnnData) -> tuple[str, str]:
-    """Names of the ``obs`` columns that say which shapes element, and which of its instances, a row is about."""
-    attrs = table.uns.get("spatialdata_attrs")
-    if attrs is None:
-        msg = "the table annotates no element: uns['spatialdata_attrs'] is missing. Make it with spatialdata.models.TableModel.parse(table, region=..., region_key=..., instance_key=...)."
-        raise ValueError(msg)
-    return attrs["region_key"], attrs["instance_key"]
-
-
 def find_slides(
     sdata: SpatialData,
     *,
@@ -82,9 +67,9 @@ def find_slides(
     """
     table = get_table(sdata, table_key)
     region_key, _ = region_keys(table)
-    library = _column(table, library_key or region_key)
+    library = labels_of(table, library_key or region_key)
     check_sizes(um_per_px, {*library, *sdata.images})
-    groups = library if group_key is None else _column(table, group_key)
+    groups = library if group_key is None else labels_of(table, group_key)
     regions = table.obs[region_key].astype(str).to_numpy()
     slides = []
     for name in sorted(set(library)):
@@ -96,7 +81,7 @@ def find_slides(
         if normalized and _keys.normalized(key) in sdata.images:
             image = open_image(sdata, _keys.normalized(key))
         given = size_of(um_per_px, name, key)
-        shapes, to_px = _shapes(sdata, region), to_pixels(sdata, region, key)
+        shapes, to_px = shapes_of(sdata, region), to_pixels(sdata, region, key)
         slides.append(_place(name, group, region, image, rows, table, shapes, to_px, given, sized=sized))
     return slides
 
@@ -106,6 +91,14 @@ def size_of(um_per_px: float | Mapping[str, float] | None, *names: str) -> float
     if not isinstance(um_per_px, Mapping):
         return um_per_px
     return next((um_per_px[name] for name in names if name in um_per_px), None)
+
+
+def positive(value: float, what: str) -> float:
+    """A positive number of µm, or an error that says what is none."""
+    if not isinstance(value, Real) or not (np.isfinite(value) and value > 0):
+        msg = f"{what} is {value!r}; it must be a positive number of µm."
+        raise ValueError(msg)
+    return float(value)
 
 
 def check_sizes(um_per_px: float | Mapping[str, float] | None, names: Collection[str]) -> None:
@@ -130,8 +123,8 @@ def image_sizes(
     if isinstance(um_per_px, Mapping):
         check_sizes(um_per_px, {*sdata.images, *_libraries(sdata, table_key, library_key)})
     options = {"table_key": table_key, "library_key": library_key, "um_per_px": um_per_px}
-    choices = (image_key, None) if table_key in sdata.tables else ()
-    for choice in dict.fromkeys(choices):  # one image lies under one region only, unless all share a system
+    choices = [image_key, None] if image_key is not None else [None]
+    for choice in choices if table_key in sdata.tables else []:  # one image may lie under one of the regions only
         try:
             slides = find_slides(sdata, image_key=choice, **options)
         except (KeyError, ValueError) as error:  # what is wrong with the spots is told by who needs them
@@ -140,62 +133,6 @@ def image_sizes(
             break
     known = {slide.image.key: slide.um_per_px for slide in slides}
     return {key: known.get(key, size_of(um_per_px, key)) for key in keys}
-
-
-def source_images(
-    sdata: SpatialData, *, table_key: str = _keys.TABLE, image_key: str | Mapping[str, str] | None = None
-) -> list[str]:
-    """Images that h2e works on: one for each region of the table, and those that no region lies on; never derived ones."""
-    if isinstance(image_key, str):
-        open_image(sdata, image_key)
-        return [image_key]
-    paired = [paired_image(sdata, region, image_key) for region in _regions(sdata, table_key)]
-    found = sorted({*paired, *images_without_spots(sdata, table_key=table_key)})
-    if not found:
-        msg = f"there is no image to work on: sdata.images has {sorted(sdata.images)}."
-        raise ValueError(msg)
-    return found
-
-
-def images_without_spots(sdata: SpatialData, *, table_key: str = _keys.TABLE) -> list[str]:
-    """Images, the finest of each scene, that share no coordinate system with a region of the table."""
-    taken = {system for region in _regions(sdata, table_key) for system in systems_of(_shapes(sdata, region))}
-    free = [key for key in _candidates(sdata) if not taken & set(systems_of(sdata.images[key]))]
-    return [key for key in free if not any(same_scene(sdata, finer, key) for finer in free if finer != key)]
-
-
-def _regions(sdata: SpatialData, table_key: str) -> list[str]:
-    """Names of the shapes that a table annotates; none without a table."""
-    if table_key not in sdata.tables:
-        return []
-    table = sdata.tables[table_key]
-    return sorted(set(table.obs[region_keys(table)[0]].astype(str)))
-
-
-def paired_image(sdata: SpatialData, region: str, image_key: str | Mapping[str, str] | None = None) -> str:
-    """The image that a region lies on: the finest of those that show the same scene in a shared coordinate system."""
-    systems = set(systems_of(_shapes(sdata, region)))
-    if image_key is not None:
-        key = image_key if isinstance(image_key, str) else image_key.get(region)
-        if key is None:
-            msg = f"image_key names no image for region {region!r}; it has {sorted(image_key)}."
-            raise ValueError(msg)
-        open_image(sdata, key)
-        if not systems & set(systems_of(sdata.images[key])):
-            msg = f"image {key!r} shares no coordinate system with region {region!r}: {systems_of(sdata.images[key])} and {sorted(systems)}. Set one with spatialdata.transformations.set_transformation."
-            raise ValueError(msg)
-        return key
-    there = [key for key in _candidates(sdata) if systems & set(systems_of(sdata.images[key]))]
-    finest = [key for key in there if all(key == other or same_scene(sdata, key, other) for other in there)]
-    if len(finest) != 1:
-        what = (
-            "no image"
-            if not there
-            else f"{len(there)} images {there} that do not show one scene at several resolutions"
-        )
-        msg = f"region {region!r} shares a coordinate system with {what}; sdata.images has {sorted(sdata.images)}. Pass image_key: a name, or a mapping from region to name."
-        raise ValueError(msg)
-    return finest[0]
 
 
 def _place(
@@ -233,32 +170,8 @@ def _place(
     elif um_per_px is None and sized:
         msg = f"the shapes of slide {name!r} are no circles, so their pitch is that of no technology that h2e knows (bins?); pass um_per_px, the size of a pixel of image {image.key!r}."
         raise ValueError(msg)
-    if um_per_px is not None and not (np.isfinite(um_per_px) and um_per_px > 0):
-        msg = f"um_per_px of slide {name!r} is {um_per_px}; it must be a positive number of µm."
-        raise ValueError(msg)
-    um_per_px = None if um_per_px is None else float(um_per_px)
+    um_per_px = None if um_per_px is None else positive(um_per_px, f"um_per_px of slide {name!r}")
     return Slide(name, group, region, image, pixels[index], rows, _radius(shapes) * factor, spacing, um_per_px)
-
-
-def to_pixels(sdata: SpatialData, region: str, image_key: str) -> np.ndarray:
-    """Affine matrix from the coordinates of the shapes to pixels of level 0 of the image."""
-    shapes, image = _shapes(sdata, region), sdata.images[image_key]
-    system = next(s for s in systems_of(shapes) if s in systems_of(image))
-    return np.linalg.solve(affine_of(image, system), affine_of(shapes, system))
-
-
-def _candidates(sdata: SpatialData) -> list[str]:
-    """Images that were not derived by h2e or squidpy from another one."""
-    derived = {_keys.normalized(key) for key in sdata.images} | set(sdata.attrs.get("h2e", {}).get("stains", {}))
-    return sorted(key for key in sdata.images if key not in derived)
-
-
-def _shapes(sdata: SpatialData, region: str) -> GeoDataFrame:
-    """The shapes that the table calls ``region``."""
-    if region not in sdata.shapes:
-        msg = f"the table annotates region {region!r}, which is not in sdata.shapes; it has {sorted(sdata.shapes)}."
-        raise KeyError(msg)
-    return sdata.shapes[region]
 
 
 def _radius(shapes: GeoDataFrame) -> float:
@@ -286,18 +199,7 @@ def _libraries(sdata: SpatialData, table_key: str, library_key: str | None) -> s
     if table_key not in sdata.tables:
         return set()
     table = sdata.tables[table_key]
-    return set(_column(table, library_key or region_keys(table)[0]))
-
-
-def _column(table: AnnData, key: str) -> np.ndarray:
-    """A column of ``obs`` as strings, or an error that lists the columns."""
-    if key not in table.obs:
-        msg = f"{key!r} is not in table.obs; it has {list(table.obs)}."
-        raise KeyError(msg)
-    if table.obs[key].isna().any():
-        msg = f"obs[{key!r}] is missing for {int(table.obs[key].isna().sum())} of {table.n_obs} spots."
-        raise ValueError(msg)
-    return table.obs[key].astype(str).to_numpy()
+    return set(labels_of(table, library_key or region_keys(table)[0]))
 
 
 def _the_one(values: np.ndarray, complaint: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from h2e._folds import seed_of
+from h2e._folds import group_aside, seed_of
 
 if TYPE_CHECKING:
     from h2e._mlp import MlpStack
@@ -78,7 +78,7 @@ def fit_stack(
         return _best_ridge(predictions, y, groups)
     from h2e._mlp import fit_mlp
 
-    validation = _some_group(groups)
+    validation = group_aside(groups)
     if kind == "in_sample":
         validation = np.random.default_rng(seed_of(seed, "in_sample")).random(len(y)) < 0.2
     return fit_mlp(kind, predictions, y, validation, seed=seed_of(seed, kind, *names))
@@ -104,12 +104,6 @@ def restore_stack(kind: str, arrays: dict[str, np.ndarray]) -> Stack | MlpStack:
     from h2e._mlp import MlpStack
 
     return MlpStack(kind, arrays)
-
-
-def _some_group(groups: np.ndarray) -> np.ndarray:
-    """The group whose share of the spots is nearest to a fifth."""
-    names, counts = np.unique(groups, return_counts=True)
-    return groups == names[np.argmin(np.abs(counts / len(groups) - 0.2))]
 
 
 def _best_ridge(predictions: np.ndarray, y: np.ndarray, groups: np.ndarray) -> Stack:

@@ -24,10 +24,20 @@ BATCH_BYTES = 2**23
 
 @dataclass(frozen=True)
 class View:
-    """What a learner sees around a spot."""
+    """What a learner sees around a spot: a square of the image.
 
-    extent: float  # side of the square, in spot spacings of the training slides or in µm
-    px: int  # side of the tile in pixels
+    Parameters
+    ----------
+    extent
+        Side of the square, in spot spacings of the training slides or in µm.
+    px
+        Side of the tile in pixels.
+    unit
+        Of ``extent``: ``"spacing"`` or ``"um"``.
+    """
+
+    extent: float
+    px: int
     unit: str = "spacing"
 
     def __post_init__(self) -> None:

@@ -23,6 +23,32 @@ class Embedding:
     The encoder sees a tile of three spacings, its centre of one spacing, and the surroundings of seven spacings, all of the
     same ``px``; with ``subtiles`` also the nine squares of one spacing that make up the tile, whose features are averaged.
 
+    Parameters
+    ----------
+    encoder
+        ``"shell"``, which comes with h2e (lavlab-shell, trained on H&E; MIT licence); ``"timm:NAME"``; a ``torch.nn.Module`` for
+        images that are scaled as for ImageNet, which stays on its device; or a callable from ``uint8`` (n, 3, px, px) to
+        (n, d). Frozen; must not depend on the other images of a batch.
+    px
+        Side of the images that the encoder sees.
+    subtiles
+        Whether it sees the nine subtiles as well, like the multiscale network, for nearly four times the computing.
+    surroundings
+        Extent of the surroundings in spacings; 0 leaves them out.
+    head
+        ``"ridge"``, ``"knn"`` or ``"pls"``.
+    k
+        Neighbours of ``head="knn"``.
+    setting
+        Penalty of ridge (share of spots × features) or number of components of PLS; ``None``: chosen by inner group folds.
+    obsm
+        Take features from this key of ``.obsm`` in place of an encoder: an array, a sparse matrix or a DataFrame. Slides that
+        are predicted need them, too; one with only an image gets its spots by :func:`h2e.pp.make_spots` first.
+    cache
+        Folder that keeps features, so that the same tiles are encoded once.
+    device
+        Where a named encoder computes; ``None``: CUDA if there is one.
+
     Examples
     --------
     >>> learner = Embedding(lambda images: images.mean((2, 3)), px=8)
@@ -35,23 +61,15 @@ class Embedding:
     name: ClassVar[str] = "embedding"
     uses: ClassVar[str] = "tiles"
     encoder: Any = "shell"
-    """``"shell"``, which comes with h2e (lavlab-shell, trained on H&E; MIT licence); ``"timm:NAME"``; a ``torch.nn.Module``; or a
-    callable from ``uint8`` (n, 3, px, px) to (n, d). Frozen; must not depend on the other images of a batch."""
     px: int = 80
-    """Side of the images that the encoder sees."""
     subtiles: bool = False
-    """Whether it sees the nine subtiles as well, like the multiscale network, for nearly four times the computing."""
     surroundings: float = 7
-    """Extent of the surroundings in spacings; 0 leaves them out."""
     head: str = "ridge"
     k: int = 30
     setting: float | None = None
     obsm: str | None = None
-    """Take features from this key of ``.obsm`` in place of an encoder."""
     cache: str | PathLike | None = None
-    """Folder that keeps features, so that the same tiles are encoded once."""
     device: str | None = None
-    """Where a named encoder computes; ``None``: CUDA if there is one. A module stays where it is."""
 
     def __post_init__(self) -> None:
         check_head(self.head, self.k)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from h2e._folds import group_aside
 from h2e._learners._heads import check_y, spread_of
 from h2e._tiles import View
 
@@ -78,6 +79,32 @@ class BestEpoch:
 class Multiscale:
     """The multiscale network on tiles of three spacings; the defaults are the published recipe with augmentation.
 
+    Parameters
+    ----------
+    epochs, lr, weight_decay, batch_size
+        Of AdamW with a cosine schedule.
+    symmetries
+        Turn and flip tiles at random in training, and average over the eight symmetries in prediction.
+    stain_jitter
+        Standard deviation of the random change of stain concentrations in training; 0 turns it off.
+    ema
+        Decay of the moving average of the weights, which is what predicts; ``None``: the last weights.
+    dropout
+        Of the decoder.
+    extent
+        Side of the tile in spot spacings.
+    tile_px, subtile_px
+        Sides of the tile and of each of its nine subtiles in pixels.
+    encoders
+        Which of ``"tile"``, ``"subtiles"`` and ``"center"`` there are.
+    residual, pyramid_pooling
+        Shortcuts in the blocks; pooling at several scales.
+    stopping
+        ``"all epochs"``, or ``"inner group"``, which trains on the training groups but one and keeps the epoch that is best on
+        that one, if there are two.
+    device
+        ``None``: CUDA if there is one.
+
     Examples
     --------
     >>> Multiscale(epochs=12).views
@@ -91,21 +118,17 @@ class Multiscale:
     weight_decay: float = 1e-3
     batch_size: int = 32
     symmetries: bool = True
-    """Turn and flip tiles at random in training, and average over the eight symmetries in prediction."""
     stain_jitter: float = 0.1
     ema: float | None = 0.99
     dropout: float = 0.1
     extent: float = 3.0
-    """Side of the tile in spot spacings."""
     tile_px: int = 78
     subtile_px: int = 26
     encoders: tuple[str, ...] = ("tile", "subtiles", "center")
     residual: bool = True
     pyramid_pooling: bool = True
     stopping: str = "all epochs"
-    """``"inner group"`` trains on the training groups but one and keeps the epoch that is best there, if there are two."""
     device: str | None = None
-    """``None``: CUDA if there is one."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "encoders", tuple(self.encoders))
@@ -139,7 +162,8 @@ class Multiscale:
         from h2e._training import TrainingConfig, train
 
         check_y(x, y, groups)
-        inner = _all_but_one_group(groups) if self.stopping == "inner group" else np.ones(len(x), bool)
+        stops = self.stopping == "inner group" and len(np.unique(groups)) > 1
+        inner = ~group_aside(groups) if stops else np.ones(len(x), bool)
         mean, scale = spread_of(y)
         settings = TrainingConfig(
             self.epochs, self.lr, self.weight_decay, self.batch_size, self.symmetries, self.stain_jitter, self.ema
@@ -182,10 +206,3 @@ class Multiscale:
             self.residual,
             self.pyramid_pooling,
         )
-
-
-def _all_but_one_group(groups: np.ndarray) -> np.ndarray:
-    """All spots but those of the group whose share of them is nearest to a fifth; of a single group all."""
-    names, counts = np.unique(groups, return_counts=True)
-    aside = names[np.argmin(np.abs(counts / len(groups) - 0.2))]
-    return (groups != aside) | (len(names) == 1)

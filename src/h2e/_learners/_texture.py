@@ -16,7 +16,19 @@ HEADS = ("ridge", "knn", "pls")
 
 @dataclass(frozen=True)
 class Texture:
-    """Texture features of views at several scales, then ``head``: ``"ridge"``, ``"knn"`` or ``"pls"``.
+    """Statistics of colour, stain and texture of views at several scales, then ridge, kNN or PLS.
+
+    Parameters
+    ----------
+    head
+        ``"ridge"``, ``"knn"`` or ``"pls"``.
+    views
+        What is looked at: by default the spot from near (1 µm/px where the pitch is 200 µm) and as a whole, the tile, and the
+        surroundings, which are cut from the image so that they do not depend on other spots.
+    k
+        Neighbours of ``head="knn"``.
+    setting
+        Penalty of ridge (share of spots × features) or number of components of PLS; ``None``: chosen by inner group folds.
 
     Examples
     --------
@@ -32,12 +44,8 @@ class Texture:
     uses: ClassVar[str] = "tiles"
     head: str = "ridge"
     views: tuple[View, ...] = (View(0.56, 112), View(1, 100), View(3, 156), View(7, 156))
-    """The spot from near (1 µm/px where the pitch is 200 µm) and as a whole, the tile, and the surroundings, which are cut from
-    the image so that they do not depend on other spots."""
     k: int = 30
-    """Neighbours of ``head="knn"``."""
     setting: float | None = None
-    """Penalty of ridge (share of spots × features) or number of components of PLS; ``None``: chosen by inner group folds."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "views", tuple(self.views))

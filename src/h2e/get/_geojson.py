@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from h2e import _keys
-from h2e._slides import find_slides, get_table, region_keys, to_pixels
+from h2e._regions import get_table, region_keys, to_pixels
+from h2e._slides import find_slides
 from h2e.pp._target_values import frame_of
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from h2e import _keys
-from h2e.pp._expression import expression, labels_of, slide_labels
+from h2e._regions import labels_of
+from h2e.pp._expression import expression, slide_labels
 from h2e.pp._target_values import frame_of, stored_name
 
 from ._score import score

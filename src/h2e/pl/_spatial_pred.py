@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from h2e import _keys
-from h2e._slides import get_table
+from h2e._regions import get_table
 from h2e.pl._dots import draw_colorbars, draw_dots, limits_of
 from h2e.pl._layout import box_of, given_axes, new_axes, rows_of
 from h2e.pl._maps import base_of, choose, maps_of, measured_values, predicted

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from h2e import _keys
 from h2e._images import Image, open_image
-from h2e._slides import source_images
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,9 +17,8 @@ if TYPE_CHECKING:
 def stains(
     sdata: SpatialData,
     *,
-    image_key: str | Sequence[str] | None = None,
+    image_key: str | Sequence[str] | Mapping[str, str] | None = None,
     long_side: int = 600,
-    table_key: str = _keys.TABLE,
     ax: Sequence[Axes] | None = None,
 ) -> np.ndarray:
     """Show each slide before and after stain normalization, with the colours of its stains.
@@ -34,11 +31,9 @@ def stains(
     sdata
         Slides that :func:`h2e.pp.normalize_stains` has normalized.
     image_key
-        Image or images to show; by default every source image that has a normalized version.
+        Image or images to show, or a mapping from region to image; by default all that were normalized.
     long_side
         Pixels along the longer side of a picture, at least.
-    table_key
-        Table that says which images are paired with spots.
     ax
         Two rows of Axes, one column for each image; by default a new figure.
 
@@ -54,7 +49,7 @@ def stains(
     >>> h2e.pl.stains(sdata).shape
     (2, 4)
     """
-    pairs = _pairs(sdata, image_key, table_key)
+    pairs = _pairs(sdata, image_key)
     axes = _axes(ax, len(pairs))
     for (before, after), column in zip(pairs, axes.T, strict=True):
         facts = sdata.attrs["h2e"]["stains"][after]
@@ -68,12 +63,14 @@ def stains(
     return axes
 
 
-def _pairs(sdata: SpatialData, image_key: str | Sequence[str] | None, table_key: str) -> list[tuple[str, str]]:
+def _pairs(sdata: SpatialData, image_key: str | Sequence[str] | Mapping[str, str] | None) -> list[tuple[str, str]]:
     """Images and their normalized versions."""
     written: Mapping[str, Mapping] = sdata.attrs.get("h2e", {}).get("stains", {})
     after = {facts["image"]: key for key, facts in written.items() if key in sdata.images}
     if image_key is None:
-        wanted = [key for key in source_images(sdata, table_key=table_key) if key in after] or sorted(after)
+        wanted = sorted(after)
+    elif isinstance(image_key, Mapping):
+        wanted = list(dict.fromkeys(image_key.values()))
     else:
         wanted = [image_key] if isinstance(image_key, str) else list(image_key)
     if not wanted or not set(wanted) <= set(after):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from h2e import _keys
-from h2e._slides import get_table
+from h2e._regions import get_table
 from h2e.pl._side_by_side import draw_map, side_by_side
 from h2e.pp._expression import check_counts, slide_labels, values_of
 from h2e.pp._target_values import target_frame
@@ -162,7 +162,7 @@ def target_overview(
     axes[1].set_xlabel("the same targets")
     axes[1].figure.colorbar(drawn, ax=axes[1], label="correlation within a slide, mean", shrink=0.6)
     xy, names, middle = side_by_side(positions_of(table, slides), slides)
-    shown = np.linspace(0, len(rows) - 1, n_maps + 2).round().astype(int)[1:-1] if n_maps < len(rows) else rows
+    shown = ((np.arange(n_maps) + 0.5) * len(rows) / max(n_maps, 1)).astype(int)
     for one, column in zip(axes[2:], shown, strict=True):
         draw_map(one, xy, frame.iloc[:, column].to_numpy(), frame.columns[column])
         one.set_xticks(middle, names if one is axes[-1] else [""] * len(names))

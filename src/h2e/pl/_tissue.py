@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from h2e import _keys
 from h2e._images import open_image
-from h2e._slides import find_slides, source_images
+from h2e._regions import source_images
+from h2e._slides import find_slides
 from h2e.pp._fraction import fraction_at
 from h2e.pp._mask_element import find_mask
 from h2e.pp._tissue_mask import read_coarse, tissue_mask
@@ -28,7 +30,7 @@ OUTLINE, VALID, INVALID = "#00a03c", "#1f4fd8", "#e01b1b"
 def tissue(
     sdata: SpatialData,
     *,
-    image_key: str | Sequence[str] | None = None,
+    image_key: str | Sequence[str] | Mapping[str, str] | None = None,
     table_key: str = _keys.TABLE,
     tissue_mask_key: str | None = None,
     ax: Axes | Sequence[Axes] | None = None,
@@ -43,7 +45,7 @@ def tissue(
     sdata
         Slides.
     image_key
-        Image or images to show; by default all that h2e works on.
+        Image or images to show, or a mapping from region to image; by default all that h2e works on.
     table_key
         Table of the spots.
     tissue_mask_key
@@ -62,8 +64,11 @@ def tissue(
     >>> axes.get_title().startswith("toy_A1_image: 60 spots")
     True
     """
-    keys = [image_key] if isinstance(image_key, str) else list(image_key or source_images(sdata, table_key=table_key))
-    slides = find_slides(sdata, table_key=table_key, sized=False) if table_key in sdata.tables else []
+    paired = image_key if isinstance(image_key, Mapping) else None
+    asked = [image_key] if isinstance(image_key, str) else list(paired.values() if paired else image_key or [])
+    keys = list(dict.fromkeys(asked)) or source_images(sdata, table_key=table_key)
+    there = table_key in sdata.tables
+    slides = find_slides(sdata, table_key=table_key, image_key=paired, sized=False) if there else []
     moved = sdata.tables[table_key].uns.get(_keys.PREDICTION, {}).get("realign", {}) if slides else {}
     axes = _axes(ax, len(keys))
     for key, axis in zip(keys, axes, strict=True):

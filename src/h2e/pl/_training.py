@@ -85,7 +85,7 @@ def history(ensemble: Ensemble, *, ax: Axes | None = None) -> Axes:
 
 
 def target_scores(
-    scores: pd.DataFrame, *, metric: str = "pearson", methods: Sequence[str] | None = None, ax: Axes | None = None
+    scores: pd.DataFrame, *, metric: str = "pearson", methods: str | Sequence[str] | None = None, ax: Axes | None = None
 ) -> Axes:
     """Plot how well each target is predicted in each group that was left out, with the baselines beside.
 
@@ -125,7 +125,7 @@ def target_scores(
     by_group = of_metric.groupby([METHOD, "target", "group"], sort=False)["value"].mean().reset_index()
     means = by_group.groupby([METHOD, "target"], sort=False)["value"].mean()
     there = sorted(by_group[METHOD].unique(), key=lambda name: (name.startswith("baseline"), name != "ensemble"))
-    methods = there if methods is None else list(methods)
+    methods = there if methods is None else [methods] if isinstance(methods, str) else list(methods)
     if not methods or not set(methods) <= set(there):
         msg = f"methods {sorted(set(methods) - set(there)) or methods} are not in these scores; they have {there}."
         raise KeyError(msg)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
+
+from h2e._regions import labels_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 Matrix = np.ndarray | sparse.sparray | sparse.spmatrix
 """Spots × genes, dense or sparse."""
+
+
+LARGEST_LOG = 25.0
+"""More than the logarithm of any normalized count, to base 2 of ten million, too."""
+
+log = logging.getLogger(__name__)
 
 
 def expression(adata: AnnData, *, layer: str | None = None, log_normalized: bool = False) -> Matrix:
@@ -25,6 +34,10 @@ def expression(adata: AnnData, *, layer: str | None = None, log_normalized: bool
     marked = layer is None and "log1p" in adata.uns and not _is_whole(_stored(values))
     if log_normalized or marked:
         check_values(values, where)
+        highest = _stored(values).max(initial=0)
+        if highest > LARGEST_LOG:
+            msg = f"{where} is said to be log-normalized, but holds {highest:g}, which is the logarithm of no expression; leave out log_normalized=True for counts, or take the logarithm first."
+            raise ValueError(msg)
         return _float32(values)
     check_counts(values, where)
     return log_normalize(values)
@@ -33,6 +46,8 @@ def expression(adata: AnnData, *, layer: str | None = None, log_normalized: bool
 def log_normalize(counts: Matrix, *, target_sum: float = 1e4) -> Matrix:
     """``log1p`` of counts per ``target_sum``; a spot without counts stays zero; sparse stays sparse (CSR)."""
     total = np.asarray(counts.sum(axis=1), dtype=np.float64).reshape(-1, 1)
+    if (total == 0).any():
+        log.warning("%d of %d spots have no counts, and 0 of every gene: drop them", (total == 0).sum(), len(total))
     scale = np.divide(target_sum, total, out=np.zeros_like(total), where=total > 0)
     if not sparse.issparse(counts):
         return np.log1p(np.asarray(counts) * scale).astype(np.float32)
@@ -78,21 +93,9 @@ def check_counts(values: Matrix, where: str) -> None:
         example = stored[stored != np.round(stored)][0]
         msg = (
             f"{where} holds no counts (it has values such as {example:g}); pass layer= with the counts, "
-            "or log_normalized=True if these values are log-normalized already."
+            "or log_normalized=True if these values are log-normalized already (corrected counts: round them, or normalize)."
         )
         raise ValueError(msg)
-
-
-def labels_of(adata: AnnData, key: str) -> np.ndarray:
-    """A column of ``adata.obs`` as strings, one per spot, none missing."""
-    if key not in adata.obs:
-        msg = f"{key!r} is not in adata.obs; it has {list(adata.obs)}."
-        raise KeyError(msg)
-    missing = int(adata.obs[key].isna().sum())
-    if missing:
-        msg = f"adata.obs[{key!r}] is missing for {missing} of {adata.n_obs} spots; fill it, or drop these spots."
-        raise ValueError(msg)
-    return adata.obs[key].astype(str).to_numpy(dtype=str)
 
 
 def slide_labels(adata: AnnData, library_key: str | None = None) -> np.ndarray:

@@ -9,7 +9,8 @@ import numpy as np
 
 from h2e import _keys
 from h2e._images import open_image
-from h2e._slides import check_sizes, paired_image, region_keys, size_of, source_images
+from h2e._regions import check_sdata, paired_image, region_keys, source_images
+from h2e._slides import check_sizes, positive, size_of
 from h2e.pp._mask_element import find_mask
 from h2e.pp._tissue_mask import tissue_mask
 
@@ -103,6 +104,7 @@ def make_spots(
     >>> len(sdata["he_spots"]) == sdata["table"].n_obs
     True
     """
+    check_sdata(sdata)
     if key_added is not None and image_key is None:
         msg = "key_added names the spots of one image; say of which with image_key."
         raise ValueError(msg)
@@ -131,9 +133,10 @@ def make_spots(
 def _check(image_key: str, spacing_um: float, um_per_px: float | None) -> None:
     """Refuse a grid of unknown size."""
     for name, value in (("spacing_um", spacing_um), ("um_per_px", um_per_px)):
-        if value is None or not (np.isfinite(value) and value > 0):
-            msg = f"{name} is {value} for image {image_key!r}; a grid over an image needs {name} as a positive number of µm: an image does not say how large its pixels are."
+        if value is None:
+            msg = f"{name} is None for image {image_key!r}; a grid over an image needs {name}: an image does not say how large its pixels are."
             raise ValueError(msg)
+        positive(value, f"{name} for image {image_key!r}")
 
 
 def _without_spots(sdata: SpatialData, table_key: str, table: AnnData | None) -> list[str]:

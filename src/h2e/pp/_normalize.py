@@ -8,7 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from h2e import _keys
-from h2e._slides import Slide, find_slides, image_sizes, paired_image, source_images
+from h2e._regions import check_sdata, get_table, paired_image, source_images
+from h2e._slides import Slide, find_slides, image_sizes
 from h2e.pp._expression import check_values, values_of
 from h2e.pp._mask_element import find_mask
 from h2e.pp._ranks import rank_transform
@@ -94,6 +95,9 @@ def normalize(
     {'toy_A1': False, 'toy_A2': True, 'toy_B1': False, 'toy_C1': False}
     """
     where = {"image_key": image_key, "table_key": table_key}
+    check_sdata(sdata)
+    if len(sdata.tables):
+        get_table(sdata, table_key)
     with all_or_nothing(sdata, table_key):
         keys = source_images(sdata, **where)
         sizes = partial(image_sizes, sdata, keys, um_per_px, **where, library_key=library_key)

@@ -90,7 +90,7 @@ def rank_transform(
         targets = list(adata.var_names[adata.var[_keys.TARGET]])
     columns = np.arange(adata.n_vars)
     if targets is not None:
-        columns = np.sort(adata.var_names.get_indexer(resolve_targets(adata, targets)))
+        columns = np.sort(adata.var_names.get_indexer_for(resolve_targets(adata, targets)))
     slides = slide_labels(adata, library_key) if axis == "gene" else None
     check_values(values, where)
     ranks = rank_values(values[:, columns], axis=axis, slides=slides)

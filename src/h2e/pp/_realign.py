@@ -10,7 +10,7 @@ import numpy as np
 from h2e import _keys
 from h2e._images import affine_of, open_image, systems_of
 from h2e._lattice import lattice
-from h2e._slides import get_table, paired_image, region_keys
+from h2e._regions import get_table, paired_image, region_keys
 from h2e.pp._mask_element import find_mask
 from h2e.pp._registration import Placement, place, rotation
 from h2e.pp._rollback import all_or_nothing

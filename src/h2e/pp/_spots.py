@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from h2e import _keys
-from h2e._slides import find_slides, get_table
+from h2e._regions import get_table
+from h2e._slides import find_slides
 from h2e.pp._fraction import fraction_at
 from h2e.pp._mask_element import find_mask
 from h2e.pp._tissue_mask import tissue_mask

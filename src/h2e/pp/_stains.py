@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from h2e import _keys
 from h2e._images import Image, open_image
-from h2e._slides import image_sizes, source_images
+from h2e._regions import source_images
+from h2e._slides import image_sizes
 from h2e.pp._mask_element import find_mask
 from h2e.pp._stain_elements import check_keys, image_like
 from h2e.pp._stain_maps import map_image

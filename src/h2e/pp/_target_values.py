@@ -59,7 +59,7 @@ def target_frame(
     names = resolve_targets(adata, targets, obsm=obsm)
     columns = storable_names(names)
     if obsm is None:
-        x = expression(adata, layer=layer, log_normalized=log_normalized)[:, adata.var_names.get_indexer(names)]
+        x = expression(adata, layer=layer, log_normalized=log_normalized)[:, adata.var_names.get_indexer_for(names)]
         values = x.toarray() if sparse.issparse(x) else x
     else:
         frame = frame_of(adata, obsm)

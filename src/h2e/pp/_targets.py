@@ -12,7 +12,8 @@ from scipy import sparse
 
 from h2e import _keys
 from h2e._lattice import lattice
-from h2e.pp._expression import Matrix, expression, labels_of, slide_labels
+from h2e._regions import labels_of
+from h2e.pp._expression import Matrix, expression, slide_labels
 from h2e.pp._target_values import refuse_duplicates
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from h2e import _keys
 from h2e._images import open_image
-from h2e._slides import image_sizes, source_images
+from h2e._regions import source_images
+from h2e._slides import image_sizes
 from h2e.pp._mask_element import check_free, find_mask, write_mask
 from h2e.pp._tissue_mask import tissue_mask
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import sparse
 
 from h2e import _keys
 from h2e._learners import Learner, eyes_of
 from h2e._members import names_of
 from h2e._parallel import side_by_side
-from h2e._slides import Slide, find_slides, get_table
+from h2e._regions import get_table
+from h2e._slides import Slide, find_slides
 from h2e._tiles import read_views, tile_bytes
 from h2e.pp._fraction import fraction_at
 from h2e.pp._stain_reference import StainReference
@@ -219,7 +221,8 @@ def _stored_features(table: AnnData, key: str, rows: np.ndarray) -> np.ndarray:
     if key not in table.obsm:
         msg = f"{key!r} is not in table.obsm; it has {list(table.obsm)}."
         raise KeyError(msg)
-    features = np.asarray(table.obsm[key], np.float32)[rows]
+    stored = table.obsm[key]
+    features = np.asarray(stored.toarray() if sparse.issparse(stored) else stored, np.float32)[rows]
     bad = int((~np.isfinite(features)).any(axis=1).sum())
     if bad:
         msg = f"obsm[{key!r}] has NaN or infinite features for {bad} of {len(rows)} spots on tissue."

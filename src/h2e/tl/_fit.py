@@ -142,6 +142,8 @@ def fit(
     spots = np.arange(len(cohort.rows))
     folds = folds_within(cohort, spots, recipe.learners)
     values = truth.of(cohort, spots)
+    if constant := [name for name in values if values[name].nunique() == 1]:
+        log.warning("targets %s have one value at all %d spots: there is nothing to learn", constant, len(values))
     warn_of_siblings(cohort, group_key)
     spacing_um = cohort.spacing_um(spots)
     x = cohort.look(recipe.learners, reference=cohort.reference, spacing_um=spacing_um, progress=progress)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from h2e import _keys
-from h2e._slides import get_table, images_without_spots
+from h2e._regions import check_sdata, get_table, images_without_spots
 from h2e.pp._grid import make_spots
 from h2e.tl._cohort import Cohort, open_cohort
 from h2e.tl._recognize import NEW, training_rows
@@ -50,8 +50,8 @@ def predict(
     Parameters
     ----------
     sdata
-        Slides; those that the ensemble was trained on are recognized by their images, and their spots by region, instance
-        and place.
+        Slides; those that the ensemble was trained on are recognized by their images, and their spots by
+        their places.
     ensemble
         What :func:`h2e.tl.fit` returned.
     key_added
@@ -113,6 +113,7 @@ def predict(
         msg = f"interval={interval} is no share; pass a number between 0 and 1, such as 0.9."
         raise ValueError(msg)
     where = {"table_key": table_key, "image_key": image_key, "tissue_mask_key": tissue_mask_key, "um_per_px": um_per_px}
+    check_sdata(sdata)
     with _spots_laid(sdata, ensemble.spacing_um, where, overwrite=overwrite):
         _check_keys(get_table(sdata, table_key), key_added, overwrite=overwrite)
         cohort = open_cohort(sdata, **where, library_key=library_key, spacing_um=ensemble.spacing_um, new=True)

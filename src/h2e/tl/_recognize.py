@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from h2e._slides import region_keys
+from h2e._regions import region_keys
 from h2e.pp._tissue_mask import read_coarse
 
 if TYPE_CHECKING:
@@ -24,33 +24,35 @@ log = logging.getLogger(__name__)
 NEW, KIN = -1, -2
 """In place of the position of a training spot: of a slide that was not trained on; of one that was, but not this spot."""
 
-NEAR = 0.5
-"""Spacings within which a spot of the same name is the same spot."""
+NEAR = 0.1
+"""Spacings within which a spot of a slide that was trained on is the same spot."""
 
 
 def training_rows(cohort: Cohort, ensemble: Ensemble) -> np.ndarray:
     """For each spot of a cohort the training spot that it is, ``NEW`` or ``KIN``.
 
-    A slide is recognized by the colours of its image, whatever its name and its resolution; a spot on it by its region, its
-    instance and its place, since instances may be plain numbers, which those of a grid are, too.
+    A slide is recognized by the colours of its image, whatever its name and its resolution, and a spot on it by its place,
+    whatever its name: instances are often plain numbers, which those of a grid are, too.
     """
+    from scipy.spatial import KDTree
+
     found = np.full(len(cohort.rows), NEW)
     for slide in cohort.slides:
         colours = thumbnail(slide.image)
         of_slide = np.flatnonzero(cohort.names == slide.name)
-        instances = row_identity(cohort.table, slide.rows).get_level_values("instance")
         for region, known in ensemble.thumbnails.items():
             difference = np.abs(colours - known)
             if difference.mean() > 1 or difference.max() > 25:
                 continue
-            rows = ensemble.training.index.get_indexer([(region, instance) for instance in instances])
-            there = ensemble.training[["x", "y"]].to_numpy()[rows]
-            px = np.linalg.norm((places(slide) - there) * slide.image.shape[::-1], axis=1)
-            same = (rows >= 0) & (px * slide.um_per_px < NEAR * ensemble.spacing_um)
-            found[of_slide] = np.where(same, rows, KIN)
-            log.info(
-                "slide %r is training slide %r: %d of %d spots trained on", slide.name, region, same.sum(), len(slide)
-            )
+            px = np.array(slide.image.shape[::-1])
+            rows = np.flatnonzero(ensemble.training.index.get_level_values("region") == region)
+            distance, nearest = KDTree(ensemble.training[["x", "y"]].to_numpy()[rows] * px).query(places(slide) * px)
+            same = distance * slide.um_per_px < NEAR * ensemble.spacing_um
+            found[of_slide] = np.where(same, rows[nearest], KIN)
+            log.info("slide %r is training slide %r: %d spots trained on", slide.name, region, same.sum())
+            if not same.all():
+                what = "slide %r is training slide %r: nothing is predicted for %d spots, where none was trained on; with in_sample=True it is, but never score that"
+                log.warning(what, slide.name, region, (~same).sum())
     return found
 
 
