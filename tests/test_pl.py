@@ -638,7 +638,8 @@ def scores() -> pd.DataFrame:
         for group, slide in (("A", "A1"), ("A", "A2"), ("B", "B1"))
         for target, level in (("low", 0.1), ("high", 0.8), ("middle", 0.4))
         for metric in ("pearson", "skill")
-        for method in ("baseline: mean", "ensemble")
+        for method in ("baseline: mean", "without knn", "ensemble")
+        if (group, target) != ("B", "low")  # targets are chosen anew without each group
     ]
     return pd.DataFrame(rows, columns=["group", "slide", "target", "metric", "value", "n_spots", "method"])
 
@@ -661,15 +662,22 @@ def test_methods_are_named_with_the_same_mean_as_the_summary_baselines_last(scor
     summary = h2e.metrics.summarize(scores).query("metric == 'pearson'").set_index("method")["mean"]
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == [f"{name} ({summary[name]:.2f})" for name in ("ensemble", "baseline: mean")]
+    several = h2e.pl.target_scores(scores[scores["method"] != "ensemble"])
+    assert [text.get_text().split(" (")[0] for text in several.get_legend().get_texts()] == [
+        "without knn",
+        "baseline: mean",
+    ]
 
 
 def test_some_methods_are_shown_in_the_order_asked_for(scores: pd.DataFrame):
     ax = h2e.pl.target_scores(scores, methods=["baseline: mean", "ensemble"])
     assert [text.get_text().split(" (")[0] for text in ax.get_legend().get_texts()] == ["baseline: mean", "ensemble"]
-    alone = h2e.pl.target_scores(scores, methods=["ensemble"])
+    alone = h2e.pl.target_scores(scores, methods="ensemble")
     assert len(alone.get_legend().get_texts()) == 1
     for methods in (["other"], []):
-        with pytest.raises(KeyError, match=r"not in these scores; they have \['ensemble', 'baseline: mean'\]"):
+        with pytest.raises(
+            KeyError, match=r"not in these scores; they have \['ensemble', 'without knn', 'baseline: mean'\]"
+        ):
             h2e.pl.target_scores(scores, methods=methods)
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 METHOD = "method"
 """Column that :func:`h2e.tl.evaluate` adds to the scores."""
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, which the colour-blind can tell apart."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+"""Okabe and Ito's, with gray for their yellow: the colour-blind can tell them apart."""
 
 DASHES = ("-", "--", ":", "-.")
 
@@ -96,8 +96,8 @@ def target_scores(
     metric
         Which of its metrics.
     methods
-        Which of its methods, such as ``["ensemble", "baseline: texture"]``; ``None`` takes all, the ensemble first and
-        the baselines last.
+        Which of its methods, such as ``["ensemble", "baseline: texture"]``; ``None`` takes the ensemble and the baselines, or
+        all methods where there is no ensemble.
     ax
         Axes to draw on; ``None`` makes a figure.
 
@@ -125,7 +125,14 @@ def target_scores(
     by_group = of_metric.groupby([METHOD, "target", "group"], sort=False)["value"].mean().reset_index()
     means = by_group.groupby([METHOD, "target"], sort=False)["value"].mean()
     there = sorted(by_group[METHOD].unique(), key=lambda name: (name.startswith("baseline"), name != "ensemble"))
-    methods = there if methods is None else [methods] if isinstance(methods, str) else list(methods)
+    main = [name for name in there if name == "ensemble" or name.startswith("baseline")]
+    methods = (
+        (main if "ensemble" in there else there)
+        if methods is None
+        else [methods]
+        if isinstance(methods, str)
+        else list(methods)
+    )
     if not methods or not set(methods) <= set(there):
         msg = f"methods {sorted(set(methods) - set(there)) or methods} are not in these scores; they have {there}."
         raise KeyError(msg)
