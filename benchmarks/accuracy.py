@@ -46,13 +46,17 @@ SPLITS = {
 """Name of a data set and of what is left out of it: how to load it, the column of the table, and what is predicted if not genes."""
 
 GENES = list(SPLITS)[:3]
-DEFAULTS = {"learners": "default", "images": "raw", "transform": "mixed", "stack": "mean"}
+DEFAULTS = {"learners": "default", "images": "raw", "transform": "mixed", "programmes": 10, "stack": "mean"}
+MEASURED = {"programmes": 0}  # learned from: transforms and stacks are compared without the programmes of genes
 PARTS = {
     "default": [{"split": split} for split in SPLITS] + [{"split": s, "images": "normalized"} for s in GENES],
-    "stacks": [{"split": GENES[0], "stack": stack} for stack in STACKS[1:]],  # of two donors every stack is the mean
-    "transforms": [{"split": s, "transform": t} for t in TRANSFORMS[:-1] for s in GENES],
+    "measured": [{"split": s, "images": images, **MEASURED} for images in ("raw", "normalized") for s in GENES],
+    "stacks": [
+        {"split": GENES[0], "stack": stack, **MEASURED} for stack in STACKS[1:]
+    ],  # of two donors each is the mean
+    "transforms": [{"split": s, "transform": t, **MEASURED} for t in TRANSFORMS[:-1] for s in GENES],
     "transforms-normalized": [
-        {"split": s, "transform": t, "images": "normalized"} for t in TRANSFORMS[:-1] for s in GENES[1:]
+        {"split": s, "transform": t, "images": "normalized", **MEASURED} for t in TRANSFORMS[:-1] for s in GENES[1:]
     ],
     "multiscale": [{"split": "her2st donor", "learners": "default + multiscale"}],
 }
@@ -62,13 +66,14 @@ KEY = ["split", *DEFAULTS]
 METRICS = ("pearson", "spearman", "skill", "variance_ratio", "within_domain")
 
 
-def one_run(sdata: SpatialData, run: dict[str, str], cache: Path) -> pd.DataFrame:
+def one_run(sdata: SpatialData, run: dict[str, object], cache: Path) -> pd.DataFrame:
     """Summaries over all groups and of each group."""
     _, group_key, obsm = SPLITS[run["split"]]
     learners: list = list(DEFAULT_LEARNERS)
     if run["learners"].endswith("multiscale"):
         learners.append(h2e.tl.Multiscale(epochs=12))
-    options = {"transform": run["transform"], "stack": run["stack"], "group_key": group_key, "obsm": obsm}
+    options = {"transform": run["transform"], "stack": run["stack"], "n_programmes": run["programmes"]}
+    options |= {"group_key": group_key, "obsm": obsm}
     started = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # third parties' deprecations, once a fold
@@ -81,12 +86,13 @@ def one_run(sdata: SpatialData, run: dict[str, str], cache: Path) -> pd.DataFram
     return pd.concat(parts, ignore_index=True)[columns].assign(seconds=round(seconds))
 
 
-def own_estimate(sdata: SpatialData, run: dict[str, str]) -> pd.DataFrame:
+def own_estimate(sdata: SpatialData, run: dict[str, object]) -> pd.DataFrame:
     """What an in-sample stack says of itself: its score on the spots that everything was trained on."""
     _, group_key, _ = SPLITS[run["split"]]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ensemble = h2e.tl.fit(sdata, stack="in_sample", group_key=group_key, progress=False)
+        options = {"n_programmes": run["programmes"], "group_key": group_key, "progress": False}
+        ensemble = h2e.tl.fit(sdata, stack="in_sample", **options)
         h2e.tl.predict(sdata, ensemble, in_sample=True, progress=False)
     table = sdata["table"]
     rows = np.flatnonzero(table.obsm["h2e"].notna().all(axis=1))
@@ -141,7 +147,7 @@ def measure(parts: list[str], cache: Path) -> None:
         ]
         found[columns].to_csv(OUT, mode="a", header=not OUT.exists(), index=False, float_format="%.4f")
         print(
-            " | ".join(key),
+            " | ".join(map(str, key)),
             wide_of(found[found["group"] == "all"], ["method"]).round(3).to_string(),
             sep="\n",
             flush=True,
@@ -154,7 +160,7 @@ def wide_of(found: pd.DataFrame, rows: list[str]) -> pd.DataFrame:
     return found.assign(value=value).pivot_table(index=rows, columns="metric", values="value", sort=False)
 
 
-def select(found: pd.DataFrame, **run: str) -> pd.DataFrame:
+def select(found: pd.DataFrame, **run: object) -> pd.DataFrame:
     """The rows of one run, by what differs from the defaults."""
     wanted = DEFAULTS | run
     return found[np.all([found[name] == value for name, value in wanted.items()], axis=0)]
@@ -188,15 +194,18 @@ def table_of(heads: list[str], rows: dict[str, pd.DataFrame]) -> Iterator[str]:
 def overview(found: pd.DataFrame) -> Iterator[str]:
     """A line for each split: the default ensemble and the baselines that matter most, Pearson / median skill."""
     methods = {"ensemble": "ensemble"} | {f"baseline: {m}": m for m in ("texture", "coordinates", "shuffled")}
-    yield f"| left out of | images | {' | '.join(methods.values())} |"
-    yield "|---|---|" + "---|" * len(methods)
+    yield f"| left out of | images | {' | '.join(methods.values())} | ensemble, `n_programmes=0` |"
+    yield "|---|---|" + "---|" * (len(methods) + 1)
     for split in SPLITS:
         for images in ("raw", "normalized"):
             part = select(found, split=split, images=images)
             if len(part):
                 wide = wide_of(part[part["group"] == "all"], ["method"]).loc[list(methods)]
-                cells = [f"{number(row['pearson'])}\u00a0/\u00a0{number(row['skill'])}" for _, row in wide.iterrows()]
-                yield f"| {split} | {images} | {' | '.join(cells)} |"
+                plain = select(found, split=split, images=images, **MEASURED).query("group == 'all'")
+                rows = [row for _, row in wide.iterrows()]
+                rows += [wide_of(plain, ["method"]).loc["ensemble"]] if len(plain) else []
+                cells = [f"{number(row['pearson'])}\u00a0/\u00a0{number(row['skill'])}" for row in rows]
+                yield f"| {split} | {images} | {' | '.join(cells + [''] * (len(methods) + 1 - len(cells)))} |"
     yield ""
 
 
@@ -219,11 +228,11 @@ def tables(found: pd.DataFrame) -> Iterator[str]:
         yield f"**her2st donor**, with the multiscale network, 12 epochs ({more['seconds'].max() / 60:.0f} minutes of one core)"
         yield ""
         yield from table_of(["images", "method"], {"raw": keep})
-    runs = {stack: select(found, split=GENES[0], stack=stack) for stack in STACKS}
+    runs = {stack: select(found, split=GENES[0], stack=stack, **MEASURED) for stack in STACKS}
     methods = ("ensemble", "baseline: coordinates", "own estimate of in_sample")
     runs = {k: v[v["method"].isin(methods)] for k, v in runs.items() if len(v)}
     if len(runs) > 1:
-        yield f"**{GENES[0]}**, stacks of the default learners"
+        yield f"**{GENES[0]}**, stacks of the default learners on genes as measured (`n_programmes=0`)"
         yield ""
         yield from (line for line in table_of(["stack", "method"], runs) if "baseline" not in line)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from accuracy import DEFAULTS, GENES, read, wide_of
+from accuracy import DEFAULTS, GENES, MEASURED, read, wide_of
 
 import h2e
 from h2e._learners import DEFAULT_LEARNERS
@@ -40,11 +40,11 @@ NAMES = {
 
 
 def runs() -> pd.DataFrame:
-    """What was measured with the default learners and stack."""
+    """What was measured with the default learners and stack, on genes as measured."""
     found = read()
-    return found[
-        (found["learners"] == DEFAULTS["learners"]) & (found["stack"] == DEFAULTS["stack"]) & found["split"].isin(GENES)
-    ]
+    wanted = {**DEFAULTS, **MEASURED}
+    same = np.all([found[name] == wanted[name] for name in ("learners", "programmes", "stack")], axis=0)
+    return found[same & found["split"].isin(GENES)]
 
 
 def tables(found: pd.DataFrame) -> Iterator[str]:

@@ -3,7 +3,7 @@
     H2E_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/tried.py   # adds the rows that are missing to results/tried.csv
     python benchmarks/tried.py --table   # prints the table of docs/trust.md, from the file
 
-Each row changes the features, the labels or the heads of the default; its predictions are the plain mean of its heads and
+Each row changes the features, the labels or the heads of the first, the default learners on genes as measured; its predictions are the plain mean of its heads and
 are scored as ``h2e.tl.evaluate`` scores them, without anything of the group that is left out. What a row would need in the
 package (tissue pixels where this script takes spots to standardize features, say) is not built before it pays.
 """
@@ -28,6 +28,7 @@ from h2e._augmentation import augment
 from h2e._encoders import shell_features
 from h2e._folds import Fold
 from h2e._learners import Embedding, Learner, Texture
+from h2e._programmes import with_programmes
 from h2e._stack import group_mean
 from h2e._tiles import View, read_views
 from h2e._transforms import fit_transform
@@ -90,11 +91,15 @@ class Row:
     """For each target transform whether it is learned from features that are standardized on each slide."""
     smooth: bool = False
     """Training labels are averaged with those of the six nearest spots."""
+    n_programmes: int = 0
 
 
 RIDGES = (("texture", "ridge"), ("encoder", "ridge"))
 ROWS = (
-    Row("the default", "texture with ridge, nearest neighbours and PLS; encoder with ridge"),
+    Row("genes as measured", "texture with ridge, nearest neighbours and PLS; encoder with ridge; `n_programmes=0`"),
+    Row("the default", "training labels averaged with their projection on ten programmes of genes", n_programmes=10),
+    Row("5 programmes", "fewer of them", n_programmes=5),
+    Row("20 programmes", "more of them", n_programmes=20),
     Row("two ridges", "no nearest neighbours, no PLS", heads=RIDGES),
     Row("one ridge", "of the features of both side by side", heads=(("texture + encoder", "ridge"),)),
     Row("six heads", "nearest neighbours and PLS of the encoder, too",
@@ -147,12 +152,13 @@ class Data:
                 x[rows] = (x[rows] - x[rows].mean(0)) / np.maximum(x[rows].std(0), 1e-6)
         return x
 
-    def labels(self, fold: Fold, *, smooth: bool) -> np.ndarray:
+    def labels(self, fold: Fold, row: Row) -> np.ndarray:
         """Of the training spots."""
-        y = self.values[fold.name].to_numpy(np.float32)[fold.train]
-        if not smooth:
-            return y
-        slides, xy, smoothed = self.cohort.names[fold.train], self.cohort.xy_um[fold.train], y.copy()
+        y, slides = self.values[fold.name].to_numpy(np.float32)[fold.train], self.cohort.names[fold.train]
+        if not row.smooth:
+            genes = self.truth.expression[self.cohort.rows[fold.train]]
+            return with_programmes(y, genes, slides, row.n_programmes)
+        xy, smoothed = self.cohort.xy_um[fold.train], y.copy()
         for slide in np.unique(slides):
             rows = slides == slide
             smoothed[rows] = y[rows][KDTree(xy[rows]).query(xy[rows], 7)[1]].mean(axis=1)
@@ -171,7 +177,7 @@ def jittered(tiles: np.ndarray, seed: int) -> np.ndarray:
 def predict(row: Row, data: Data, fold: Fold) -> np.ndarray:
     """The mean of the heads, in the unit of the targets."""
     cohort, copies = data.cohort, range(row.copies + 1)
-    y, found = data.labels(fold, smooth=row.smooth), []
+    y, found = data.labels(fold, row), []
     slides, groups = cohort.names[fold.train], cohort.groups[fold.train]
     for eyes, head in row.heads:
         seen = eyes.replace("encoder", row.encoder)

@@ -19,6 +19,7 @@ from h2e import _store
 from h2e._folds import Fold, seed_of
 from h2e._learners import Learner, to_json
 from h2e._members import ALL, Member, Spots, heard, names_of
+from h2e._programmes import with_programmes
 from h2e._stack import Stack, cross_fitted, fit_stack
 from h2e._transforms import fit_transform
 
@@ -41,6 +42,7 @@ class Recipe:
     seed: int
     run_dir: Path | None = None
     progress: bool = True
+    n_programmes: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +167,8 @@ class _Trainer:
 def _fit_one(name: str, learner: Learner, spots: Spots, held_out: str, recipe: Recipe) -> Member:
     """One model, from ``run_dir`` if it was trained before."""
     x = spots.x[name]
-    z, transform = fit_transform(recipe.transform, spots.y, spots.slides, spots.groups)
+    y = with_programmes(spots.y, spots.genes, spots.slides, recipe.n_programmes)
+    z, transform = fit_transform(recipe.transform, y, spots.slides, spots.groups)
     seed = seed_of(
         recipe.seed, name, *np.unique(spots.groups)
     )  # of what is trained on: who asks for it does not matter

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from h2e._learners import Learner, label_of
 from h2e._transforms import Transform
@@ -26,10 +27,14 @@ class Spots:
     groups: np.ndarray  # (n,) names
     x: Mapping[str, np.ndarray]  # by name of learner, (n, …)
     y: np.ndarray  # (n, targets) float32
+    genes: np.ndarray | sparse.csr_matrix | None = (
+        None  # (n, all genes), log-normalized; None where targets are no genes
+    )
 
     def take(self, rows: np.ndarray) -> Spots:
         """Some of the spots."""
-        return Spots(self.slides[rows], self.groups[rows], {k: v[rows] for k, v in self.x.items()}, self.y[rows])
+        genes = None if self.genes is None else self.genes[rows]
+        return Spots(self.slides[rows], self.groups[rows], {k: v[rows] for k, v in self.x.items()}, self.y[rows], genes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,6 +33,7 @@ def evaluate(
     n_targets: int = 35,
     learners: str | Learner | Sequence[str | Learner] = DEFAULT_LEARNERS,
     transform: str = "mixed",
+    n_programmes: int = 10,
     stack: str = "mean",
     baselines: str | Sequence[str] = BASELINES,
     metrics: str | Sequence[str] | None = None,
@@ -70,6 +71,8 @@ def evaluate(
         As in :func:`h2e.tl.fit`. With several, each is scored alone as well, and so is the ensemble without it.
     transform
         As in :func:`h2e.tl.fit`.
+    n_programmes
+        As in :func:`h2e.tl.fit`; baselines are trained on the genes as measured.
     stack
         As in :func:`h2e.tl.fit`.
     baselines
@@ -125,7 +128,7 @@ def evaluate(
     ['baseline: coordinates', 'baseline: domains', 'baseline: domains by chance']
     """
     options = {"device": device, "run_dir": run_dir, "progress": progress, "seed": seed}
-    recipe = recipe_of(learners, transform=transform, stack=stack, **options)
+    recipe = recipe_of(learners, transform=transform, stack=stack, n_programmes=n_programmes, **options)
     baselines = [baselines] if isinstance(baselines, str) else list(baselines)
     unknown = sorted(set(baselines) - set(BASELINES))
     if unknown:

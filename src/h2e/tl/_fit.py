@@ -30,6 +30,7 @@ def fit(
     n_targets: int = 35,
     learners: str | Learner | Sequence[str | Learner] = DEFAULT_LEARNERS,
     transform: str = "mixed",
+    n_programmes: int = 10,
     stack: str = "mean",
     group_key: str | None = None,
     library_key: str | None = None,
@@ -74,6 +75,11 @@ def fit(
         What is learned: ``"log"`` log-normalized expression, ``"standardized"`` within each slide, ``"mixed"`` both of these,
         averaged, ``"gene_rank"`` its rank within the slide, ``"spot_rank"`` its rank among the targets of the spot. Predictions
         come back in log-normalized expression whatever is learned.
+    n_programmes
+        What a gene has in common with others is known better than the gene itself: the values that models are trained on are
+        averaged with their projection on that many principal components of the 1,000 genes that vary most within slides,
+        found anew on the training spots of each model. 0 trains on the genes as measured. Scores always take what was
+        measured; columns of ``obsm`` are trained on as they are.
     stack
         How the learners become one: ``"mean"``; ``"ridge"``, non-negative weights per target, shrunk towards the mean, and used
         only if they beat it on groups left out; ``"mlp"``, a perceptron on the out-of-fold predictions of all targets;
@@ -128,7 +134,7 @@ def fit(
     Ensemble of 4 models (texture; stack: mean) for 4 targets, trained on 230 spots of 4 slides, leaving out ['A', 'B', 'C']
     """
     options = {"device": device, "run_dir": run_dir, "progress": progress, "seed": seed}
-    recipe = recipe_of(learners, transform=transform, stack=stack, **options)
+    recipe = recipe_of(learners, transform=transform, stack=stack, n_programmes=n_programmes, **options)
     cohort = open_cohort(
         sdata,
         table_key=table_key,
@@ -149,4 +155,5 @@ def fit(
     x = cohort.look(recipe.learners, reference=cohort.reference, spacing_um=spacing_um, progress=progress)
     left_out = "quarter of the slide" if len(cohort.slides) == 1 else group_key or "slide"
     settings = {"unit": truth.unit, "left_out": left_out, "targets_chosen_on_all_groups": truth.chosen}
-    return train(cohort, x, values, spots, folds, recipe, reference=cohort.reference, settings=settings)
+    made_by = {"reference": cohort.reference, "settings": settings, "genes": truth.genes(cohort)}
+    return train(cohort, x, values, spots, folds, recipe, **made_by)

@@ -46,7 +46,8 @@ def held_out_predictions(
     inner = folds_inside(cohort, fold.train, recipe.learners)
     settings = {"unit": truth.unit}
     seen = {name: x[name] for name in own}
-    ensemble = train(cohort, seen, values, fold.train, inner, recipe, reference=reference, settings=settings)
+    made_by = {"reference": reference, "settings": settings, "genes": truth.genes(cohort)}
+    ensemble = train(cohort, seen, values, fold.train, inner, recipe, **made_by)
     spots = Spots(cohort.names, cohort.groups, seen, values.to_numpy(np.float32))
     test = spots.take(fold.test).x
     predictions = {"ensemble": ensemble.predict(test)[0]}

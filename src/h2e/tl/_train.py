@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,10 @@ class Truth:
         """Log-normalized expression of all genes."""
         return expression(self.table, layer=self.layer, log_normalized=self.log_normalized)
 
+    def genes(self, cohort: Cohort) -> Any:
+        """Log-normalized expression of all genes at the spots of a cohort; ``None`` where targets are no genes."""
+        return self.expression[cohort.rows] if self.obsm is None else None
+
     def of(self, cohort: Cohort, train: np.ndarray) -> pd.DataFrame:
         """The targets of all spots of a cohort, spots × targets; only the training spots have a say in which."""
         if not self.chosen:
@@ -85,6 +90,7 @@ def recipe_of(
     *,
     transform: str,
     stack: str,
+    n_programmes: int,
     seed: int,
     device: str | None,
     run_dir: str | PathLike | None,
@@ -102,7 +108,10 @@ def recipe_of(
         if value not in known:
             msg = f"{what} {value!r} is not one of {list(known)}."
             raise ValueError(msg)
-    return Recipe(found, transform, stack, seed, None if run_dir is None else Path(run_dir), progress)
+    if not isinstance(n_programmes, Integral) or n_programmes < 0:
+        msg = f"n_programmes is {n_programmes!r}; it must be 0 or a number of components."
+        raise ValueError(msg)
+    return Recipe(found, transform, stack, seed, None if run_dir is None else Path(run_dir), progress, n_programmes)
 
 
 def warn_of_siblings(cohort: Cohort, group_key: str | None) -> None:
@@ -135,9 +144,10 @@ def train(
     *,
     reference: StainReference | None,
     settings: Mapping[str, Any],
+    genes: Any = None,
 ) -> Ensemble:
-    """An ensemble of the given spots; rows of ``x`` and ``truth`` are all spots of the cohort."""
-    every = Spots(cohort.names, cohort.groups, x, truth.to_numpy(np.float32))
+    """An ensemble of the given spots; rows of ``x``, ``truth`` and ``genes`` are all spots of the cohort."""
+    every = Spots(cohort.names, cohort.groups, x, truth.to_numpy(np.float32), genes)
     used = every.take(spots)
     fitted = fit_members(used, folds, recipe)
     index = row_identity(cohort.table, cohort.rows[spots])
@@ -167,6 +177,7 @@ def train(
             "learners": names,
             "transform": recipe.transform,
             "stack": recipe.stack,
+            "n_programmes": recipe.n_programmes if genes is not None else 0,
             "seed": recipe.seed,
             "keep_residual": cohort.keep_residual,
         },
