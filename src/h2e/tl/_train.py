@@ -23,7 +23,7 @@ from h2e._novelty import fit_novelty
 from h2e._stack import STACKS
 from h2e._transforms import TRANSFORMS
 from h2e.pp._expression import expression
-from h2e.pp._target_values import storable_names, target_frame
+from h2e.pp._target_values import resolve_targets, storable_names, target_frame
 from h2e.pp._targets import choose_targets
 from h2e.tl._recognize import places, row_identity, thumbnail
 
@@ -68,10 +68,17 @@ class Truth:
 
     def of(self, cohort: Cohort, train: np.ndarray) -> pd.DataFrame:
         """The targets of all spots of a cohort, spots × targets; only the training spots have a say in which."""
-        if not self.chosen:
-            options = {"obsm": self.obsm, "layer": self.layer, "log_normalized": self.log_normalized}
-            return target_frame(self.table, self.targets, **options).iloc[cohort.rows]
-        genes = choose_targets(
+        if self.obsm is not None:
+            return target_frame(self.table, self.targets, obsm=self.obsm).iloc[cohort.rows]
+        genes = self._choose(cohort, train) if self.chosen else resolve_targets(self.table, self.targets)
+        columns = self.table.var_names.get_indexer_for(genes)
+        values = self.expression[cohort.rows][:, columns]
+        values = values.toarray() if sparse.issparse(values) else np.asarray(values)
+        return pd.DataFrame(values, index=self.table.obs_names[cohort.rows], columns=storable_names(genes))
+
+    def _choose(self, cohort: Cohort, train: np.ndarray) -> list[str]:
+        """The genes that vary most in space over the training spots."""
+        return choose_targets(
             self.expression[cohort.rows[train]],
             cohort.xy_um[train],
             genes=list(self.table.var_names),
@@ -79,10 +86,6 @@ class Truth:
             groups=cohort.groups[train],
             n_targets=self.n_targets,
         )
-        columns = self.table.var_names.get_indexer(genes)
-        values = self.expression[cohort.rows][:, columns]
-        values = values.toarray() if sparse.issparse(values) else np.asarray(values)
-        return pd.DataFrame(values, index=self.table.obs_names[cohort.rows], columns=storable_names(genes))
 
 
 def recipe_of(
@@ -147,6 +150,7 @@ def train(
     genes: Any = None,
 ) -> Ensemble:
     """An ensemble of the given spots; rows of ``x``, ``truth`` and ``genes`` are all spots of the cohort."""
+    genes = genes if recipe.n_programmes else None
     every = Spots(cohort.names, cohort.groups, x, truth.to_numpy(np.float32), genes)
     used = every.take(spots)
     fitted = fit_members(used, folds, recipe)
