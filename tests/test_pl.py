@@ -422,10 +422,12 @@ def test_a_table_without_counts_shows_predictions_alone_unless_asked(known: Spat
 
 
 def test_log_normalized_values_are_shown_as_they_are(known: SpatialData):
-    known["table"].layers["log"] = known["table"].X.toarray() * 0.01
+    known["table"].layers["log"] = np.log1p(known["table"].X.toarray())
     axes = h2e.pl.spatial_pred(known, "TOY01", slides="toy_A1", layer="log", log_normalized=True)
     expected = known["table"][:, "TOY01"].layers["log"].ravel()[rows_of(known, "toy_A1")]
     np.testing.assert_allclose(shown(axes[1]), expected)
+    known["table"].X, known["table"].uns["log1p"] = known["table"].layers["log"], {}  # as scanpy marks it
+    np.testing.assert_allclose(shown(h2e.pl.spatial_pred(known, "TOY01", slides="toy_A1")[1]), expected)
 
 
 # ---- the image ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from h2e import _keys
 from h2e.metrics import pearson
-from h2e.pp._expression import expression, values_of
+from h2e.pp._expression import expression, is_marked, values_of
 from h2e.pp._target_values import frame_of, stored_name
 
 if TYPE_CHECKING:
@@ -77,21 +77,23 @@ def measured_values(
     shown = [target for target in targets if target in genes]
     if not shown or unit.startswith("as in obsm"):
         return pd.DataFrame(index=table.obs_names)
-    narrow = _narrow(table, layer, [genes[target] for target in shown])
+    log_normalized = log_normalized or is_marked(table, layer)
+    narrow = _narrow(table, layer, [genes[target] for target in shown], rest=not log_normalized)
     x = expression(narrow, log_normalized=log_normalized)[:, : len(shown)]
     return pd.DataFrame(x.toarray() if sparse.issparse(x) else x, index=table.obs_names, columns=shown)
 
 
-def _narrow(table: AnnData, layer: str | None, columns: list[int]) -> AnnData:
-    """Some genes, and the sum of the others, so that the total of a spot is what it was at a fraction of the size."""
+def _narrow(table: AnnData, layer: str | None, columns: list[int], *, rest: bool) -> AnnData:
+    """Some genes and, of counts, the sum of the others, so that the total of a spot is what it was, at a fraction of the size."""
     from anndata import AnnData
 
     values, _ = values_of(table, layer)
     few = values[:, columns]
     few = few.toarray() if sparse.issparse(few) else np.asarray(few)
-    rest = np.asarray(values.sum(axis=1), dtype=np.float64).reshape(-1, 1) - few.sum(axis=1, keepdims=True, dtype=float)
-    uns = {"log1p": {}} if layer is None and "log1p" in table.uns else {}
-    return AnnData(np.hstack([few, rest.clip(min=0)]), uns=uns)
+    if not rest:
+        return AnnData(few)
+    total = np.asarray(values.sum(axis=1), dtype=np.float64).reshape(-1, 1)
+    return AnnData(np.hstack([few, (total - few.sum(axis=1, keepdims=True, dtype=float)).clip(min=0)]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,8 +31,7 @@ def expression(adata: AnnData, *, layer: str | None = None, log_normalized: bool
     (scanpy's mark) says so of an ``adata.X`` that is not whole numbers.
     """
     values, where = values_of(adata, layer)
-    marked = layer is None and "log1p" in adata.uns and not _is_whole(_stored(values))
-    if log_normalized or marked:
+    if log_normalized or is_marked(adata, layer):
         check_values(values, where)
         highest = _stored(values).max(initial=0)
         if highest > LARGEST_LOG:
@@ -41,6 +40,11 @@ def expression(adata: AnnData, *, layer: str | None = None, log_normalized: bool
         return _float32(values)
     check_counts(values, where)
     return log_normalize(values)
+
+
+def is_marked(adata: AnnData, layer: str | None) -> bool:
+    """Whether ``adata.X``, if that is what is asked for, is log-normalized by scanpy's mark, and no counts."""
+    return layer is None and "log1p" in adata.uns and not _is_whole(_stored(values_of(adata, layer)[0]))
 
 
 def log_normalize(counts: Matrix, *, target_sum: float = 1e4) -> Matrix:
