@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,8 +18,6 @@ Matrix = np.ndarray | sparse.sparray | sparse.spmatrix
 
 LARGEST_LOG = 25.0
 """More than the logarithm of any normalized count, to base 2 of ten million, too."""
-
-log = logging.getLogger(__name__)
 
 
 def expression(adata: AnnData, *, layer: str | None = None, log_normalized: bool = False) -> Matrix:
@@ -50,8 +47,6 @@ def is_marked(adata: AnnData, layer: str | None) -> bool:
 def log_normalize(counts: Matrix, *, target_sum: float = 1e4) -> Matrix:
     """``log1p`` of counts per ``target_sum``; a spot without counts stays zero; sparse stays sparse (CSR)."""
     total = np.asarray(counts.sum(axis=1), dtype=np.float64).reshape(-1, 1)
-    if (total == 0).any():
-        log.warning("%d of %d spots have no counts, and 0 of every gene: drop them", (total == 0).sum(), len(total))
     scale = np.divide(target_sum, total, out=np.zeros_like(total), where=total > 0)
     if not sparse.issparse(counts):
         return np.log1p(np.asarray(counts) * scale).astype(np.float32)

@@ -17,7 +17,7 @@ from h2e.metrics._score import check_metrics
 from h2e.tl._baselines import BASELINES
 from h2e.tl._cohort import Cohort, open_cohort
 from h2e.tl._held_out import HeldOut, held_out_predictions
-from h2e.tl._train import Truth, folds_within, recipe_of, warn_of_siblings
+from h2e.tl._train import Truth, folds_within, recipe_of, warn_of_empty_spots, warn_of_siblings
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -148,6 +148,7 @@ def evaluate(
     )
     truth = Truth(cohort.table, targets, n_targets, obsm, layer, log_normalized)
     warn_of_siblings(cohort, group_key)
+    warn_of_empty_spots(cohort, truth)
     folds = folds_within(cohort, np.arange(len(cohort.rows)), recipe.learners)
     _refuse_few_spots(cohort, folds)
     domains = metrics in (None, "all") or "within_domain" in metrics

@@ -12,7 +12,7 @@ from h2e import _keys
 from h2e._ensemble import Ensemble
 from h2e._learners import DEFAULT_LEARNERS, Learner
 from h2e.tl._cohort import open_cohort
-from h2e.tl._train import Truth, folds_within, recipe_of, train, warn_of_siblings
+from h2e.tl._train import Truth, folds_within, recipe_of, train, warn_of_empty_spots, warn_of_siblings
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -151,6 +151,7 @@ def fit(
     if constant := [name for name in values if values[name].nunique() == 1]:
         log.warning("targets %s have one value at all %d spots: there is nothing to learn", constant, len(values))
     warn_of_siblings(cohort, group_key)
+    warn_of_empty_spots(cohort, truth)
     spacing_um = cohort.spacing_um(spots)
     x = cohort.look(recipe.learners, reference=cohort.reference, spacing_um=spacing_um, progress=progress)
     left_out = "quarter of the slide" if len(cohort.slides) == 1 else group_key or "slide"

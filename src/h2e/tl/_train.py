@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
     from h2e.pp._stain_reference import StainReference
     from h2e.tl._cohort import Cohort
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,14 @@ def recipe_of(
         msg = f"n_programmes is {n_programmes!r}; it must be 0 or a number of components."
         raise ValueError(msg)
     return Recipe(found, transform, stack, seed, None if run_dir is None else Path(run_dir), progress, n_programmes)
+
+
+def warn_of_empty_spots(cohort: Cohort, truth: Truth) -> None:
+    """Say how many spots on tissue have no counts: to a model they say that there is nothing of any gene."""
+    if truth.obsm is None:
+        total = np.asarray(truth.expression[cohort.rows].sum(axis=1)).ravel()
+        if (total == 0).any():
+            log.warning("%d of %d spots on tissue have no counts: drop them", (total == 0).sum(), len(total))
 
 
 def warn_of_siblings(cohort: Cohort, group_key: str | None) -> None:
