@@ -102,7 +102,7 @@ def _refuse_in_sample(adata: AnnData, key: str, rows: np.ndarray) -> None:
     if held_out not in adata.obsm:
         return
     trained = frame_of(adata, held_out).notna().any(axis=1).to_numpy()
-    if (trained & rows).any() or not rows.any():
+    if (trained & rows).any() or (trained.any() and not rows.any()):
         msg = f"the ensemble behind obsm[{key!r}] was trained on {trained.sum()} of {adata.n_obs} spots; "
         msg += f"score key={held_out!r}, its held-out predictions, or a table without these spots."
         raise ValueError(msg)

@@ -125,14 +125,10 @@ def target_scores(
     by_group = of_metric.groupby([METHOD, "target", "group"], sort=False)["value"].mean().reset_index()
     means = by_group.groupby([METHOD, "target"], sort=False)["value"].mean()
     there = sorted(by_group[METHOD].unique(), key=lambda name: (name.startswith("baseline"), name != "ensemble"))
-    main = [name for name in there if name == "ensemble" or name.startswith("baseline")]
-    methods = (
-        (main if "ensemble" in there else there)
-        if methods is None
-        else [methods]
-        if isinstance(methods, str)
-        else list(methods)
-    )
+    if methods is None:
+        main = [name for name in there if name == "ensemble" or name.startswith("baseline")]
+        methods = main if "ensemble" in there else there
+    methods = [methods] if isinstance(methods, str) else list(methods)
     if not methods or not set(methods) <= set(there):
         msg = f"methods {sorted(set(methods) - set(there)) or methods} are not in these scores; they have {there}."
         raise KeyError(msg)
