@@ -174,8 +174,15 @@ def test_features_in_a_sparse_matrix_are_features(cohort):
 
 
 def test_a_size_that_is_no_number_is_refused(cohort):
-    with pytest.raises(ValueError, match="um_per_px of slide 'toy_A1' is '2.5'; it must be a positive number"):
+    with pytest.raises(ValueError, match="um_per_px of each image is '2.5'; it must be a positive number"):
         h2e.tl.fit(cohort, **FAST, um_per_px="2.5")
+    for prepare in (h2e.pp.detect_tissue, h2e.pp.fit_stain_reference, h2e.pp.normalize):
+        with pytest.raises(ValueError, match="um_per_px of toy_A1_image is -1; it must be a positive number"):
+            prepare(cohort, um_per_px={"toy_A1_image": -1})
+    assert not cohort.labels
+    cohort["table"].obs["um_per_px"] = 0.0
+    with pytest.raises(ValueError, match="um_per_px of slide 'toy_A1' is 0.0; it must be a positive number"):
+        h2e.tl.fit(cohort, **FAST)
 
 
 def test_slides_that_need_to_be_told_their_images_are_prepared_and_shown(cohort):

@@ -17,6 +17,7 @@ from h2e._members import ALL, Member, heard, names_of
 from h2e._novelty import Novelty
 from h2e._stack import PER_MODEL, Stack, restore_stack
 from h2e._transforms import Transform
+from h2e._within import within_slides
 from h2e.metrics import residual_quantile
 from h2e.pp._stain_reference import StainReference
 
@@ -116,12 +117,11 @@ class Ensemble:
         >>> ensemble.error_correlation().shape
         (2, 2)
         """
-        errors = self.held_out - self.truth
         slides = self.training["slide"].to_numpy()
+        errors = within_slides(self.held_out - self.truth, slides)
         found = []
         for slide in np.unique(slides):
-            e = errors[:, slides == slide].astype(np.float64)
-            e -= e.mean(axis=1, keepdims=True)
+            e = errors[:, slides == slide]
             norm = np.sqrt((e**2).sum(axis=1))
             product = np.einsum("ant,bnt->abt", e, e) / np.maximum(norm[:, None] * norm[None], 1e-12)
             found.append(product.mean(axis=2))

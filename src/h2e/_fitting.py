@@ -22,6 +22,7 @@ from h2e._members import ALL, Member, Spots, heard, names_of
 from h2e._programmes import with_programmes
 from h2e._stack import Stack, cross_fitted, fit_stack
 from h2e._transforms import fit_transform
+from h2e._within import within_slides
 
 if TYPE_CHECKING:
     from h2e._mlp import MlpStack
@@ -132,9 +133,7 @@ def averaging_ratio(spots: Spots, members: Sequence[Member], names: Sequence[str
         averaged = heard(members, name, n_groups)
         if len(averaged) < 2:
             continue
-        each = np.stack([member.predict(spots.x[name][few]) for member in averaged]).astype(np.float64)
-        for slide in np.unique(slides):
-            each[:, slides == slide] -= each[:, slides == slide].mean(axis=1, keepdims=True)
+        each = within_slides(np.stack([member.predict(spots.x[name][few]) for member in averaged]), slides)
         single, average = (each**2).mean(axis=(0, 1)), (each.mean(axis=0) ** 2).mean(axis=0)
         ratio[k] = np.where(single > 0, average / np.where(single > 0, single, 1), 1)
     return np.clip(ratio, 0.5, 1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
+from h2e._within import within_slides
+
 N_GENES = 1000
 """Genes that programmes are found in: those that vary most within slides."""
 
@@ -50,11 +52,11 @@ def with_programmes(
     from sklearn.decomposition import PCA
 
     x = genes[:, chosen]
-    z = _within_slides(x.toarray() if sparse.issparse(x) else x, slides)
+    z = within_slides(x.toarray() if sparse.issparse(x) else x, slides)
     scores = PCA(min(n, len(chosen)), svd_solver="covariance_eigh").fit_transform(z / z.std(axis=0))
     length = np.linalg.norm(scores, axis=0)
     basis = scores[:, length > 1e-6 * length.max()] / length[length > 1e-6 * length.max()]
-    deviation = _within_slides(y, slides)
+    deviation = within_slides(y, slides)
     return (y - (deviation - basis @ (basis.T @ deviation)) / 2).astype(np.float32)
 
 
@@ -69,11 +71,3 @@ def _most_variable(genes: np.ndarray | sparse.csr_matrix, slides: np.ndarray) ->
     variance = np.where(detected, variance / len(slides), 0)
     most = np.argsort(-variance, kind="stable")[:N_GENES]
     return np.sort(most[variance[most] > 1e-6])
-
-
-def _within_slides(values: np.ndarray, slides: np.ndarray) -> np.ndarray:
-    """What is left after the mean of each slide is taken off, ``float64``."""
-    out = np.asarray(values, np.float64).copy()
-    for slide in np.unique(slides):
-        out[slides == slide] -= out[slides == slide].mean(axis=0)
-    return out

@@ -102,11 +102,15 @@ def positive(value: float, what: str) -> float:
 
 
 def check_sizes(um_per_px: float | Mapping[str, float] | None, names: Collection[str]) -> None:
-    """Refuse sizes of slides or images that are not there."""
-    unknown = sorted(set(um_per_px) - set(names)) if isinstance(um_per_px, Mapping) else []
-    if unknown:
+    """Refuse sizes that are none, and those of slides or images that are not there."""
+    if not isinstance(um_per_px, Mapping):
+        um_per_px = {"each image": um_per_px}
+    elif unknown := sorted(set(um_per_px) - set(names)):
         msg = f"um_per_px names {unknown}, which are no slides and no images; there are {sorted(set(names))}."
         raise KeyError(msg)
+    for name, value in um_per_px.items():
+        if value is not None:
+            positive(value, f"um_per_px of {name}")
 
 
 def image_sizes(
@@ -120,8 +124,7 @@ def image_sizes(
 ) -> dict[str, float | None]:
     """Size of a pixel of images in µm, ``None`` where neither the user nor spots tell it: no spots are needed for this."""
     slides: list[Slide] = []
-    if isinstance(um_per_px, Mapping):
-        check_sizes(um_per_px, {*sdata.images, *_libraries(sdata, table_key, library_key)})
+    check_sizes(um_per_px, {*sdata.images, *_libraries(sdata, table_key, library_key)})
     options = {"table_key": table_key, "library_key": library_key, "um_per_px": um_per_px}
     choices = [image_key, None] if image_key is not None else [None]
     for choice in choices if table_key in sdata.tables else []:  # one image may lie under one of the regions only
@@ -170,7 +173,8 @@ def _place(
     elif um_per_px is None and sized:
         msg = f"the shapes of slide {name!r} are no circles, so their pitch is that of no technology that h2e knows (bins?); pass um_per_px, the size of a pixel of image {image.key!r}."
         raise ValueError(msg)
-    um_per_px = None if um_per_px is None else positive(um_per_px, f"um_per_px of slide {name!r}")
+    if um_per_px is not None:
+        um_per_px = positive(um_per_px, f"um_per_px of slide {name!r}")
     return Slide(name, group, region, image, pixels[index], rows, _radius(shapes) * factor, spacing, um_per_px)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from h2e import _keys
 from h2e._regions import get_table
+from h2e._within import within_slides
 from h2e.pl._side_by_side import draw_map, side_by_side
 from h2e.pp._expression import check_counts, slide_labels, values_of
 from h2e.pp._target_values import target_frame
@@ -171,10 +172,9 @@ def target_overview(
 
 def mean_correlation(x: np.ndarray, slides: np.ndarray) -> np.ndarray:
     """Pearson correlation of the columns within each slide, averaged over slides; 0 where one is constant."""
-    total = np.zeros((x.shape[1], x.shape[1]))
+    total, deviation = np.zeros((x.shape[1], x.shape[1])), within_slides(x, slides)
     for slide in np.unique(slides):
-        z = x[slides == slide].astype(np.float64)
-        z -= z.mean(axis=0)
+        z = deviation[slides == slide]
         length = np.sqrt((z**2).sum(axis=0))
         z = np.divide(z, length, out=np.zeros_like(z), where=length > 1e-12)
         total += z.T @ z
