@@ -21,7 +21,7 @@ SRC = ROOT / "src" / "h2e"
 SOURCES = sorted(SRC.rglob("*.py"))
 
 LAYERS = [
-    "_keys", "_parallel", "_within", "_images", "_lattice", "_regions", "_slides", "_resampling", "_tiles", "pp", "metrics", "_features", "_augmentation", "_network",
+    "_keys", "_notes", "_parallel", "_compiled", "_within", "_images", "_lattice", "_regions", "_slides", "_resampling", "_tiles", "pp", "metrics", "_features", "_augmentation", "_network",
     "_training", "_encoders", "_folds", "_learners", "_transforms", "_programmes", "_members", "_novelty", "_store", "_mlp", "_stack", "_ensemble", "_fitting", "tl", "get", "pl", "datasets",
 ]  # fmt: skip
 """A module imports only from those before it; the reading order of the package."""

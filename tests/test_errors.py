@@ -270,15 +270,18 @@ def test_predict_refuses_and_writes_nothing(cohort, ensemble, case: str):
 def test_predict_never_replaces_what_somebody_else_wrote(cohort, ensemble):
     mine = np.ones((cohort["table"].n_obs, 2))
     cohort["table"].obsm["h2e"] = mine
-    with pytest.raises(
-        ValueError, match=r"the table has \['h2e'\], which h2e.tl.predict did not write; pass overwrite=True"
-    ):
+    with pytest.raises(ValueError, match=r"the table has \['h2e'\], and no record of h2e.tl.predict having written it"):
         h2e.tl.predict(cohort, ensemble, progress=False)
     np.testing.assert_array_equal(cohort["table"].obsm["h2e"], mine)
     h2e.tl.predict(cohort, ensemble, progress=False, key_added="theirs")
     h2e.tl.predict(cohort, ensemble, progress=False, overwrite=True)
     h2e.tl.predict(cohort, ensemble, progress=False)  # its own it may replace
     assert list(cohort["table"].obsm["h2e"].columns) == list(ensemble.targets)
+    for there in ("text", {"variance": [1.0]}):
+        cohort["table"].uns["pca"] = there
+        with pytest.raises(ValueError, match=r"table.uns\['pca'\] is there, and h2e.tl.predict did not write it"):
+            h2e.tl.predict(cohort, ensemble, progress=False, key_added="pca")
+    assert not [key for key in cohort["table"].obsm if "pca" in key]
 
 
 def test_a_slide_without_the_targets_is_predicted_all_the_same(cohort, ensemble):
@@ -327,3 +330,27 @@ def test_images_without_spots_beside_a_table_are_named(cohort, ensemble, caplog)
     cohort.images["bare"] = Image2DModel.parse(pixels, dims=("c", "y", "x"), transformations={"elsewhere": Identity()})
     h2e.tl.predict(cohort, ensemble, progress=False)
     assert "images ['bare'] have no spots and are left out; lay some with h2e.pp.make_spots" in caplog.text
+
+
+def test_normalized_images_that_were_not_stored_are_missed(cohort):
+    h2e.pp.normalize(cohort)
+    for name in cohort.shapes:
+        del cohort.images[f"{name}_image_normalized"]
+    with pytest.warns(UserWarning, match=r"images \['toy_A1_image_normalized'.* were made once and are not there"):
+        ensemble = h2e.tl.fit(cohort, **FAST, group_key="donor")
+    assert ensemble.reference is None
+
+
+def test_a_folder_is_no_file_and_an_ensemble_no_folder(cohort, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError, match="run_dir '.*file' is a file; pass a folder"):
+        h2e.tl.fit(cohort, **FAST, group_key="donor", run_dir=tmp_path / "file")
+    with pytest.raises(TypeError, match="this needs an Ensemble, got str; h2e.Ensemble.load"):
+        h2e.tl.predict(cohort, "folder")
+
+
+def test_a_key_that_cannot_be_stored_is_refused(cohort, ensemble):
+    with pytest.raises(ValueError, match="key_added='a/b' cannot be stored"):
+        h2e.tl.predict(cohort, ensemble, key_added="a/b", progress=False)
+    with pytest.raises(ValueError, match="key_added='a/b' cannot be stored"):
+        h2e.pp.tissue_fraction(cohort, key_added="a/b")

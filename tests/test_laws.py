@@ -17,6 +17,7 @@ from h2e import _mlp
 from h2e._learners import Coordinates, Embedding, Multiscale, Texture
 from h2e._stack import STACKS
 from h2e._tiles import View
+from h2e.tl._cohort import open_cohort
 
 SMALL = (View(2, 32),)  # one small view, so that the tests are quick
 TEXTURE = Texture(views=SMALL)
@@ -411,7 +412,7 @@ def test_a_raw_image_is_predicted_like_one_normalized_to_the_ensembles_reference
     h2e.tl.predict(prepared, ensemble, progress=False)
     pd.testing.assert_frame_equal(raw["table"].obsm["h2e"], prepared["table"].obsm["h2e"])
     keys = {region: f"{region}_image_normalized" for region in prepared.shapes}
-    with pytest.raises(ValueError, match="is normalized already"):
+    with pytest.raises(ValueError, match="was normalized by h2e; pass 'toy_A1_image', which it was made from"):
         h2e.tl.predict(prepared, ensemble, image_key=keys, progress=False)
 
 
@@ -472,7 +473,7 @@ def test_training_spots_are_recognized_by_their_place_and_not_by_their_number(co
     ensemble = fit(cohort, targets=["TOY01"])
     bare = SpatialData(images={"slide": cohort.images["toy_C1_image"]})
     h2e.tl.predict(bare, ensemble, um_per_px=6.25, progress=False)  # the numbers of a grid are those of training spots
-    assert "slide 'slide_spots' is training slide 'toy_C1': nothing is predicted for" in caplog.text
+    assert "slide 'slide_spots' was trained on: nothing is predicted for" in caplog.text
     held_out = bare["table"].obsm["h2e_loo"]["TOY01"].to_numpy()
     distance, nearest = KDTree(cohort["toy_C1"].get_coordinates()).query(bare["slide_spots"].get_coordinates())
     assert 0 < np.isfinite(held_out).sum() < 0.5 * len(held_out)
@@ -517,3 +518,105 @@ def test_slides_of_two_scanners_that_have_only_an_image_are_predicted_in_one_cal
     spots = bare["table"].obs.groupby("region", observed=True).size()
     assert abs(spots["coarse_spots"] / spots["fine_spots"] - 1) < 0.3
     assert bare["table"].obsm["h2e"].notna().all(axis=None)
+
+
+def test_two_regions_on_one_image_keep_their_held_out_predictions(cohort):
+    table = cohort["table"]
+    half = np.flatnonzero(table.obs["region"] == "toy_A1")[::2]
+    table.obs["region"] = table.obs["region"].astype(str)
+    table.obs.iloc[half, table.obs.columns.get_loc("region")] = "toy_A1b"
+    cohort.shapes["toy_A1b"] = cohort["toy_A1"].copy()
+    table.obs["region"] = table.obs["region"].astype("category")
+    table.uns["spatialdata_attrs"]["region"] = list(table.obs["region"].cat.categories)
+    ensemble = fit(cohort, targets=["TOY01"])
+    h2e.tl.predict(cohort, ensemble, progress=False)
+    known = table.obsm["h2e_loo"]["TOY01"].notna()
+    assert known.sum() == len(ensemble.loo) == 230
+    loo = ensemble.loo["TOY01"]
+    instance = table.obs["instance_id"].astype(str)
+    expected = [loo[region, i] for region, i in zip(table.obs["region"][known], instance[known], strict=True)]
+    np.testing.assert_array_equal(table.obsm["h2e_loo"]["TOY01"][known], expected)
+
+
+def test_proportions_are_needed_only_where_there_is_tissue(cohort):
+    h2e.pp.tissue_fraction(cohort)
+    table = cohort["table"]
+    beside = table.obs["tissue_fraction"] == 0
+    assert beside.sum() == 8
+    table.obsm["proportions"].loc[beside] = np.nan
+    expected = fit(h2e.datasets.toy_cohort(), obsm="proportions").loo
+    pd.testing.assert_frame_equal(fit(cohort, obsm="proportions").loo, expected)
+
+
+def test_models_see_tissue_where_the_image_was_normalized(cohort):
+    h2e.pp.detect_tissue(cohort)
+    for name in cohort.shapes:
+        mask = cohort.labels.pop(f"{name}_image_tissue")
+        cohort.labels[f"{name}_whole"] = mask.copy(data=np.ones_like(mask.data))
+        h2e.pp.normalize_stains(cohort, image_key=f"{name}_image", tissue_mask_key=f"{name}_whole")
+    opened = open_cohort(
+        cohort,
+        **dict.fromkeys(("image_key", "tissue_mask_key", "library_key", "um_per_px")),
+        table_key="table",
+        new=True,
+    )
+    assert all(mask.all() for mask, _ in opened.tissues)
+
+
+def test_an_image_that_h2e_normalized_is_no_source(cohort):
+    h2e.pp.normalize_stains(cohort)
+    keys = {region: f"{region}_image_normalized" for region in cohort.shapes}
+    for train in (h2e.tl.fit, h2e.tl.evaluate):
+        with pytest.raises(ValueError, match="was normalized by h2e; pass 'toy_A1_image'"):
+            train(cohort, image_key=keys, group_key="donor", progress=False)
+
+
+def test_numbers_of_numpy_are_numbers(cohort, tmp_path):
+    learner = h2e.tl.Texture(head="knn", k=np.int64(5))
+    ensemble = fit(cohort, learners=learner, targets=["TOY01"], seed=np.int64(3), n_programmes=np.int64(2))
+    ensemble.save(tmp_path / "saved")
+    assert h2e.Ensemble.load(tmp_path / "saved").settings == ensemble.settings
+
+
+def test_a_crop_of_a_training_slide_is_recognized_by_what_was_measured(cohort):
+    ensemble = fit(cohort)
+    crop = cohort.query.bounding_box(("x", "y"), [60, 60], [300, 330], "toy_A1")
+    h2e.tl.predict(crop, ensemble, progress=False)
+    table = crop["table"]
+    known = table.obsm["h2e_loo"].notna().any(axis=1).to_numpy()
+    assert known.sum() >= table.n_obs - 1 > 50  # one has no tissue left
+    assert table.obsm["h2e"].isna().all(axis=None)
+    names = list(zip(table.obs["region"].astype(str), table.obs["instance_id"].astype(str), strict=True))
+    np.testing.assert_array_equal(table.obsm["h2e_loo"][known], ensemble.loo.reindex(names)[known])
+    table.X = table.X[::-1].copy()  # another slide whose spots have these names
+    h2e.tl.predict(crop, ensemble, progress=False)
+    assert "h2e_loo" not in table.obsm
+    assert table.obsm["h2e"][known].notna().all(axis=None)
+
+
+def test_no_prediction_leaves_the_range_that_was_measured(cohort):
+    ensemble = fit(cohort, n_targets=10, n_programmes=3)
+    new = h2e.datasets.toy_cohort(seed=1)
+    h2e.tl.predict(new, ensemble, progress=False)
+    lowest, highest = ensemble.truth.min(axis=0), ensemble.truth.max(axis=0)
+    for values in (ensemble.loo, new["table"].obsm["h2e"].dropna()):
+        assert (values >= lowest).all(axis=None)
+        assert (values <= highest).all(axis=None)
+    assert (new["table"].obsm["h2e_lower"].dropna() >= 0).all(axis=None)
+
+
+def test_spots_that_space_ranger_saw_no_tissue_at_are_left_out(cohort):
+    table = cohort["table"]
+    h2e.pp.tissue_fraction(cohort)
+    out = np.flatnonzero(table.obs["tissue_fraction"] > 0)[:7]
+    for said in (1, "1", True):
+        table.obs["in_tissue"] = said
+        assert len(fit(cohort, targets=["TOY01"]).loo) == 230
+    for beside, inside in ((0, 1), (0.0, 1.0), (False, True)):
+        table.obs["in_tissue"] = [beside if i in out else inside for i in range(table.n_obs)]
+        assert len(fit(cohort, targets=["TOY01"]).loo) == 223
+    h2e.pp.normalize(cohort)
+    assert h2e.get.report(cohort)["spots_kept"].sum() == 223
+    h2e.tl.predict(cohort, fit(cohort, targets=["TOY01"]), progress=False, in_sample=True)
+    assert table.obsm["h2e"].notna().sum().item() == 223
+    assert table.obsm["h2e"].iloc[out].isna().all(axis=None)

@@ -352,6 +352,14 @@ def test_a_model_of_timm_is_made_once_and_when_it_is_first_used(monkeypatch):
     assert made == ["a_model_for_this_test"]
 
 
+def test_images_are_scaled_as_a_module_was_trained():
+    module, images = torch.nn.Flatten(), np.full((1, 3, 2, 2), 255, np.uint8)
+    imagenet = np.repeat((1 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225], 4)
+    np.testing.assert_allclose(as_function(module)(images)[0], imagenet, rtol=1e-5)
+    module.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    np.testing.assert_allclose(as_function(module)(images), 1)
+
+
 def test_settings_that_make_no_sense_are_refused(cohort):
     for make in (lambda: Texture("forest"), lambda: Texture(k=0), lambda: Texture(views=()), lambda: Coordinates(0)):
         with pytest.raises(ValueError):

@@ -351,3 +351,13 @@ def test_thirty_five_targets_on_five_thousand_spots_take_under_two_seconds(rng):
     )
     assert time.process_time() - start < 2
     assert scores["metric"].nunique() == 18
+
+
+def test_morans_i_does_not_depend_on_the_order_of_spots_on_a_lattice(rng):
+    xy = np.stack(np.meshgrid(np.arange(9.0), np.arange(8.0)), axis=-1).reshape(-1, 2)
+    prediction, truth = rng.normal(size=(72, 3)).cumsum(axis=0), rng.normal(size=(72, 3))
+    expected = metrics.moran_gap(prediction, truth, xy)
+    for _ in range(3):
+        order = rng.permutation(72)
+        found = metrics.moran_gap(prediction[order], truth[order], xy[order])
+        np.testing.assert_allclose(found, expected, atol=1e-12)

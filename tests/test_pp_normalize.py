@@ -165,3 +165,11 @@ def test_a_missing_report_is_named(cohort):
     for source in (cohort, cohort["table"]):
         with pytest.raises(KeyError, match="there is no report on these slides. Make one with h2e.pp.normalize"):
             h2e.get.report(source)
+
+
+def test_a_method_beside_a_reference_of_another_is_refused(cohort):
+    reference = h2e.pp.fit_stain_reference(cohort, method="reinhard")
+    with pytest.raises(ValueError, match="the reference was fitted with method 'reinhard', asked is 'vahadane'"):
+        h2e.pp.normalize(cohort, reference=reference, method="vahadane")
+    h2e.pp.normalize(cohort, reference=reference)
+    assert cohort.attrs["h2e"]["stains"]["toy_A1_image_normalized"]["reference"]["method"] == "reinhard"

@@ -11,6 +11,7 @@ import pytest
 from scipy import sparse, stats
 
 import h2e.pp
+from h2e._compiled import compiled
 from h2e.pp._ranks import rank_values
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def test_targets_that_were_selected_are_the_default():
 
 def test_a_layer_of_somebody_else_is_kept_and_one_of_ours_is_replaced():
     adata = ad.AnnData(counts(), layers={"rank": np.ones((30, 12)), "other": counts(1)})
-    with pytest.raises(ValueError, match="not written by h2e"):
+    with pytest.raises(ValueError, match="there is no record of h2e"):
         h2e.pp.rank_transform(adata)
     np.testing.assert_array_equal(adata.layers["rank"], np.ones((30, 12)))
     h2e.pp.rank_transform(adata, overwrite=True)
@@ -162,3 +163,18 @@ def test_bad_input_is_refused_and_nothing_is_written(change: dict, arguments: di
         h2e.pp.rank_transform(adata, **arguments)
     assert list(adata.layers) == ["raw"]
     assert not adata.uns
+
+
+def test_the_settings_of_a_prediction_are_no_layer_of_ours():
+    adata = ad.AnnData(counts(), layers={"stack": counts()})
+    adata.uns["h2e"] = {"params": {"stack": "mean"}}
+    with pytest.raises(ValueError, match="there is no record of h2e"):
+        h2e.pp.rank_transform(adata, key_added="stack")
+
+
+def test_without_a_folder_for_compiled_code_it_is_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch):
+    def refuse(self: object) -> None:
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.setattr("numba.core.dispatcher.Dispatcher.enable_caching", refuse)
+    assert compiled(lambda x: x + 1)(2) == 3

@@ -99,3 +99,11 @@ def test_what_is_missing_is_named(adata):
     adata.obsm["h2e"].iloc[:] = np.nan
     with pytest.raises(ValueError, match="all 80 rows are NaN"):
         metrics.score_adata(adata)
+
+
+def test_a_gene_that_is_there_twice_is_no_truth(adata):
+    adata.var_names = ["d", "b", "c", "d"]
+    with pytest.raises(ValueError, match=r"adata.var_names: 1 names occur more than once, such as \['d'\]"):
+        metrics.score_adata(adata, library_key="slide", metrics="pearson")
+    adata.var_names = ["c", "b", "c", "d"]  # of those that are not predicted, nothing is asked
+    assert set(metrics.score_adata(adata, library_key="slide", metrics="pearson")["target"]) == {"b", "d"}

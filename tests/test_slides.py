@@ -3,6 +3,8 @@ from __future__ import annotations
 import geopandas as gpd
 import numpy as np
 import pytest
+from shapely.affinity import translate
+from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, ShapesModel
 from spatialdata.transformations import Identity, Scale, get_transformation, remove_transformation, set_transformation
 
@@ -10,7 +12,7 @@ import h2e
 from h2e._images import open_image
 from h2e._lattice import lattice, lattice_of_array
 from h2e._regions import paired_image, source_images
-from h2e._slides import find_slides
+from h2e._slides import find_slides, image_sizes
 
 
 def grid(kind: str, n: int = 12) -> np.ndarray:
@@ -138,7 +140,7 @@ def test_what_is_missing_is_named_with_what_is_there(cohort):
         find_slides(cohort, group_key="nobody")
     with pytest.raises(KeyError, match="'nope' is not in sdata.images"):
         find_slides(cohort, image_key="nope")
-    with pytest.raises(ValueError, match="shares no coordinate system with region 'toy_A2'"):
+    with pytest.raises(ValueError, match="region 'toy_A2' shares no coordinate system with image 'toy_A1_image'"):
         find_slides(cohort, image_key="toy_A1_image")
     with pytest.raises(ValueError, match="names no image for region 'toy_A2'"):
         find_slides(cohort, image_key={"toy_A1": "toy_A1_image"})
@@ -232,7 +234,9 @@ def test_bins_that_are_no_circles_need_the_size_of_a_pixel(cohort):
     squares = gpd.GeoDataFrame({"geometry": shapes.buffer(16, cap_style="square")}, index=shapes.index)
     cohort.shapes["toy_A1"] = ShapesModel.parse(squares, transformations={"toy_A1": Identity()})
     cohort["table"].obs.loc[cohort["table"].obs["region"] == "toy_A1", "um_per_px"] = np.nan
-    with pytest.raises(ValueError, match=r"shapes of slide 'toy_A1' are no circles.*pass um_per_px"):
+    with pytest.raises(
+        ValueError, match=r"shapes of slide 'toy_A1' are no spots with gaps between them.*pass um_per_px"
+    ):
         find_slides(cohort)
     slides = find_slides(cohort, um_per_px={"toy_A1": 0.25})
     assert [s.um_per_px for s in slides] == [0.25, 6.25, 6.25, 6.25]
@@ -259,3 +263,54 @@ def test_a_few_spots_that_share_a_parity_do_not_change_the_scale(cohort):
 def test_an_image_normalized_under_another_key_is_no_second_source(cohort):
     h2e.pp.normalize_stains(cohort, image_key="toy_A1_image", key_added="mine")
     assert find_slides(cohort)[0].image.key == "toy_A1_image"
+
+
+def test_two_slides_of_almost_one_size_in_one_system_are_not_one_scene(cohort):
+    images = {}
+    for key, name, n in (("A_image", "toy_A1", 416), ("B_image", "toy_B1", 412)):
+        pixels = cohort.images[f"{name}_image"]["scale0"]["image"].data[:, :n, :n]
+        images[key] = Image2DModel.parse(pixels, dims=("c", "y", "x"))
+    assert source_images(SpatialData(images=images)) == ["A_image", "B_image"]
+    shapes = cohort["toy_B1"]
+    set_transformation(shapes, {"global": Identity()}, set_all=True)
+    both = SpatialData(images=images, shapes={"toy_B1": shapes})
+    with pytest.raises(ValueError, match="do not show one scene"):
+        paired_image(both, "toy_B1")
+
+
+def test_bins_that_were_read_as_circles_are_no_spots_of_a_known_technology(cohort):
+    del cohort["table"].obs["um_per_px"]
+    cohort["toy_A1"]["radius"] = 16.0  # they touch
+    with pytest.raises(ValueError, match="no spots with gaps between them"):
+        find_slides(cohort)
+    h2e.pp.detect_tissue(cohort)  # that of the others is known, and this one's is not needed
+    cohort["table"].obs["um_per_px"] = 6.25
+    assert [s.um_per_px for s in find_slides(cohort)] == [6.25] * 4
+
+
+def test_the_size_of_a_pixel_is_known_for_the_slides_that_tell_it(cohort):
+    table = cohort["table"]
+    table.obs.loc[table.obs["region"] == "toy_A1", "um_per_px"] = np.nan
+    cohort["toy_A1"]["radius"] = 16.0
+    keys = [f"{name}_image" for name in ("toy_A1", "toy_B1")]
+    assert image_sizes(cohort, keys, None, table_key="table") == {"toy_A1_image": None, "toy_B1_image": 6.25}
+
+
+def test_shapes_of_one_name_are_refused(cohort):
+    cohort["toy_A1"].index = [0, *cohort["toy_A1"].index[1:-1], 0]
+    with pytest.raises(ValueError, match="shapes 'toy_A1' have several entries of one name, such as '0'"):
+        find_slides(cohort)
+
+
+def test_the_scale_of_a_jittered_array_does_not_depend_on_the_spots_that_are_passed():
+    sdata = h2e.datasets.toy_cohort(n_slides=1, n_donors=1, side=16)
+    del sdata["table"].obs["um_per_px"]
+    shapes, rng = sdata["toy_A1"], np.random.default_rng(0)
+    shapes["geometry"] = shapes.translate().apply(lambda p: translate(p, *rng.normal(0, 2, 2)))
+    whole, table = find_slides(sdata)[0].um_per_px, sdata["table"]
+    assert whole == pytest.approx(6.25, rel=0.02)
+    for seed in range(5):
+        some = np.sort(np.random.default_rng(seed).choice(table.n_obs, 60, replace=False))
+        del sdata.tables["table"]
+        sdata["table"] = table[some].copy()
+        assert find_slides(sdata)[0].um_per_px == whole

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 from spatialdata import SpatialData, get_extent
-from spatialdata.models import Labels2DModel
+from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Identity, Scale, get_transformation, set_transformation
 
 import h2e.pp
@@ -17,8 +17,9 @@ from h2e._slides import find_slides
 from h2e.datasets import toy_cohort
 from h2e.pp._fraction import fraction_at
 from h2e.pp._grid import hexagonal_grid
+from h2e.pp._mask_element import find_mask
 from h2e.pp._registration import place
-from h2e.pp._tissue import find_mask, tissue_mask
+from h2e.pp._tissue_mask import tissue_mask
 
 
 def blob(side: int = 400) -> np.ndarray:
@@ -85,7 +86,7 @@ def test_a_second_run_replaces_the_fractions_and_a_foreign_column_is_kept(cohort
     h2e.pp.tissue_fraction(cohort)
     h2e.pp.tissue_fraction(cohort)
     cohort["table"].obs["mine"] = 0.5
-    with pytest.raises(ValueError, match=r"obs\['mine'\] is there already and was not written by h2e"):
+    with pytest.raises(ValueError, match=r"obs\['mine'\] is there, and there is no record of h2e having written it"):
         h2e.pp.tissue_fraction(cohort, key_added="mine")
     assert (cohort["table"].obs["mine"] == 0.5).all()
     h2e.pp.tissue_fraction(cohort, key_added="mine", overwrite=True)
@@ -306,3 +307,63 @@ def test_a_grid_does_not_enter_a_table_of_measured_genes(cohort):
 def test_a_tiny_blank_image_has_an_empty_mask():
     array = da.from_array(np.full((3, 64, 64), 230, np.uint8))
     assert not tissue_mask(Image("blank", (array,), (1.0,)))[0].any()
+
+
+def test_a_grid_that_cannot_enter_its_table_leaves_nothing_behind():
+    sdata = he_only()
+    sdata["table"] = ad.AnnData(np.zeros((3, 0)))
+    with pytest.raises(ValueError, match="the table annotates no element"):
+        h2e.pp.make_spots(sdata, um_per_px=6.25, image_key=sorted(sdata.images)[0])
+    assert not sdata.shapes
+
+
+def bare(*names: str) -> SpatialData:
+    """Slides of which only the images are there, all in one coordinate system."""
+    cohort = toy_cohort(n_slides=4, n_donors=4, seed=1)
+    levels = {name: cohort.images[f"toy_{name}1_image"]["scale0"]["image"].data for name in names}
+    return SpatialData(images={name: Image2DModel.parse(level, dims=("c", "y", "x")) for name, level in levels.items()})
+
+
+def test_a_grid_knows_the_image_that_it_was_laid_over():
+    sdata = bare("B", "D")
+    h2e.pp.make_spots(sdata, um_per_px=6.25, spacing_um=200)
+    assert {slide.name: slide.image.key for slide in find_slides(sdata)} == {"B_spots": "B", "D_spots": "D"}
+    with pytest.raises(ValueError, match="the spots 'B_spots' are a grid over image 'B', not over 'D'"):
+        find_slides(sdata, image_key="D")
+    small = sdata.images["B"].data[:, ::2, ::2]
+    sdata.images["small"] = Image2DModel.parse(small, transformations={"global": Scale([2, 2], ("x", "y"))})
+    keys = {"B_spots": "small"}  # the same scene; of others the record holds
+    assert {slide.name: slide.image.key for slide in find_slides(sdata, image_key=keys)} == {
+        "B_spots": "small",
+        "D_spots": "D",
+    }
+
+
+def test_bare_slides_in_one_system_are_predicted_one_by_one_and_together():
+    ensemble = h2e.tl.fit(toy_cohort(), learners="mean", targets=["TOY01"], group_key="donor", progress=False)
+    options = {"um_per_px": 6.25, "progress": False}
+    together, one = bare("B", "D"), bare("B", "D")
+    h2e.tl.predict(together, ensemble, **options)
+    assert set(together["table"].obs["region"]) == {"B_spots", "D_spots"}
+    h2e.tl.predict(one, ensemble, **options, image_key="B")
+    with pytest.raises(ValueError, match=r"lay one over that, too, with h2e.pp.make_spots\(sdata, image_key='D'"):
+        h2e.tl.predict(one, ensemble, **options, image_key="D")
+    h2e.pp.make_spots(one, um_per_px=6.25, spacing_um=ensemble.spacing_um)
+    h2e.tl.predict(one, ensemble, **options)
+    assert one["table"].obsm["h2e"].notna().all(axis=None)
+    assert set(one["table"].obs["region"]) == {"B_spots", "D_spots"}
+
+
+def test_a_grid_in_a_table_of_its_own_is_laid_where_nothing_was_measured(cohort):
+    del cohort.tables["table"].uns["toy"]
+    cohort.images["bare"] = bare("D").images["D"]
+    h2e.pp.make_spots(cohort, um_per_px=6.25, table_key="grid")
+    assert set(cohort["grid"].obs["region"]) == {"bare_spots"}
+
+
+def test_an_image_that_no_spots_need_and_that_is_no_rgb_is_left_out(cohort, caplog):
+    pixels = np.zeros((3, 50, 50), np.uint16)
+    cohort.images["dapi"] = Image2DModel.parse(pixels, dims=("c", "y", "x"), transformations={"other": Identity()})
+    h2e.pp.normalize(cohort)
+    assert "an image without spots is left out: image 'dapi' holds uint16 values" in caplog.text
+    assert "dapi_normalized" not in cohort.images

@@ -157,7 +157,7 @@ def test_the_rows_of_a_visium_array_are_as_far_apart_as_its_columns():
     ("harm", "arguments", "error", "match"),
     [
         (lambda t: None, {"n_targets": 61}, ValueError, "n_targets=61 genes were asked for, .* of 60"),
-        (lambda t: None, {"min_frac": 1.1}, ValueError, "lower n_targets or min_frac"),
+        (lambda t: None, {"min_frac": 1.1}, ValueError, "lower n_targets, or name the genes"),
         (lambda t: None, {"layer": "raw"}, KeyError, "'raw' is not in adata.layers"),
         (lambda t: None, {"group_key": "donor", "groups": ["A", "Z"]}, KeyError, r"'Z'.*'A', 'B', 'C'"),
         (lambda t: None, {"groups": []}, KeyError, "the table has"),
@@ -243,3 +243,52 @@ def test_a_slash_in_a_name_is_replaced_with_a_warning_and_never_merges_two_targe
         pytest.raises(ValueError, match="'/' counts as '_'"),
     ):
         storable_names(["T/NK", "T_NK"])
+
+
+def test_a_column_of_somebody_else_is_kept_and_how_targets_were_chosen_is_noted(table: AnnData):
+    table.var["mine"] = "x"
+    with pytest.raises(ValueError, match=r"adata.var\['mine'\] is there, and there is no record"):
+        h2e.pp.select_targets(table, n_targets=3, key_added="mine")
+    assert set(table.var["mine"]) == {"x"}
+    h2e.pp.select_targets(table, n_targets=3, key_added="mine", overwrite=True, group_key="donor", groups=["B", "A"])
+    h2e.pp.select_targets(table, n_targets=4, key_added="mine", exclude=None, group_key="donor", groups="C")  # its own
+    noted = {"function": "select_targets", "n_targets": 4, "groups": ["C"], "min_frac": 0.1, "exclude": ""}
+    assert table.uns["h2e"]["params"]["mine"] == noted
+    assert table.var["mine"].sum() == 4
+
+
+def test_genes_that_are_named_by_identifiers_are_excluded_by_their_symbols(
+    table: AnnData, caplog: pytest.LogCaptureFixture
+):
+    h2e.pp.select_targets(table, n_targets=10)
+    first, second = sorted(chosen(table))[:2]
+    symbols = {first: "MT-CO1", second: "RPL3"}
+    table.var["gene_name"] = [symbols.get(name, name) for name in table.var_names]
+    row = {name: i for i, name in enumerate(table.var_names)}
+    table.var_names = [f"ENSG{i:011d}" for i in range(table.n_vars)]
+    h2e.pp.select_targets(table, n_targets=10)
+    assert not table.var["h2e_target"].iloc[[row[first], row[second]]].any()
+    assert "Ensembl" not in caplog.text
+    del table.var["gene_name"]
+    h2e.pp.select_targets(table, n_targets=10)
+    assert table.var["h2e_target"].iloc[[row[first], row[second]]].all()
+    assert "genes are named by Ensembl identifiers, and var has none of the columns" in caplog.text
+
+
+@pytest.mark.parametrize("n_targets", [0, -3, 2.5, None])
+def test_a_number_of_targets_is_a_positive_whole_number(table: AnnData, n_targets: object):
+    with pytest.raises(ValueError, match="it must be a positive whole number"):
+        h2e.pp.select_targets(table, n_targets=n_targets)
+
+
+def test_a_table_without_genes_has_no_targets(table: AnnData):
+    with pytest.raises(ValueError, match="the table has no genes to choose targets from"):
+        h2e.pp.select_targets(table[:, :0].copy())
+
+
+def test_a_spatialdata_in_place_of_its_table_is_told(cohort: SpatialData):
+    for function in (h2e.pp.select_targets, h2e.pp.rank_transform):
+        with pytest.raises(
+            TypeError, match=r"this needs an AnnData, got SpatialData; pass the table, sdata\['table'\]"
+        ):
+            function(cohort)

@@ -9,7 +9,7 @@ from skimage.transform import downscale_local_mean
 
 from h2e._images import Image
 from h2e._slides import Slide
-from h2e._tiles import View, read_views, read_windows
+from h2e._tiles import View, read_views, read_windows, warn_of_enlarging
 
 
 def picture(height: int = 210, width: int = 190, seed: int = 0) -> np.ndarray:
@@ -62,14 +62,27 @@ def test_shrinking_by_a_fraction_weighs_pixels_by_their_overlap():
     np.testing.assert_allclose(tiles, [downscale_local_mean(f, (1, 5, 5)) for f in fine], atol=0.51)
 
 
-def test_enlarging_interpolates_and_warns_with_the_size_of_a_pixel():
+def test_enlarging_interpolates():
     gradient = np.broadcast_to(np.arange(100, dtype=np.uint8) * 2, (3, 100, 100))
     slide = slide_of(np.ascontiguousarray(gradient), um_per_px=2.0)
-    with pytest.warns(UserWarning, match=r"2 µm/px where .* asks for 1 µm/px"):
-        (tiles,) = read_views(slide, np.array([[50.0, 50.0]]), [View(40, 40, "um")])
+    (tiles,) = read_views(slide, np.array([[50.0, 50.0]]), [View(40, 40, "um")])
     steps = np.diff(tiles[0, 0, 20].astype(int))[2:-2]
     assert set(steps) <= {0, 1, 2}
     assert steps.mean() == pytest.approx(1, abs=0.05)
+
+
+def test_slides_whose_tiles_are_enlarged_are_named_once():
+    fine, coarse = (
+        replace(slide_of(picture(), um_per_px=um), name=name) for name, um in (("fine", 1.0), ("coarse", 2.0))
+    )
+    views = [View(40, 40, "um"), View(80, 20, "um")]
+    with pytest.warns(
+        UserWarning, match=r"tiles ask for 1 µm/px.*larger pixels \(µm/px\): 'coarse' \(2\)\. Their"
+    ) as told:
+        warn_of_enlarging([fine, coarse, fine], views)
+    assert len(told) == 1
+    warn_of_enlarging([fine], views)  # a warning would be an error
+    warn_of_enlarging([coarse], [View(79, 39, "um")])
 
 
 def counted(level: np.ndarray, chunks: int, seen: list) -> da.Array:

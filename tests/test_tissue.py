@@ -20,7 +20,8 @@ import h2e.pl
 import h2e.pp
 from h2e._images import Image
 from h2e.pp._fraction import fraction_at
-from h2e.pp._tissue import find_mask, tissue_mask
+from h2e.pp._mask_element import find_mask
+from h2e.pp._tissue_mask import tissue_mask
 
 GLASS = np.array([238, 226, 236], float)
 

@@ -20,6 +20,9 @@ SHELL = "shell"
 STAINS = np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]])
 MOST = {"eosin": 1.3, "haematoxylin": 2.5, "density": 1.6}
 
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+"""Of its channels, in 0–1: how images are scaled for a network that does not say otherwise."""
+
 BATCH, SHELL_BATCH = 16, 4
 """Images at a time; the maps of four stay in the cache of a processor."""
 
@@ -27,8 +30,8 @@ BATCH, SHELL_BATCH = 16, 4
 def encoder_of(encoder: Any, *, device: str | None = None) -> Encode:
     """The function from ``uint8`` (n, 3, px, px) to (n, d) that an encoder means; a network is made at its first call.
 
-    ``"shell"``, ``"timm:NAME"`` (weights of the timm package, downloaded by it), a ``torch.nn.Module`` for images that are
-    scaled as for ImageNet, or any callable, which is taken as it is.
+    ``"shell"``, ``"timm:NAME"`` (weights of the timm package, downloaded by it), a ``torch.nn.Module``, whose images are
+    scaled as it was trained, or any callable, which is taken as it is.
     """
     if encoder == SHELL:
         return partial(shell_features, device=device)
@@ -46,16 +49,17 @@ def encoder_of(encoder: Any, *, device: str | None = None) -> Encode:
 
 
 def as_function(module: Any) -> Encode:
-    """A torch module as a function, where its weights are: ImageNet's scaling, evaluation mode; maps are averaged."""
+    """A torch module as a function, where its weights are, in evaluation mode; maps are averaged.
+
+    Images are scaled as the module says it was trained (timm's ``pretrained_cfg``), else as for ImageNet.
+    """
+    scaling = IMAGENET | (getattr(module, "pretrained_cfg", None) or {})
 
     def encode(images: np.ndarray) -> np.ndarray:
         import torch
 
         weights = next(iter(module.state_dict().values()), torch.empty(0))
-        mean, sd = (
-            torch.tensor(v, device=weights.device)[:, None, None]
-            for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-        )
+        mean, sd = (torch.tensor(scaling[key], device=weights.device)[:, None, None] for key in ("mean", "std"))
         parts = []
         with torch.inference_mode():
             for start in range(0, len(images), BATCH):

@@ -168,6 +168,7 @@ def _fit_one(name: str, learner: Learner, spots: Spots, held_out: str, recipe: R
     x = spots.x[name]
     y = with_programmes(spots.y, spots.genes, spots.slides, recipe.n_programmes)
     z, transform = fit_transform(recipe.transform, y, spots.slides, spots.groups)
+    transform = transform.within(spots.y)  # as measured: what models are trained on may be negative
     seed = seed_of(
         recipe.seed, name, *np.unique(spots.groups)
     )  # of what is trained on: who asks for it does not matter

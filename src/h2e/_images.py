@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     import dask.array as da
     from spatialdata import SpatialData
 
+FINER = 1.2
+"""So many times more pixels make an image the finer one of two of the same scene."""
+
 
 @dataclass(frozen=True, eq=False)
 class Image:
@@ -39,7 +42,7 @@ def open_image(sdata: SpatialData, key: str) -> Image:
     arrays = _levels(sdata.images[key])
     first = arrays[0]
     if first.dtype != np.uint8:
-        msg = f"image {key!r} holds {first.dtype} values, h2e reads 8-bit RGB. Convert it first, with (image // 257).astype('uint8') if its values reach to 65535, with (image * 255).round().astype('uint8') if to 1, with image.astype('uint8') if to 255; or, if it is no H&E, say with image_key which image is."
+        msg = f"image {key!r} holds {first.dtype} values, h2e reads 8-bit RGB. Convert it first (of a pyramid the array of each scale), with (image // 257).astype('uint8') if its values reach to 65535, with (image * 255).round().astype('uint8') if to 1, with image.astype('uint8') if to 255; or, if it is no H&E, say with image_key which image is."
         raise ValueError(msg)
     if 0 in first.shape[1:]:
         msg = f"image {key!r} is empty: its shape is {first.shape}."
@@ -64,15 +67,28 @@ def affine_of(element: object, system: str) -> np.ndarray:
     return get_transformation(element, system).to_affine_matrix(("x", "y"), ("x", "y"))
 
 
+def onto(sdata: SpatialData, image_key: str, element: object, what: str) -> np.ndarray:
+    """3 × 3 matrix from an element's own (x, y) to pixels of level 0 of an image; ``what`` names it in an error."""
+    image = sdata.images[image_key]
+    shared = [system for system in systems_of(element) if system in systems_of(image)]
+    if not shared:
+        msg = f"{what} shares no coordinate system with image {image_key!r}: {systems_of(element)} and {systems_of(image)}. Set one with spatialdata.transformations.set_transformation."
+        raise ValueError(msg)
+    return np.linalg.solve(affine_of(image, shared[0]), affine_of(element, shared[0]))
+
+
 def same_scene(sdata: SpatialData, finer: str, coarser: str) -> bool:
-    """Whether two images cover the same area of a shared coordinate system, the first with strictly smaller pixels."""
+    """Whether two images cover the same area of a shared coordinate system, the first with clearly smaller pixels.
+
+    Two slides that were both placed at the origin of one system are often almost, but not quite, of one size.
+    """
     first, second = sdata.images[finer], sdata.images[coarser]
     shared = [s for s in systems_of(first) if s in systems_of(second)]
     if not shared:
         return False
     a, b = _corners(first, shared[0]), _corners(second, shared[0])
     size = np.linalg.norm(a[0] - a[3])
-    more = np.prod(_levels(first)[0].shape[1:]) > np.prod(_levels(second)[0].shape[1:])
+    more = np.prod(_levels(first)[0].shape[1:]) > FINER * np.prod(_levels(second)[0].shape[1:])
     return bool(more and np.abs(a - b).max() < 0.02 * size)
 
 
@@ -102,7 +118,7 @@ def _rgb(array: object, key: str) -> list[int]:
     if n_channels in (3, 4) and names in ([], [str(i) for i in range(n_channels)]):  # unnamed: RGB or RGBA
         return [0, 1, 2]
     named = names if len(names) <= 8 else [*names[:3], "…"]
-    msg = f"image {key!r} has {n_channels} channels named {named}, h2e reads RGB. Give it three channels with c_coords=['r', 'g', 'b']; channels go first, (c, y, x)."
+    msg = f"image {key!r} has {n_channels} channels named {named}, h2e reads RGB. If they are these, say so with sdata.set_channel_names({key!r}, ['r', 'g', 'b']); channels go first, (c, y, x)."
     raise ValueError(msg)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from h2e._compiled import compiled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,9 +37,8 @@ def weights(side: int, px: int) -> tuple[np.ndarray, np.ndarray]:
 @cache
 def resample() -> Callable:
     """Compile the separable weighted average of a window; rows first, so that both passes run along memory."""
-    from numba import njit
 
-    @njit(nogil=True, fastmath=True)
+    @partial(compiled, fastmath=True)
     def average(source, y0, x0, first, weights, out):
         k, px = weights.shape
         side = first[-1] + k

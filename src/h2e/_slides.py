@@ -12,8 +12,8 @@ import numpy as np
 
 from h2e import _keys
 from h2e._images import Image, open_image
-from h2e._lattice import PITCH_UM, pitch_of
-from h2e._regions import get_table, labels_of, paired_image, region_keys, shapes_of, to_pixels
+from h2e._lattice import PITCH_UM, lattice, pitch_of
+from h2e._regions import centres_of, get_table, labels_of, paired_image, region_keys, shapes_of, to_pixels
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 log = logging.getLogger(__name__)
+
+SPACED = 0.4
+"""Spots of Visium and Spatial Transcriptomics have a radius of fewer pitches; bins that were read as circles touch, at 0.5."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +128,7 @@ def image_sizes(
     """Size of a pixel of images in µm, ``None`` where neither the user nor spots tell it: no spots are needed for this."""
     slides: list[Slide] = []
     check_sizes(um_per_px, {*sdata.images, *_libraries(sdata, table_key, library_key)})
-    options = {"table_key": table_key, "library_key": library_key, "um_per_px": um_per_px}
+    options = {"table_key": table_key, "library_key": library_key, "um_per_px": um_per_px, "sized": False}
     choices = [image_key, None] if image_key is not None else [None]
     for choice in choices if table_key in sdata.tables else []:  # one image may lie under one of the regions only
         try:
@@ -152,30 +155,25 @@ def _place(
     sized: bool,
 ) -> Slide:
     """Put the spots of some rows of the table on their image."""
-    instances = table.obs[region_keys(table)[1]].to_numpy()[rows]
-    index = shapes.index.get_indexer(instances)
-    if (index < 0).any():
-        msg = f"{(index < 0).sum()} rows of the table name instances that shapes {region!r} does not have, such as {instances[index < 0][0]!r}."
-        raise ValueError(msg)
-    centres = np.column_stack([shapes.geometry.centroid.x, shapes.geometry.centroid.y])
-    pixels = centres @ to_px[:2, :2].T + to_px[:2, 2]
+    pixels, index = centres_of(shapes, region, table.obs[region_keys(table)[1]].to_numpy()[rows], to_px)
     _check_inside(pixels[index], image, name)
     obs = table.obs.iloc[rows]
     spacing, kind = pitch_of(pixels, pixels[index], obs)
     factor = float(np.sqrt(abs(np.linalg.det(to_px[:2, :2]))))  # pixels per unit of the shapes
+    radius_px = _radius(shapes) * factor
     if um_per_px is None and _keys.UM_PER_PX in obs and obs[_keys.UM_PER_PX].notna().any():
         um_per_px = float(obs[_keys.UM_PER_PX].median()) / factor
-    elif um_per_px is None and "radius" in shapes:
+    elif um_per_px is None and "radius" in shapes and radius_px < SPACED * spacing:
         log.info(
             "slide %r: %s lattice, pitch taken to be %g µm; pass um_per_px if it is not", name, kind, PITCH_UM[kind]
         )
-        um_per_px = float(f"{PITCH_UM[kind] / spacing:.3g}")  # known to a percent; a subset of spots must give the same
+        um_per_px = PITCH_UM[kind] / lattice(pixels)[0]  # of all shapes: a subset of spots must give the same
     elif um_per_px is None and sized:
-        msg = f"the shapes of slide {name!r} are no circles, so their pitch is that of no technology that h2e knows (bins?); pass um_per_px, the size of a pixel of image {image.key!r}."
+        msg = f"the shapes of slide {name!r} are no spots with gaps between them, so their pitch is that of no technology that h2e knows (bins?); pass um_per_px, the size of a pixel of image {image.key!r}."
         raise ValueError(msg)
     if um_per_px is not None:
         um_per_px = positive(um_per_px, f"um_per_px of slide {name!r}")
-    return Slide(name, group, region, image, pixels[index], rows, _radius(shapes) * factor, spacing, um_per_px)
+    return Slide(name, group, region, image, pixels[index], rows, radius_px, spacing, um_per_px)
 
 
 def _radius(shapes: GeoDataFrame) -> float:

@@ -67,14 +67,23 @@ def read_views(
         request = _Request(
             level, _origins(xy, extent_px, image.scales[level]), _side(extent_px, image.scales[level]), view.px
         )
-        if request.side < 0.95 * view.px:
-            asked, there = slide.um_per_px * extent_px / view.px, slide.um_per_px * image.scales[level]
-            msg = f"slide {slide.name!r} has {there:.3g} µm/px where {view} asks for {asked:.3g} µm/px: its tiles are enlarged."
-            warnings.warn(msg, stacklevel=2)
         requests.append(request)
     for level in sorted({request.level for request in requests}):
         _fill(image, level, [request for request in requests if request.level == level])
     return [request.out for request in requests]
+
+
+def warn_of_enlarging(slides: Sequence[Slide], views: Sequence[View], *, spacing_um: float | None = None) -> None:
+    """Say, once for all, which slides have larger pixels than the finest view asks for."""
+    finest = {}
+    for slide in slides:
+        asked = [view.extent_um(slide.spacing_um if spacing_um is None else spacing_um) / view.px for view in views]
+        if asked and min(asked) < 0.95 * slide.um_per_px:
+            finest[slide.name] = min(asked)
+    if finest:
+        there = ", ".join(f"{slide.name!r} ({slide.um_per_px:.3g})" for slide in slides if slide.name in finest)
+        msg = f"tiles ask for {min(finest.values()):.3g} µm/px, and these slides have larger pixels (µm/px): {there}. Their tiles are enlarged and show less than those of others."
+        warnings.warn(msg, stacklevel=4)
 
 
 def tile_bytes(slide: Slide, views: Sequence[View], *, spacing_um: float) -> int:

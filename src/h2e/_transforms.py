@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +31,11 @@ class Transform:
     ranks: np.ndarray  # (q, targets), rising; for "log" and "standardized" the two rows 0 and 1; "mixed": 2 · targets
     values: np.ndarray  # (q, targets)
     limits: np.ndarray  # (2, targets), smallest and largest value of training, which no prediction leaves
+
+    def within(self, y: np.ndarray) -> Transform:
+        """The same, whose predictions do not leave the range of ``y``: what is learned may reach further."""
+        limits = np.stack([y.min(axis=0), y.max(axis=0)])
+        return replace(self, limits=np.tile(limits, self.limits.shape[1] // y.shape[1]))
 
     def invert(self, z: np.ndarray) -> np.ndarray:
         """Predictions in the unit of the targets, ``float32``, (n, targets)."""

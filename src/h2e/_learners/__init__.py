@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from h2e._learners._baselines import Coordinates, Mean
@@ -106,7 +107,7 @@ def to_json(learner: Learner) -> str:
         settings["encoder"] = None  # code is not stored
     if "views" in settings:
         settings["views"] = [dataclasses.asdict(view) for view in learner.views]
-    return json.dumps({"name": learner.name, **settings})
+    return json.dumps({"name": learner.name, **settings}, default=methodcaller("item"))  # numbers of numpy
 
 
 def from_json(text: str, *, encoder: Callable[[np.ndarray], np.ndarray] | None = None) -> Learner:

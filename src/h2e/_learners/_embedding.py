@@ -27,7 +27,7 @@ class Embedding:
     ----------
     encoder
         ``"shell"``, which comes with h2e (lavlab-shell, trained on H&E; MIT licence); ``"timm:NAME"``; a ``torch.nn.Module`` for
-        images that are scaled as for ImageNet, which stays on its device; or a callable from ``uint8`` (n, 3, px, px) to
+        images that are scaled as its ``pretrained_cfg`` says, else as for ImageNet, which stays on its device; or a callable from ``uint8`` (n, 3, px, px) to
         (n, d). Frozen; must not depend on the other images of a batch.
     px
         Side of the images that the encoder sees.

@@ -26,7 +26,7 @@ def moran_gap(prediction: ArrayLike, truth: ArrayLike, xy: ArrayLike, *, n_neigh
     xy
         Coordinates of the spots, in any unit.
     n_neighbors
-        Nearest spots that count as neighbours.
+        Nearest spots that count as neighbours, and those that are as far as the last of them.
 
     Returns
     -------
@@ -47,18 +47,22 @@ def moran_gap(prediction: ArrayLike, truth: ArrayLike, xy: ArrayLike, *, n_neigh
 
 
 def morans_i(values: np.ndarray, xy: ArrayLike, n_neighbors: int) -> np.ndarray:
-    """Moran's I of each target over nearest neighbours of equal weight; 0 for a constant."""
-    from scipy.spatial import cKDTree
+    """Moran's I of each target over nearest neighbours of equal weight; 0 for a constant.
+
+    Spots as far as the last of the nearest are neighbours too, so that the order of the spots does not matter on a lattice.
+    """
+    from scipy.sparse import csr_array
+    from scipy.spatial import KDTree
 
     values, xy = matrix(values, "values"), check_xy(xy, len(values))
-    k = min(n_neighbors, len(xy) - 1)
-    near = cKDTree(xy).query(xy, k + 1)[1]
-    # a spot is not its own neighbour, also where another one has the same coordinates
-    is_self = near == np.arange(len(xy))[:, None]
-    is_self[~is_self.any(axis=1), -1] = True
-    near = near[~is_self].reshape(len(xy), k)
+    tree = KDTree(xy)
+    reach = tree.query(xy, [min(n_neighbors, len(xy) - 1) + 1])[0][:, 0]  # the nearest is the spot itself
+    near = tree.query_ball_point(xy, reach * (1 + 1e-6))
+    row, column = np.repeat(np.arange(len(xy)), [len(some) for some in near]), np.concatenate(near).astype(int)
+    other = row != column
+    weight = 1 / np.bincount(row[other], minlength=len(xy))[row[other]]
     z = values - values.mean(axis=0)
-    lag = sum(z[near[:, j]] for j in range(k)) / k
+    lag = csr_array((weight, (row[other], column[other])), shape=(len(xy), len(xy))) @ z
     return ratio((z * lag).sum(axis=0), (z**2).sum(axis=0), ~is_constant(values), otherwise=0.0)
 
 

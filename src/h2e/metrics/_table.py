@@ -11,7 +11,7 @@ import pandas as pd
 from h2e import _keys
 from h2e._regions import labels_of
 from h2e.pp._expression import expression, slide_labels
-from h2e.pp._target_values import frame_of, stored_name
+from h2e.pp._target_values import frame_of, places_of
 
 from ._score import score
 
@@ -113,10 +113,10 @@ def _truth(
 ) -> pd.DataFrame:
     """Measured values of the targets, whose names are those of the predictions."""
     there = adata.var_names if obsm is None else frame_of(adata, obsm).columns
-    place = {stored_name(name): i for i, name in enumerate(there)}
+    where = "adata.var_names" if obsm is None else f"obsm[{obsm!r}]"
+    place = places_of(targets, there, where)
     missing = [target for target in targets if target not in place]
     if missing:
-        where = "adata.var_names" if obsm is None else f"obsm[{obsm!r}]"
         msg = f"{len(missing)} of {len(targets)} predicted targets are not in {where}: {missing[:5]}."
         raise KeyError(msg)
     columns = [place[target] for target in targets]

@@ -82,6 +82,11 @@ def residual_correlation(correlations: pd.DataFrame, *, ax: Axes | None = None) 
 
 def _checked(correlations: pd.DataFrame) -> np.ndarray:
     """The values of a symmetric frame of correlations."""
+    if not hasattr(correlations, "columns"):
+        msg = (
+            f"correlations is a {type(correlations).__name__}; pass a DataFrame, such as ensemble.error_correlation()."
+        )
+        raise TypeError(msg)
     rows, columns = list(correlations.index), list(correlations.columns)
     if rows != columns or not rows:
         msg = f"correlations has rows {rows} and columns {columns}; it needs the same learners, in one order, on both sides."

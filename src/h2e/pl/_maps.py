@@ -14,7 +14,7 @@ from scipy import sparse
 from h2e import _keys
 from h2e.metrics import pearson
 from h2e.pp._expression import expression, is_marked, values_of
-from h2e.pp._target_values import frame_of, stored_name
+from h2e.pp._target_values import frame_of, places_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -70,10 +70,10 @@ def measured_values(
     unit = str(table.uns.get(base_of(key), {}).get("unit", ""))
     for name, frame in table.obsm.items():
         if isinstance(frame, pd.DataFrame) and unit == f"as in obsm[{name!r}]":
-            columns = {stored_name(column): column for column in frame.columns}
+            columns = places_of(targets, frame.columns, f"obsm[{name!r}]")
             shown = [target for target in targets if target in columns]
-            return frame[[columns[target] for target in shown]].astype(float).set_axis(shown, axis=1)
-    genes = {stored_name(gene): i for i, gene in enumerate(table.var_names)}
+            return frame.iloc[:, [columns[target] for target in shown]].astype(float).set_axis(shown, axis=1)
+    genes = places_of(targets, table.var_names, "var_names")
     shown = [target for target in targets if target in genes]
     if not shown or unit.startswith("as in obsm"):
         return pd.DataFrame(index=table.obs_names)

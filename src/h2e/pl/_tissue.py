@@ -9,11 +9,11 @@ import numpy as np
 
 from h2e import _keys
 from h2e._images import open_image
-from h2e._regions import source_images
+from h2e._regions import in_tissue, source_images
 from h2e._slides import find_slides
 from h2e.pp._fraction import fraction_at
-from h2e.pp._mask_element import find_mask
-from h2e.pp._tissue_mask import read_coarse, tissue_mask
+from h2e.pp._mask_element import tissue_of
+from h2e.pp._tissue_mask import read_coarse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,13 +70,14 @@ def tissue(
     there = table_key in sdata.tables
     slides = find_slides(sdata, table_key=table_key, image_key=paired, sized=False) if there else []
     moved = sdata.tables[table_key].uns.get(_keys.PREDICTION, {}).get("realign", {}) if slides else {}
+    said = in_tissue(sdata.tables[table_key]) if slides else None
     axes = _axes(ax, len(keys))
     for key, axis in zip(keys, axes, strict=True):
         here = [slide for slide in slides if slide.image.key == key]
         mask, scale = _draw_slide(axis, sdata, key, tissue_mask_key, here)
         n_invalid = 0
         for slide in here:
-            valid = fraction_at(mask, scale, slide.xy, slide.spacing_px) > 0
+            valid = (fraction_at(mask, scale, slide.xy, slide.spacing_px) > 0) & said[slide.rows]
             _draw_spots(axis, slide, valid, VALID)
             _draw_spots(axis, slide, ~valid, INVALID)
             _draw_shift(axis, slide, moved.get(slide.region))
@@ -104,7 +105,7 @@ def _draw_slide(
     """Draw a thumbnail and the outline of the tissue; returns the mask and its scale."""
     image = open_image(sdata, key)
     um_per_px = slides[0].um_per_px if slides else None
-    mask, scale = find_mask(sdata, key, tissue_mask_key) or tissue_mask(image, um_per_px=um_per_px)
+    mask, scale = tissue_of(sdata, image, tissue_mask_key, um_per_px)
     picture, size = read_coarse(image, max(1.0, 2.0 ** round(np.log2(max(image.shape) / 1024))))
     height, width = picture.shape[:2]
     axis.imshow(picture, extent=(0, width * size, height * size, 0), interpolation="antialiased")

@@ -9,15 +9,16 @@ import numpy as np
 
 from h2e import _keys
 from h2e._images import open_image
-from h2e._regions import check_sdata, paired_image, region_keys, source_images
+from h2e._notes import note, noted
+from h2e._regions import check_sdata, image_of_grid, paired_image, region_keys, regions_of, source_images
 from h2e._slides import check_sizes, positive, size_of
-from h2e.pp._mask_element import find_mask
-from h2e.pp._tissue_mask import tissue_mask
+from h2e.pp._mask_element import tissue_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, MutableMapping
 
     from anndata import AnnData
+    from geopandas import GeoDataFrame
     from spatialdata import SpatialData
 
 log = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ def make_spots(
         msg = "key_added names the spots of one image; say of which with image_key."
         raise ValueError(msg)
     table = sdata.tables.get(table_key)
-    keys = [image_key] if image_key is not None else _without_spots(sdata, table_key, table)
+    keys = [image_key] if image_key is not None else _without_spots(sdata, table_key)
     check_sizes(um_per_px, set(sdata.images))
     um = [size_of(um_per_px, key) for key in keys]
     for key, size in zip(keys, um, strict=True):
@@ -119,15 +120,15 @@ def make_spots(
     for name in names:
         _check_free(sdata, table, name, overwrite=overwrite)
     grids = [_grid(sdata, key, tissue_mask_key, spacing_um, size) for key, size in zip(keys, um, strict=True)]
+    circles = []
     for key, name, size, (xy, array) in zip(keys, names, um, grids, strict=True):
-        _add_circles(sdata, key, name, xy, DIAMETER_FRAC / 2 * spacing_um / size)
+        circles.append(_circles(sdata, key, xy, DIAMETER_FRAC / 2 * spacing_um / size))
         table = _add_rows(table, name, array, size)
-        params = {"function": "make_spots", "image": key, "spacing_um": float(spacing_um)}
-        table.uns.setdefault(_keys.PREDICTION, {}).setdefault("params", {})[name] = params
-        log.info("wrote shapes[%r]: %d spots every %g µm; tables[%r]", name, len(xy), spacing_um, table_key)
-    if table_key in sdata.tables:
-        del sdata.tables[table_key]
-    sdata.tables[table_key] = table
+        note(table, name, {"function": "make_spots", "image": key, "spacing_um": float(spacing_um)})
+    for name, shapes in zip(names, circles, strict=True):
+        _replace(sdata.shapes, name, shapes)
+        log.info("wrote shapes[%r]: %d spots every %g µm; tables[%r]", name, len(shapes), spacing_um, table_key)
+    _replace(sdata.tables, table_key, table)
 
 
 def _check(image_key: str, spacing_um: float, um_per_px: float | None) -> None:
@@ -139,13 +140,12 @@ def _check(image_key: str, spacing_um: float, um_per_px: float | None) -> None:
         positive(value, f"{name} for image {image_key!r}")
 
 
-def _without_spots(sdata: SpatialData, table_key: str, table: AnnData | None) -> list[str]:
+def _without_spots(sdata: SpatialData, table_key: str) -> list[str]:
     """Images that no spots lie on but those that h2e made."""
-    keys = source_images(sdata, table_key=table_key)
-    if table is not None:
-        measured = [r for r in set(table.obs[region_keys(table)[0]].astype(str)) if not _is_ours(table, r)]
-        paired = {paired_image(sdata, region) for region in measured}
-        keys = [key for key in keys if key not in paired]
+    annotating = [key for key, one in sdata.tables.items() if "spatialdata_attrs" in one.uns]
+    regions = {region for key in annotating for region in regions_of(sdata, key) if region in sdata.shapes}
+    paired = {paired_image(sdata, region) for region in regions if image_of_grid(sdata, region) is None}
+    keys = [key for key in source_images(sdata, table_key=table_key) if key not in paired]
     if not keys:
         msg = f"each image already has spots; sdata.images has {sorted(sdata.images)}. Pass image_key to lay a grid over one of them."
         raise ValueError(msg)
@@ -154,8 +154,7 @@ def _without_spots(sdata: SpatialData, table_key: str, table: AnnData | None) ->
 
 def _is_ours(table: AnnData | None, name: str) -> bool:
     """Whether h2e made the spots of a region."""
-    params = {} if table is None else table.uns.get(_keys.PREDICTION, {}).get("params", {})
-    return params.get(name, {}).get("function") == "make_spots"
+    return noted(table, name).get("function") == "make_spots"
 
 
 def _check_table(table: AnnData | None, table_key: str) -> None:
@@ -179,7 +178,7 @@ def _grid(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The points of a grid that are on tissue; whether a point is kept does not depend on the spacing."""
     image = open_image(sdata, key)
-    mask, scale = find_mask(sdata, key, tissue_mask_key) or tissue_mask(image, um_per_px=um_per_px)
+    mask, scale = tissue_of(sdata, image, tissue_mask_key, um_per_px)
     xy, array = hexagonal_grid(image.shape, spacing_um / um_per_px)
     at = (xy / scale).astype(int)
     inside = (at < mask.shape[::-1]).all(axis=1)
@@ -191,15 +190,20 @@ def _grid(
     return xy[on], array[on]
 
 
-def _add_circles(sdata: SpatialData, image_key: str, name: str, xy: np.ndarray, radius: float) -> None:
-    """Store circles in pixels of an image, where the image is."""
+def _circles(sdata: SpatialData, image_key: str, xy: np.ndarray, radius: float) -> GeoDataFrame:
+    """Circles in pixels of an image, where the image is."""
     from spatialdata.models import ShapesModel
     from spatialdata.transformations import get_transformation
 
-    if name in sdata.shapes:
-        del sdata.shapes[name]
     placed = dict(get_transformation(sdata.images[image_key], get_all=True))
-    sdata.shapes[name] = ShapesModel.parse(xy, geometry=0, radius=radius, transformations=placed)
+    return ShapesModel.parse(xy, geometry=0, radius=radius, transformations=placed)
+
+
+def _replace(elements: MutableMapping, name: str, new: object) -> None:
+    """Put an element in the place of one that may be there (assignment alone would warn)."""
+    if name in elements:
+        del elements[name]
+    elements[name] = new
 
 
 def _add_rows(table: AnnData | None, region: str, array: np.ndarray, um_per_px: float) -> AnnData:

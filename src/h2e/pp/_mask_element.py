@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from h2e import _keys
-from h2e._images import affine_of, open_image, systems_of
+from h2e._images import Image, onto, open_image
+from h2e.pp._tissue_mask import Tissue, tissue_mask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,9 +48,7 @@ def check_free(sdata: SpatialData, name: str, *, overwrite: bool) -> None:
     raise ValueError(msg)
 
 
-def find_mask(
-    sdata: SpatialData, image_key: str, tissue_mask_key: str | None = None
-) -> tuple[np.ndarray, float] | None:
+def find_mask(sdata: SpatialData, image_key: str, tissue_mask_key: str | None = None) -> Tissue | None:
     """The tissue mask of an image (``bool``), and how many pixels of level 0 one of its pixels covers.
 
     It may be labels of any size that cover the image (from h2e or squidpy), or polygons (from LazySlide).
@@ -66,6 +65,13 @@ def find_mask(
     raise KeyError(msg)
 
 
+def tissue_of(
+    sdata: SpatialData, image: Image, tissue_mask_key: str | None = None, um_per_px: float | None = None
+) -> Tissue:
+    """The stored tissue mask of an image, or one made now."""
+    return find_mask(sdata, image.key, tissue_mask_key) or tissue_mask(image, um_per_px=um_per_px)
+
+
 def _is_ours(sdata: SpatialData, name: str) -> bool:
     """Whether h2e wrote the mask that is there, and nobody replaced it since."""
     facts = sdata.attrs.get(_keys.PREDICTION, {}).get("tissue", {}).get(name)
@@ -80,20 +86,10 @@ def _finest(element: object) -> np.ndarray:
     return np.asarray(element.transpose("y", "x").data)
 
 
-def _to_image(sdata: SpatialData, element: object, image_key: str, name: str) -> np.ndarray:
-    """Affine matrix from the coordinates of an element to pixels of level 0 of the image."""
-    image = sdata.images[image_key]
-    shared = [system for system in systems_of(element) if system in systems_of(image)]
-    if not shared:
-        msg = f"mask {name!r} shares no coordinate system with image {image_key!r}: {systems_of(element)} and {systems_of(image)}."
-        raise ValueError(msg)
-    return np.linalg.solve(affine_of(image, shared[0]), affine_of(element, shared[0]))
-
-
-def _from_labels(sdata: SpatialData, image_key: str, name: str) -> tuple[np.ndarray, float]:
+def _from_labels(sdata: SpatialData, image_key: str, name: str) -> Tissue:
     """A mask from labels; resampled if they are rotated, shifted or stretched against the image."""
     mask = _finest(sdata.labels[name]) > 0
-    to_image = _to_image(sdata, sdata.labels[name], image_key, name)
+    to_image = onto(sdata, image_key, sdata.labels[name], f"mask {name!r}")
     height, width = open_image(sdata, image_key).shape
     scale = float(np.round(np.sqrt(abs(np.linalg.det(to_image[:2, :2]))), 9))
     straight = np.allclose(to_image, np.diag([scale, scale, 1]), rtol=1e-6, atol=1e-6)
@@ -119,11 +115,11 @@ def _from_labels(sdata: SpatialData, image_key: str, name: str) -> tuple[np.ndar
     return out, grid
 
 
-def _from_polygons(sdata: SpatialData, image_key: str, name: str) -> tuple[np.ndarray, float]:
+def _from_polygons(sdata: SpatialData, image_key: str, name: str) -> Tissue:
     """A mask drawn from polygons with their holes."""
     from skimage.draw import polygon
 
-    to_image = _to_image(sdata, sdata.shapes[name], image_key, name)
+    to_image = onto(sdata, image_key, sdata.shapes[name], f"mask {name!r}")
     height, width = open_image(sdata, image_key).shape
     scale = max(1.0, max(height, width) / SIDE_PX)
     mask = np.zeros((int(np.ceil(height / scale)), int(np.ceil(width / scale))), bool)

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from h2e import _keys
-from h2e._regions import check_sdata, get_table, paired_image, source_images
+from h2e._regions import check_sdata, get_table, in_tissue, paired_image, source_images
 from h2e._slides import Slide, find_slides, image_sizes
 from h2e.pp._expression import check_values, values_of
 from h2e.pp._mask_element import find_mask
@@ -31,7 +33,7 @@ def normalize(
     sdata: SpatialData,
     *,
     reference: StainReference | None = None,
-    method: str = "macenko",
+    method: str | None = None,
     layer: str | None = None,
     image_key: str | Mapping[str, str] | None = None,
     table_key: str = _keys.TABLE,
@@ -54,7 +56,7 @@ def normalize(
     reference
         Stains to bring the images to; ``None`` pools those of all slides.
     method
-        ``"macenko"``, ``"vahadane"`` or ``"reinhard"``.
+        ``"macenko"``, the default, ``"vahadane"`` or ``"reinhard"``; with a reference, that of the reference.
     layer
         Layer to rank; ``None`` ranks ``table.X``.
     image_key
@@ -111,13 +113,12 @@ def normalize(
             slides = find_slides(sdata, **where, library_key=library_key, um_per_px=um_per_px)
         um = sizes()
         _detect_missing(sdata, keys, um, table_key, overwrite=overwrite)
-        fitted = {} if reference is not None else {"method": method}
-        normalize_stains(sdata, reference, **where, **fitted, um_per_px=um, overwrite=overwrite)
+        normalize_stains(sdata, reference, **where, method=method, um_per_px=um, overwrite=overwrite)
         fraction, placements = None, {}
         if table is not None:
             placements = {slide.region: _placement(sdata, slide.region, **where) for slide in slides}
             tissue_fraction(sdata, **where, library_key=library_key, overwrite=overwrite)
-            fraction = table.obs[_keys.TISSUE_FRACTION].to_numpy()
+            fraction = np.where(in_tissue(table), table.obs[_keys.TISSUE_FRACTION], 0)
             if table.n_vars:  # a grid of spots has no genes to rank
                 rank_transform(table, layer=layer, library_key=library_key, overwrite=overwrite)
         report = report_of(sdata, slides, um, placements, fraction)

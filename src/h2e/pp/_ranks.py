@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy import sparse
 
 from h2e import _keys
+from h2e._compiled import compiled
+from h2e._notes import check_free, note
 from h2e.pp._expression import Matrix, check_values, slide_labels, values_of
 from h2e.pp._target_values import resolve_targets
 
@@ -84,7 +86,7 @@ def rank_transform(
     array([[1.  , 0.  , 0.5 ],
            [0.25, 0.25, 1.  ]], dtype=float32)
     """
-    _check_free(adata, key_added, overwrite=overwrite)
+    check_free(adata, "layers", key_added, overwrite=overwrite)
     values, where = values_of(adata, layer)
     if targets is None and _keys.TARGET in adata.var:
         targets = list(adata.var_names[adata.var[_keys.TARGET]])
@@ -97,7 +99,7 @@ def rank_transform(
 
     adata = adata.copy() if copy else adata
     adata.layers[key_added] = ranks if len(columns) == adata.n_vars else _widen(ranks, columns, adata.n_vars)
-    _note(adata, key_added, {"axis": axis, "layer": layer or "X", "n_targets": len(columns)})
+    note(adata, key_added, {"axis": axis, "layer": layer or "X", "n_targets": len(columns)})
     log.info("wrote layers[%r]: ranks of %d genes within each %s", key_added, len(columns), axis)
     return adata if copy else None
 
@@ -129,9 +131,8 @@ def rank_values(x: Matrix, *, axis: Literal["gene", "spot"], slides: Sequence[st
 @cache
 def _rank_segments() -> Callable[[np.ndarray, np.ndarray, int], np.ndarray]:
     """Compiled ranking of the positive values of each row of a CSR (or column of a CSC) among ``size`` values."""
-    import numba
 
-    @numba.njit(cache=True)
+    @compiled
     def rank_segments(data: np.ndarray, indptr: np.ndarray, size: int) -> np.ndarray:
         ranks = np.empty(len(data), dtype=np.float32)
         for segment in range(len(indptr) - 1):
@@ -169,16 +170,3 @@ def _widen(ranks: Matrix, columns: np.ndarray, n_vars: int) -> Matrix:
     rows = ranks.tocsr()
     shape = (ranks.shape[0], n_vars)
     return type(rows)((rows.data, columns[rows.indices], rows.indptr), shape=shape).asformat(ranks.format)
-
-
-def _check_free(adata: AnnData, key: str, *, overwrite: bool) -> None:
-    """Refuse to replace a layer that h2e did not write."""
-    ours = key in adata.uns.get(_keys.PREDICTION, {}).get("params", {})
-    if key in adata.layers and not (ours or overwrite):
-        msg = f"adata.layers[{key!r}] is there and was not written by h2e; pass another key_added, or overwrite=True."
-        raise ValueError(msg)
-
-
-def _note(adata: AnnData, key: str, params: dict[str, Any]) -> None:
-    """Store how the layer was made, which also marks it as written by h2e."""
-    adata.uns.setdefault(_keys.PREDICTION, {}).setdefault("params", {})[key] = params

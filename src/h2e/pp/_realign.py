@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from h2e import _keys
-from h2e._images import affine_of, open_image, systems_of
+from h2e._images import open_image
 from h2e._lattice import lattice
-from h2e._regions import get_table, paired_image, region_keys
-from h2e.pp._mask_element import find_mask
+from h2e._regions import centres_of, get_table, paired_image, region_keys, to_pixels
+from h2e.pp._mask_element import tissue_of
 from h2e.pp._registration import Placement, place, rotation
 from h2e.pp._rollback import all_or_nothing
-from h2e.pp._tissue_mask import tissue_mask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,27 +125,14 @@ def estimate(
     """Where the spots of a region lie best, and whether the evidence would move them; nothing is moved."""
     rows = np.flatnonzero(table.obs[region_keys(table)[0]].astype(str) == region)
     image = open_image(sdata, image_key)
-    mask = find_mask(sdata, image.key, tissue_mask_key) or tissue_mask(image)
-    to_px = _to_pixels(sdata, region, image.key)
-    xy, spacing = _positions(sdata, table, region, rows, to_px)
+    mask = tissue_of(sdata, image, tissue_mask_key)
+    to_px = to_pixels(sdata, region, image.key)
+    every, index = centres_of(sdata.shapes[region], region, table.obs[region_keys(table)[1]].to_numpy()[rows], to_px)
+    xy, spacing = every[index], lattice(every)[0]
     present = _present(table, rows)
     found = place(*mask, xy[present], spacing, max_shift=max_shift, **limits)
     correction = np.linalg.solve(to_px, _matrix(found, xy[present].mean(axis=0), spacing) @ to_px)
     return _describe(found, spacing, max_shift, correction)
-
-
-def _positions(
-    sdata: SpatialData, table: AnnData, region: str, rows: np.ndarray, to_px: np.ndarray
-) -> tuple[np.ndarray, float]:
-    """Positions of the spots of some rows in pixels, on the image or beside it, and their spacing."""
-    shapes = sdata.shapes[region]
-    index = shapes.index.get_indexer(table.obs[region_keys(table)[1]].to_numpy()[rows])
-    if (index < 0).any():
-        msg = f"{(index < 0).sum()} rows of the table name instances that shapes {region!r} does not have."
-        raise ValueError(msg)
-    centres = np.column_stack([shapes.geometry.centroid.x, shapes.geometry.centroid.y])
-    xy = centres @ to_px[:2, :2].T + to_px[:2, 2]
-    return xy[index], lattice(xy)[0]
 
 
 def _present(table: AnnData, rows: np.ndarray) -> np.ndarray:
@@ -199,13 +185,6 @@ def _describe(found: Placement, spacing: float, max_shift: float, correction: np
         "reason": reason,
         "matrix": correction,
     }
-
-
-def _to_pixels(sdata: SpatialData, region: str, image_key: str) -> np.ndarray:
-    """Affine matrix from the coordinates of the shapes to pixels of level 0 of the image."""
-    shapes, image = sdata.shapes[region], sdata.images[image_key]
-    system = next(s for s in systems_of(shapes) if s in systems_of(image))
-    return np.linalg.solve(affine_of(image, system), affine_of(shapes, system))
 
 
 def _prepend(sdata: SpatialData, region: str, matrix: np.ndarray) -> None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from h2e import _keys
+from h2e._notes import check_free, note
 from h2e._regions import get_table
 from h2e._slides import find_slides
 from h2e.pp._fraction import fraction_at
-from h2e.pp._mask_element import find_mask
-from h2e.pp._tissue_mask import tissue_mask
+from h2e.pp._mask_element import tissue_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,22 +73,15 @@ def tissue_fraction(
     True
     """
     table = get_table(sdata, table_key)
-    ours = key_added in table.uns.get(_keys.PREDICTION, {}).get("params", {})
-    if key_added in table.obs and not (ours or overwrite):
-        msg = (
-            f"obs[{key_added!r}] is there already and was not written by h2e; pass overwrite=True or another key_added."
-        )
-        raise ValueError(msg)
+    check_free(table, "obs", key_added, overwrite=overwrite)
     fraction = np.full(table.n_obs, np.nan, np.float32)
     where = {"table_key": table_key, "image_key": image_key, "library_key": library_key}
     for slide in find_slides(sdata, **where, sized=False):
-        mask, scale = find_mask(sdata, slide.image.key, tissue_mask_key) or tissue_mask(
-            slide.image, um_per_px=slide.um_per_px
-        )
-        fraction[slide.rows] = fraction_at(mask, scale, slide.xy, slide.spacing_px)
+        tissue = tissue_of(sdata, slide.image, tissue_mask_key, slide.um_per_px)
+        fraction[slide.rows] = fraction_at(*tissue, slide.xy, slide.spacing_px)
         invalid = int((fraction[slide.rows] == 0).sum())
         log.info("slide %r: %d of %d spots are invalid, without tissue", slide.name, invalid, len(slide))
     table.obs[key_added] = fraction
     params = {"function": "tissue_fraction", "tissue_mask_key": tissue_mask_key or "{image}_tissue"}
-    table.uns.setdefault(_keys.PREDICTION, {}).setdefault("params", {})[key_added] = params
+    note(table, key_added, params)
     log.info("wrote obs[%r]", key_added)

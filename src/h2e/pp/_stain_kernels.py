@@ -1,7 +1,6 @@
 """Compiled colour maps over (3, y, x) blocks: what a stain normalization does to each pixel.
 
-The functions below are plain Python and are compiled by numba at first use (about a second, then cached on disk).
-They change the pixels inside ``boxes`` only, and there only what is neither pale nor black: the change is weighed
+The functions below are plain Python. They change the pixels inside ``boxes`` only, and there only what is neither pale nor black: the change is weighed
 by the darkest and the brightest channel of the pixel, so that background stays exactly as it is and no edge appears
 between it and pale tissue.
 """
@@ -12,6 +11,8 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
+
+from h2e._compiled import compiled
 
 LOOSE = {"error_model": "numpy", "fastmath": {"nnan", "ninf", "nsz"}}
 """What the compiler may assume: no infinities. It may not reorder or fuse, so that any split into chunks is bit-identical."""
@@ -148,14 +149,9 @@ def map_lab(
 
 
 @cache
-def compiled(kernel: Callable[..., None]) -> Callable[..., None]:
-    """A kernel compiled by numba; it holds no lock, so dask's threads run in parallel."""
-    import numba
-
-    try:
-        return numba.njit(nogil=True, cache=True, **LOOSE)(kernel)
-    except RuntimeError:  # no folder where numba may keep what it compiled
-        return numba.njit(nogil=True, **LOOSE)(kernel)
+def colour_map(kind: str) -> Callable[..., None]:
+    """The compiled kernel of a kind of map, ``"density"`` or ``"lab"``."""
+    return compiled(map_density if kind == "density" else map_lab, **LOOSE)
 
 
 def boxes_of(mask: np.ndarray | None, ratio: float, origin: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from h2e import _keys
 from h2e._images import Image
-from h2e.pp._stain_kernels import boxes_of, compiled, map_density, map_lab, polynomials
+from h2e.pp._stain_kernels import boxes_of, colour_map, polynomials
 from h2e.pp._stain_reference import StainReference
 from h2e.pp._stain_spaces import SPACES
 
@@ -154,5 +154,5 @@ def map_block(
     block = np.ascontiguousarray(block)
     whole = boxes[0].tolist() == [0, block.shape[1], 0, block.shape[2]]
     out = np.empty_like(block) if whole else block.copy()
-    compiled(map_density if kind == "density" else map_lab)(block, out, boxes, *tables)
+    colour_map(kind)(block, out, boxes, *tables)
     return out

@@ -12,9 +12,7 @@ from h2e.pp._stain_maps import map_image
 from h2e.pp._stain_methods import estimate_stains
 from h2e.pp._stain_reference import StainReference, from_squidpy
 from h2e.pp._stain_samples import sample_tissue
-
-Tissue = tuple[np.ndarray, float]
-"""A mask and how many pixels of level 0 one of its pixels is wide."""
+from h2e.pp._tissue_mask import Tissue
 
 POOLED = 2_000_000
 """Pixels that a pooled reference is estimated from at most."""

@@ -7,21 +7,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from h2e import _keys
-from h2e._images import Image, open_image
+from h2e._images import open_image
 from h2e._regions import source_images
 from h2e._slides import image_sizes
-from h2e.pp._mask_element import find_mask
+from h2e.pp._mask_element import tissue_of
 from h2e.pp._stain_elements import check_keys, image_like
 from h2e.pp._stain_maps import map_image
 from h2e.pp._stain_reference import METHODS, StainReference
-from h2e.pp._stain_slides import Tissue, as_reference, fit_reference, normalize_image, slide_stains
-from h2e.pp._tissue import tissue_mask
+from h2e.pp._stain_slides import as_reference, fit_reference, slide_stains
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from spatialdata import SpatialData
-
-__all__ = ["fit_reference", "fit_stain_reference", "normalize_image", "normalize_stains", "slide_stains", "tissue_of"]
 
 log = logging.getLogger(__name__)
 
@@ -184,11 +181,6 @@ def normalize_stains(
             "slide": None if slide is None else slide.to_dict(),
             "pooled": pooled,
             "keep_residual": keep_residual,
+            "tissue_mask_key": tissue_mask_key or "",
         }
         log.info("%s images[%r]: %s, lazily", replaced, target, reference.method)
-
-
-def tissue_of(sdata: SpatialData, image: Image, tissue_mask_key: str | None, um_per_px: float | None) -> Tissue:
-    """The stored tissue mask of an image, or one made now."""
-    stored = find_mask(sdata, image.key, tissue_mask_key)
-    return tissue_mask(image, um_per_px=um_per_px) if stored is None else stored

@@ -35,7 +35,7 @@ def resolve_targets(adata: AnnData, targets: Sequence[str] | None = None, *, obs
             msg = f"no targets: adata.var[{_keys.TARGET!r}] is not there; run h2e.pp.select_targets, or pass targets=."
             raise KeyError(msg)
         targets = there if obsm is not None else there[adata.var[_keys.TARGET]]
-    names = np.asarray(targets, dtype=str)
+    names = np.asarray(list(targets), dtype=str)
     if len(names) == 0:
         msg = f"targets is empty; name at least one of {where}."
         raise ValueError(msg)
@@ -84,6 +84,14 @@ def storable_names(names: Sequence[str]) -> list[str]:
 def stored_name(name: object) -> str:
     """A target's name as a column of predictions has it."""
     return str(name).replace("/", "_")
+
+
+def places_of(targets: Sequence[str], there: Sequence[str], where: str) -> dict[str, int]:
+    """Where each target is that is there, under the name that predictions have; none may be there twice."""
+    stored = np.array([stored_name(name) for name in there], dtype=str)
+    found = np.flatnonzero(np.isin(stored, np.asarray(targets, dtype=str)))
+    refuse_duplicates(stored[found], where)
+    return dict(zip(stored[found].tolist(), found.tolist(), strict=True))
 
 
 def refuse_duplicates(names: np.ndarray, where: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import sparse
 
 from h2e import _keys
 from h2e._lattice import lattice
+from h2e._notes import check_free, note
 from h2e._regions import labels_of
 from h2e.pp._expression import Matrix, expression, slide_labels
 from h2e.pp._target_values import refuse_duplicates
@@ -25,6 +27,12 @@ log = logging.getLogger(__name__)
 
 HOUSEKEEPING = r"^(MT-|M?RP[LS](A|P?\d+([ABCLX]|AL|[LY]\d)?)$)"
 """Mitochondrial and ribosomal genes, of human and mouse (matched ignoring case)."""
+
+ENSEMBL = r"ENS[A-Z]*G\d{6,}"
+"""How identifiers of genes begin."""
+
+SYMBOLS = ("gene_name", "gene_names", "gene_symbol", "gene_symbols", "symbol", "feature_name")
+"""Columns of ``var`` that common readers and atlases keep symbols in."""
 
 
 def select_targets(
@@ -40,6 +48,7 @@ def select_targets(
     exclude: str | None = HOUSEKEEPING,
     key_added: str = _keys.TARGET,
     copy: bool = False,
+    overwrite: bool = False,
 ) -> AnnData | None:
     """Choose the genes to predict: those that vary most in space.
 
@@ -83,13 +92,17 @@ def select_targets(
         Column of ``adata.var`` to write.
     copy
         Return a copy instead of writing to ``adata``.
+    overwrite
+        Replace a column that h2e did not write.
 
     Returns
     -------
-    ``None``, or the copy if ``copy=True``. Sets the following field:
+    ``None``, or the copy if ``copy=True``. Sets the following fields:
 
     ``adata.var[key_added]`` : ``bool``
         Whether the gene is a target.
+    ``adata.uns["h2e"]["params"][key_added]`` : ``dict``
+        How they were chosen, and on which groups.
 
     Examples
     --------
@@ -99,6 +112,7 @@ def select_targets(
     >>> int(table.var["h2e_target"].sum())
     10
     """
+    check_free(adata, "var", key_added, overwrite=overwrite)
     slides = slide_labels(adata, library_key)
     donors = slides if group_key is None else labels_of(adata, group_key)
     rows = _rows_of(donors, groups)
@@ -111,10 +125,14 @@ def select_targets(
         n_targets=n_targets,
         min_frac=min_frac,
         exclude=exclude,
+        symbols=symbols_of(adata),
     )
     adata = adata.copy() if copy else adata
     adata.var[key_added] = adata.var_names.isin(genes)
-    log.info("wrote var[%r]: %d targets, chosen on %s", key_added, len(genes), sorted(set(donors[rows])))
+    chosen_on = sorted(set(donors[rows].tolist()))
+    params = {"n_targets": int(n_targets), "groups": chosen_on, "min_frac": float(min_frac), "exclude": exclude or ""}
+    note(adata, key_added, {"function": "select_targets"} | params)
+    log.info("wrote var[%r]: %d targets, chosen on %s", key_added, len(genes), chosen_on)
     return adata if copy else None
 
 
@@ -128,8 +146,18 @@ def choose_targets(
     n_targets: int = 35,
     min_frac: float = 0.1,
     exclude: str | None = HOUSEKEEPING,
+    symbols: Sequence[str] | None = None,
 ) -> list[str]:
-    """The ``n_targets`` most spatially variable genes, best first; sees the rows that it is given and nothing else."""
+    """The ``n_targets`` most spatially variable genes, best first; sees the rows that it is given and nothing else.
+
+    ``symbols`` are what ``exclude`` is matched with, by default the names.
+    """
+    if not isinstance(n_targets, Integral) or n_targets < 1:
+        msg = f"n_targets is {n_targets!r}; it must be a positive whole number."
+        raise ValueError(msg)
+    if not len(genes):
+        msg = "the table has no genes to choose targets from. It may be a grid of spots, or come from slides without a gene in common (spatialdata.concatenate keeps the genes that all tables have; are some named by symbols and some by Ensembl identifiers?)."
+        raise ValueError(msg)
     names = np.asarray(genes, dtype=str)
     refuse_duplicates(names, "genes")
     slides, groups = np.asarray(slides), np.asarray(groups)
@@ -138,18 +166,34 @@ def choose_targets(
         detected = np.asarray((x_log[groups == group] > 0).mean(axis=0)).ravel()
         candidate &= (detected >= min_frac) & (detected > 0)
     if exclude is not None:
-        candidate &= [re.search(exclude, name, re.IGNORECASE) is None for name in names]
+        known_as = names if symbols is None else symbols
+        candidate &= [re.search(exclude, name, re.IGNORECASE) is None for name in known_as]
     if candidate.sum() < n_targets:
         msg = (
             f"n_targets={n_targets} genes were asked for, {candidate.sum()} of {len(names)} are detected in at least "
             f"{min_frac:.0%} of the spots of each of the groups {np.unique(groups).tolist()}; "
-            "lower n_targets or min_frac, or name the genes (targets=)."
+            "lower n_targets, or name the genes (targets=), which h2e.pp.select_targets can choose with a lower min_frac."
         )
         raise ValueError(msg)
     names, x_log = names[candidate], x_log[:, np.flatnonzero(candidate)]
     score = np.mean(_scores_by_group(x_log, xy, slides, groups), axis=0)
     best = np.lexsort((names, -score))  # ties in the order of names, whatever the order of the table
     return names[best[:n_targets]].tolist()
+
+
+def symbols_of(adata: AnnData) -> np.ndarray:
+    """Symbols of the genes: their names or, where these are Ensembl identifiers, the column of ``var`` that has symbols."""
+    names = adata.var_names.to_numpy(dtype=str)
+    if not len(names) or np.mean([re.match(ENSEMBL, name) is not None for name in names]) < 0.5:
+        return names
+    for column in SYMBOLS:
+        if column in adata.var:
+            return adata.var[column].to_numpy(dtype=str)
+    log.warning(
+        "genes are named by Ensembl identifiers, and var has none of the columns %s: mitochondrial and ribosomal genes cannot be told, and may be chosen",
+        list(SYMBOLS),
+    )
+    return names
 
 
 def morans_i(x: Matrix, xy: np.ndarray) -> np.ndarray | None:

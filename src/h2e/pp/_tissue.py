@@ -9,15 +9,13 @@ from h2e import _keys
 from h2e._images import open_image
 from h2e._regions import source_images
 from h2e._slides import image_sizes
-from h2e.pp._mask_element import check_free, find_mask, write_mask
+from h2e.pp._mask_element import check_free, write_mask
 from h2e.pp._tissue_mask import tissue_mask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from spatialdata import SpatialData
-
-__all__ = ["detect_tissue", "find_mask", "tissue_mask"]
 
 log = logging.getLogger(__name__)
 

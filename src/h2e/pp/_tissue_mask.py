@@ -9,6 +9,9 @@ import numpy as np
 if TYPE_CHECKING:
     from h2e._images import Image
 
+Tissue = tuple[np.ndarray, float]
+"""A mask, and how many pixels of level 0 one of its pixels is wide."""
+
 METHODS = ("otsu", "mean")
 SIDE_PX = {"otsu": 1024, "mean": 2048}  # about the longest side of a mask; method-mean was made for images of 2000 px
 COARSEST_UM = 16.0  # of a mask pixel, where µm are known: a sixth of a Visium spacing
@@ -23,7 +26,7 @@ MIN_CONTRAST, MAX_CONTRAST = 0.03, 0.12  # below: noise of empty glass; above: t
 
 def tissue_mask(
     image: Image, *, method: str = "otsu", um_per_px: float | None = None, scale: float | None = None
-) -> tuple[np.ndarray, float]:
+) -> Tissue:
     """Find the tissue in a pyramid, reading only a coarse level.
 
     Parameters
@@ -69,14 +72,12 @@ def read_coarse(image: Image, scale: float) -> tuple[np.ndarray, float]:
 
 def mean_mask(rgb: np.ndarray) -> np.ndarray:
     """Darker than the mean gray, closed with a disk of 2 px, holes up to 5,000 px filled."""
-    import skimage
     from skimage.color import rgb2gray
     from skimage.morphology import closing, disk, remove_small_holes
 
     gray = rgb2gray(rgb)
     mask = closing(gray <= gray.mean(), disk(2))
-    renamed = tuple(int(v) for v in skimage.__version__.split(".")[:2]) >= (0, 26)
-    return remove_small_holes(mask, **{"max_size" if renamed else "area_threshold": 5000})
+    return remove_small_holes(mask, max_size=5000)
 
 
 def otsu_mask(rgb: np.ndarray, *, area_px: float) -> np.ndarray:

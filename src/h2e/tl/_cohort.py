@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -14,20 +15,19 @@ from h2e import _keys
 from h2e._learners import Learner, eyes_of
 from h2e._members import names_of
 from h2e._parallel import side_by_side
-from h2e._regions import get_table
+from h2e._regions import get_table, in_tissue
 from h2e._slides import Slide, find_slides
-from h2e._tiles import read_views, tile_bytes
+from h2e._tiles import read_views, tile_bytes, warn_of_enlarging
 from h2e.pp._fraction import fraction_at
+from h2e.pp._mask_element import tissue_of
 from h2e.pp._stain_reference import StainReference
-from h2e.pp._stains import fit_reference, normalize_image, tissue_of
+from h2e.pp._stain_slides import fit_reference, normalize_image
+from h2e.pp._tissue_mask import Tissue
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-
-Tissue = tuple[np.ndarray, float]
-"""Mask, and pixels of level 0 per pixel of it."""
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +109,8 @@ class Cohort:
                 slide = replace(slide, image=image)
             return look_at(slide, self.tissues[i], learners, self.table, spacing_um=spacing_um)
 
+        views = [view for learner in learners for view in learner.views]
+        warn_of_enlarging(self.slides, views, spacing_um=spacing_um)
         seen = side_by_side(one, range(len(self.slides)), progress=progress, desc="reading tiles")
         self.looked.clear()
         self.looked[asked] = {name: np.concatenate([x[name] for x in seen]) for name in names_of(learners)}
@@ -174,13 +176,22 @@ def open_cohort(
         group_key=group_key,
         um_per_px=um_per_px,
     )
-    tissues = [tissue_of(sdata, slide.image, tissue_mask_key, slide.um_per_px) for slide in slides]
-    valid, where = [], []
+    stains = sdata.attrs.get("h2e", {}).get("stains", {})
+    tissues = []
+    for slide in slides:
+        if slide.image.key in stains:
+            msg = f"image {slide.image.key!r} was normalized by h2e; pass {stains[slide.image.key]['image']!r}, which it was made from: h2e knows how to bring it, and every new slide, to the same reference."
+            raise ValueError(msg)
+        made = stains.get(_keys.normalized(slide.image.key), {})  # models see tissue where it was normalized
+        mask_key = tissue_mask_key or made.get("tissue_mask_key") or None
+        tissues.append(tissue_of(sdata, slide.image, mask_key, slide.um_per_px))
+    valid, where, said = [], [], in_tissue(table)
     for slide, tissue in zip(slides, tissues, strict=True):
         subtile = slide.spacing_px if spacing_um is None else spacing_um / slide.um_per_px
-        keep = fraction_at(*tissue, slide.xy, subtile) > 0
+        keep = (fraction_at(*tissue, slide.xy, subtile) > 0) & said[slide.rows]
         if not keep.all():
-            log.info("slide %r: %d of %d spots have no tissue and are left out", slide.name, (~keep).sum(), len(slide))
+            what = "slide %r: %d of %d spots have no tissue (%d by obs['in_tissue']) and are left out"
+            log.info(what, slide.name, (~keep).sum(), len(slide), (~said[slide.rows]).sum())
         if not keep.any():
             log.warning("slide %r has no spot on tissue and is left out", slide.name)
             continue
@@ -195,15 +206,19 @@ def open_cohort(
 
 def stored_reference(sdata: SpatialData, image_keys: Sequence[str]) -> tuple[StainReference | None, bool, bool]:
     """What the images were normalized with, the same for all, ``None`` if none was; whether pooled; the residual."""
-    made = [_keys.normalized(key) for key in image_keys if _keys.normalized(key) in sdata.images]
-    if not made:
-        return None, True, True
     stains = sdata.attrs.get("h2e", {}).get("stains", {})
+    normalized = [_keys.normalized(key) for key in image_keys]
+    made = [key for key in normalized if key in sdata.images]
+    if not made:
+        if lost := [key for key in normalized if key in stains]:
+            msg = f"images {lost} were made once and are not there: models see the images as they are. Run h2e.pp.normalize again if they should not."
+            warnings.warn(msg, stacklevel=4)
+        return None, True, True
     foreign = [key for key in made if key not in stains]
     if foreign:
         msg = f"images {foreign} were not normalized by h2e, so new slides could not be treated alike. Run h2e.pp.normalize_stains with overwrite=True, or pass them as image_key to use them as they are."
         raise ValueError(msg)
-    missing = sorted({key for key in image_keys if _keys.normalized(key) not in made})
+    missing = sorted(key for key in image_keys if _keys.normalized(key) not in made)
     if missing:
         msg = f"images {missing} are not normalized, {made} are. Run h2e.pp.normalize_stains on all slides together."
         raise ValueError(msg)
@@ -222,7 +237,8 @@ def _stored_features(table: AnnData, key: str, rows: np.ndarray) -> np.ndarray:
         msg = f"{key!r} is not in table.obsm; it has {list(table.obsm)}."
         raise KeyError(msg)
     stored = table.obsm[key]
-    features = np.asarray(stored.toarray() if sparse.issparse(stored) else stored, np.float32)[rows]
+    some = stored.iloc[rows] if hasattr(stored, "iloc") else stored[rows]
+    features = np.asarray(some.toarray() if sparse.issparse(some) else some, np.float32)
     bad = int((~np.isfinite(features)).any(axis=1).sum())
     if bad:
         msg = f"obsm[{key!r}] has NaN or infinite features for {bad} of {len(rows)} spots on tissue."

@@ -51,7 +51,7 @@ def fit(
     from these out-of-fold predictions alone the stack learns how to combine the learners. Where
     :func:`h2e.pp.normalize_stains` made normalized images, models see the images brought to the reference that is stored
     with them, as these do, else the images as they are. Spots without any tissue in
-    their own subtile are not trained on. Nothing is written to ``sdata``.
+    their own subtile, or with 0 in ``obs["in_tissue"]`` (Space Ranger), are not trained on. Nothing is written to ``sdata``.
 
     Parameters
     ----------
@@ -59,8 +59,9 @@ def fit(
         Slides, one table over all of them.
     targets
         Genes, or columns of ``obsm``, to predict. ``None``: all columns of ``obsm``, or without it the ``n_targets``
-        genes that vary most in space (:func:`h2e.pp.select_targets`), chosen on all groups; so choose with
-        :func:`h2e.tl.evaluate`, which chooses anew without each group, when a score is wanted.
+        genes that vary most in space, chosen on all groups; so choose with :func:`h2e.tl.evaluate`, which chooses anew
+        without each group, when a score is wanted. Those of :func:`h2e.pp.select_targets` are taken only where they are
+        named: ``targets=table.var_names[table.var["h2e_target"]]``.
     obsm
         Predict the columns of this frame of ``table.obsm``, such as proportions of cell types, in place of genes.
     n_targets
@@ -156,5 +157,6 @@ def fit(
     x = cohort.look(recipe.learners, reference=cohort.reference, spacing_um=spacing_um, progress=progress)
     left_out = "quarter of the slide" if len(cohort.slides) == 1 else group_key or "slide"
     settings = {"unit": truth.unit, "left_out": left_out, "targets_chosen_on_all_groups": truth.chosen}
+    settings |= {"obsm": obsm or "", "layer": layer or "", "log_normalized": log_normalized}
     made_by = {"reference": cohort.reference, "settings": settings, "genes": truth.genes(cohort)}
     return train(cohort, x, values, spots, folds, recipe, **made_by)

@@ -51,7 +51,7 @@ def predict(
     ----------
     sdata
         Slides; those that the ensemble was trained on are recognized by their images, and their spots by
-        their places.
+        their places; those of a part of such a slide by their names and measured values.
     ensemble
         What :func:`h2e.tl.fit` returned.
     key_added
@@ -81,8 +81,8 @@ def predict(
     ``None``. Sets the following fields of ``sdata[table_key]``:
 
     ``.obsm[key_added]`` : ``DataFrame``, ``float32``, spots × targets
-        Predictions, NaN at spots without tissue and on slides that the ensemble was trained on, which are recognized by
-        their images.
+        Predictions, between the smallest and the largest value of training. NaN at spots without tissue (in their image, or
+        0 in ``obs["in_tissue"]``) and at those that the ensemble was trained on.
     ``.obsm["{key_added}_loo"]`` : ``DataFrame``, ``float32``, spots × targets
         At spots that the ensemble was trained on, the held-out predictions; only written if there are any.
     ``.obsm["{key_added}_std"]`` : ``DataFrame``, ``float32``, spots × targets
@@ -114,10 +114,12 @@ def predict(
         raise ValueError(msg)
     where = {"table_key": table_key, "image_key": image_key, "tissue_mask_key": tissue_mask_key, "um_per_px": um_per_px}
     check_sdata(sdata)
+    if not hasattr(ensemble, "spacing_um"):
+        msg = f"this needs an Ensemble, got {type(ensemble).__name__}; h2e.Ensemble.load(folder) reads a saved one."
+        raise TypeError(msg)
     with _spots_laid(sdata, ensemble.spacing_um, where, overwrite=overwrite):
         _check_keys(get_table(sdata, table_key), key_added, overwrite=overwrite)
         cohort = open_cohort(sdata, **where, library_key=library_key, spacing_um=ensemble.spacing_um, new=True)
-        _check_stains(sdata, cohort)
         bare = images_without_spots(sdata, table_key=table_key)
         if image_key is None and bare:
             log.warning("images %s have no spots and are left out; lay some with h2e.pp.make_spots", bare)
@@ -162,7 +164,8 @@ def _values(
     values = {key_added: mean, _keys.spread(key_added): spread}
     width = ensemble.half_width(interval)
     if width is not None:
-        values |= {_keys.lower(key_added): mean - width, _keys.upper(key_added): mean + width}
+        lowest = 0 if ensemble.truth.min() >= 0 else -np.inf  # of expression, and of proportions
+        values |= {_keys.lower(key_added): np.maximum(mean - width, lowest), _keys.upper(key_added): mean + width}
     frames = {key: (cohort.rows[new], value[new]) for key, value in values.items()}
     if (trained >= 0).any():
         held_out = ensemble.loo.to_numpy()[trained[trained >= 0]]
@@ -175,27 +178,24 @@ def _values(
 
 def _check_keys(table: AnnData, key_added: str, *, overwrite: bool) -> None:
     """Refuse to replace what h2e did not write."""
+    if "/" in key_added:
+        msg = f"key_added={key_added!r} cannot be stored: it has a '/'."
+        raise ValueError(msg)
     about = table.uns.get(key_added, {})
-    ours = isinstance(about, Mapping) and "training_slides" in about
+    foreign = not isinstance(about, Mapping) or (key_added != _keys.PREDICTION and "training_slides" not in about)
+    if key_added in table.uns and foreign:
+        msg = f"table.uns[{key_added!r}] is there, and h2e.tl.predict did not write it; pass another key_added."
+        raise ValueError(msg)
     there = [key for key in (key_added, *_beside(key_added)) if key in table.obsm]
     there += [key for key in [_keys.novelty(key_added)] if key in table.obs]
-    if there and not ours and not overwrite:
-        msg = f"the table has {there}, which h2e.tl.predict did not write; pass overwrite=True or another key_added."
+    if there and "training_slides" not in about and not overwrite:
+        msg = f"the table has {there}, and no record of h2e.tl.predict having written it (spatialdata.concatenate drops records); pass overwrite=True or another key_added."
         raise ValueError(msg)
 
 
 def _beside(key: str) -> list[str]:
     """Keys of ``obsm`` that belong to the predictions under ``key``."""
     return [of(key) for of in (_keys.held_out, _keys.spread, _keys.lower, _keys.upper)]
-
-
-def _check_stains(sdata: SpatialData, cohort: Cohort) -> None:
-    """Refuse images that were normalized: it is the ensemble's reference that they are to be brought to."""
-    stains = sdata.attrs.get("h2e", {}).get("stains", {})
-    for slide in cohort.slides:
-        if slide.image.key in stains:
-            msg = f"image {slide.image.key!r} is normalized already; pass the image that it was made from, h2e brings it to the reference of the ensemble itself."
-            raise ValueError(msg)
 
 
 def _write(

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from h2e._regions import region_keys
+from h2e.pp._expression import expression
+from h2e.pp._target_values import frame_of, places_of
 from h2e.pp._tissue_mask import read_coarse
 
 if TYPE_CHECKING:
@@ -32,7 +35,8 @@ def training_rows(cohort: Cohort, ensemble: Ensemble) -> np.ndarray:
     """For each spot of a cohort the training spot that it is, ``NEW`` or ``KIN``.
 
     A slide is recognized by the colours of its image, whatever its name and its resolution, and a spot on it by its place,
-    whatever its name: instances are often plain numbers, which those of a grid are, too.
+    whatever its name: instances are often plain numbers, which those of a grid are, too. A part of a slide shows other
+    colours; its spots are recognized by their names and by what was measured at them.
     """
     from scipy.spatial import KDTree
 
@@ -40,6 +44,7 @@ def training_rows(cohort: Cohort, ensemble: Ensemble) -> np.ndarray:
     for slide in cohort.slides:
         colours = thumbnail(slide.image)
         of_slide = np.flatnonzero(cohort.names == slide.name)
+        mine = found[of_slide]
         for region, known in ensemble.thumbnails.items():
             difference = np.abs(colours - known)
             if difference.mean() > 1 or difference.max() > 25:
@@ -48,12 +53,52 @@ def training_rows(cohort: Cohort, ensemble: Ensemble) -> np.ndarray:
             rows = np.flatnonzero(ensemble.training.index.get_level_values("region") == region)
             distance, nearest = KDTree(ensemble.training[["x", "y"]].to_numpy()[rows] * px).query(places(slide) * px)
             same = distance * slide.um_per_px < NEAR * ensemble.spacing_um
-            found[of_slide] = np.where(same, rows[nearest], KIN)
+            mine = np.where(same, rows[nearest], np.where(mine == NEW, KIN, mine))  # regions may share an image
             log.info("slide %r is training slide %r: %d spots trained on", slide.name, region, same.sum())
-            if not same.all():
-                what = "slide %r is training slide %r: nothing is predicted for %d spots, where none was trained on; with in_sample=True it is, but never score that"
-                log.warning(what, slide.name, region, (~same).sum())
+        if (mine == NEW).all():
+            mine = _rows_by_record(cohort.table, slide.rows, ensemble)
+        found[of_slide] = mine
+        if (mine == KIN).any():
+            what = "slide %r was trained on: nothing is predicted for %d spots, where none was; with in_sample=True it is, but never score that"
+            log.warning(what, slide.name, (mine == KIN).sum())
     return found
+
+
+def _rows_by_record(table: AnnData, rows: np.ndarray, ensemble: Ensemble) -> np.ndarray:
+    """The same for rows of a slide whose image is not known: by region, instance, and the measured values of all targets."""
+    trained = ensemble.training.index.get_indexer(row_identity(table, rows))
+    named = np.flatnonzero(trained >= 0)
+    measured = _measured(table[rows[named]], ensemble) if len(named) else None
+    found = np.full(len(rows), NEW)
+    if measured is None:
+        return found
+    same = np.abs(measured - ensemble.truth[trained[named]]).max(axis=1) < 1e-3
+    if same.mean() < 0.9:
+        return found
+    found[:] = KIN
+    found[named[same]] = trained[named[same]]
+    log.info("%d spots are training spots by their names and by what was measured", same.sum())
+    return found
+
+
+def _measured(table: AnnData, ensemble: Ensemble) -> np.ndarray | None:
+    """The targets as they were measured for training, or None if the table has not got them all."""
+    obsm, layer = ensemble.settings.get("obsm") or None, ensemble.settings.get("layer") or None
+    log_normalized = bool(ensemble.settings.get("log_normalized"))
+    try:
+        names = table.var_names if obsm is None else frame_of(table, obsm).columns
+        place = places_of(ensemble.targets, names, "the table")
+        columns = [place[target] for target in ensemble.targets]
+        if obsm is not None:
+            return frame_of(table, obsm).iloc[:, columns].to_numpy(float)
+        values = expression(table, layer=layer, log_normalized=log_normalized)[:, columns]
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+    ):  # a target, the layer or the counts are not there: not what was trained on
+        return None
+    return values.toarray() if sparse.issparse(values) else values
 
 
 def thumbnail(image: Image) -> np.ndarray:

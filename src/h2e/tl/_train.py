@@ -25,7 +25,7 @@ from h2e._stack import STACKS
 from h2e._transforms import TRANSFORMS
 from h2e.pp._expression import expression
 from h2e.pp._target_values import resolve_targets, storable_names, target_frame
-from h2e.pp._targets import choose_targets
+from h2e.pp._targets import choose_targets, symbols_of
 from h2e.tl._recognize import places, row_identity, thumbnail
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Truth:
     def of(self, cohort: Cohort, train: np.ndarray) -> pd.DataFrame:
         """The targets of all spots of a cohort, spots × targets; only the training spots have a say in which."""
         if self.obsm is not None:
-            return target_frame(self.table, self.targets, obsm=self.obsm).iloc[cohort.rows]
+            return target_frame(self.table[cohort.rows], self.targets, obsm=self.obsm)
         genes = self._choose(cohort, train) if self.chosen else resolve_targets(self.table, self.targets)
         columns = self.table.var_names.get_indexer_for(genes)
         values = self.expression[cohort.rows][:, columns]
@@ -89,6 +89,7 @@ class Truth:
             slides=cohort.names[train],
             groups=cohort.groups[train],
             n_targets=self.n_targets,
+            symbols=symbols_of(self.table),
         )
 
 
@@ -118,7 +119,11 @@ def recipe_of(
     if not isinstance(n_programmes, Integral) or n_programmes < 0:
         msg = f"n_programmes is {n_programmes!r}; it must be 0 or a number of components."
         raise ValueError(msg)
-    return Recipe(found, transform, stack, seed, None if run_dir is None else Path(run_dir), progress, n_programmes)
+    folder = None if run_dir is None else Path(run_dir)
+    if folder is not None and folder.exists() and not folder.is_dir():
+        msg = f"run_dir {str(folder)!r} is a file; pass a folder, which may be new."
+        raise FileExistsError(msg)
+    return Recipe(found, transform, stack, int(seed), folder, progress, int(n_programmes))
 
 
 def warn_of_empty_spots(cohort: Cohort, truth: Truth) -> None:

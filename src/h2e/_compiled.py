@@ -1,0 +1,18 @@
+"""Loops over pixels and values, compiled by numba at their first use (about a second, then cached on disk)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def compiled(function: Callable, **options: Any) -> Callable:
+    """A compiled function, kept on disk where there is a folder for that; it holds no lock, so threads run in parallel."""
+    import numba
+
+    try:
+        return numba.njit(nogil=True, cache=True, **options)(function)
+    except RuntimeError:  # no folder where numba may keep what it compiled
+        return numba.njit(nogil=True, **options)(function)
