@@ -566,7 +566,7 @@ def test_maps_are_drawn_on_the_axes_given(known: SpatialData):
     assert list(h2e.pl.spatial_pred(known, "TOY01", slides="toy_A1", ax=axes)) == list(axes)
     alone = plt.subplots()[1]
     assert h2e.pl.spatial_pred(known, "TOY01", slides="toy_A1", measured=False, ax=alone) is alone
-    with pytest.raises(ValueError, match="ax has 1 Axes, there are 2 maps"):
+    with pytest.raises(ValueError, match="ax has 1 Axes, this plot draws on 2: maps"):
         h2e.pl.spatial_pred(known, "TOY01", slides="toy_A1", ax=alone)
 
 

@@ -117,5 +117,5 @@ def test_axes_that_are_given_are_drawn_on(cohort: SpatialData):
     given = plt.subplots(1, 4)[1]
     assert list(h2e.pl.spots(cohort, ax=given)) == list(given)
     assert list(h2e.pl.target_overview(cohort, ["TOY01", "TOY02"], ax=given)) == list(given)
-    with pytest.raises(ValueError, match="ax holds 3 axes; this plot draws on 4"):
+    with pytest.raises(ValueError, match="ax has 3 Axes, this plot draws on 4"):
         h2e.pl.spots(cohort, ax=given[:3])

@@ -108,7 +108,7 @@ def test_given_axes_are_drawn_on_and_counted(cohort: SpatialData):
     axes = h2e.pl.tiles(cohort, spots=[SPOT, "toy_B1_5x5"], ax=given)
     assert list(axes) == list(given)
     assert all(len(ax.images) == 10 for ax in given)
-    with pytest.raises(ValueError, match="1 tiles need as many axes, ax has 2"):
+    with pytest.raises(ValueError, match="ax has 2 Axes, this plot draws on 1: tiles"):
         h2e.pl.tiles(cohort, spots=[SPOT], ax=given)
 
 

@@ -319,7 +319,7 @@ def test_the_plot_shows_outline_spots_and_shift(cohort):
     (from_x, from_y), (to_x, to_y) = arrow._posA_posB
     np.testing.assert_allclose((to_x - from_x, to_y - from_y), (done["shift_x_px"], done["shift_y_px"]))
     assert len(h2e.pl.tissue(cohort)) == 4
-    with pytest.raises(ValueError, match="4 images need as many axes, ax has 1"):
+    with pytest.raises(ValueError, match="ax has 1 Axes, this plot draws on 4: images"):
         h2e.pl.tissue(cohort, ax=axis)
     mpl.pyplot.close("all")
 

@@ -71,7 +71,10 @@ class Ensemble:
         )
 
     def predict(self, x: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Prediction and spread (standard deviation over models and flips), both (n, targets), in the unit of the targets."""
+        """Prediction and spread (standard deviation over models and flips), both (n, targets), in the unit of the targets.
+
+        :meta private:
+        """
         inputs, every = [], []
         for name in names_of(self.learners):
             members = [member for member in self.members if member.learner == name]
@@ -85,7 +88,10 @@ class Ensemble:
         return self.stack.combine(np.stack(inputs)), _spread(every)
 
     def predict_alone(self, x: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-        """What one learner says, (n, targets): the mean over its models that saw enough groups."""
+        """What one learner says, (n, targets): the mean over its models that saw enough groups.
+
+        :meta private:
+        """
         return np.mean([m.predict(x[name]) for m in heard(self.members, name, self.n_groups)], axis=0)
 
     @property
@@ -94,7 +100,10 @@ class Ensemble:
         return self.training["group"].nunique()
 
     def half_width(self, level: float) -> np.ndarray | None:
-        """Half width of the interval of each target that holds ``level`` of the held-out truths; ``None`` without folds."""
+        """Half width of the interval of each target that holds ``level`` of the held-out truths; ``None`` without folds.
+
+        :meta private:
+        """
         if not np.isfinite(self.calibration).all():
             return None
         return residual_quantile(self.calibration, self.training["group"].to_numpy(), level=level)
@@ -180,6 +189,10 @@ class Ensemble:
             What :meth:`save` wrote.
         encoders
             The encoder of each learner that has one, by the learner's name: code is not stored.
+
+        Returns
+        -------
+        The ensemble; on the same machine its predictions are those of the one that was saved.
 
         Raises
         ------

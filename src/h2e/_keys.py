@@ -20,6 +20,18 @@ UM_PER_PX = "um_per_px"
 PREDICTION = "h2e"
 """``table.obsm``: predictions, a ``float32`` DataFrame, spots × targets; ``table.uns``: how they were made; ``sdata.attrs``: how images were normalized."""
 
+STAINS = "stains"
+"""``sdata.attrs["h2e"]``: of each normalized image its source, its stains and the reference."""
+
+TISSUE = "tissue"
+"""``sdata.attrs["h2e"]``: of each tissue mask its image, method, scale and size."""
+
+REALIGN = "realign"
+"""``table.uns["h2e"]``: of each region how far its spots were off, and whether they were moved."""
+
+PARAMS = "params"
+"""``table.uns["h2e"]``: how each key of the table was made."""
+
 REPORT = "report"
 """``table.uns["h2e"]`` (without a table ``sdata.attrs["h2e"]``): what ``pp.normalize`` did, a row per slide."""
 

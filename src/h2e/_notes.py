@@ -1,4 +1,4 @@
-"""What h2e wrote to a table, and how: what is noted is ours, and may be replaced."""
+"""What h2e wrote to a SpatialData or a table, and how: what is noted is ours, and may be replaced."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from h2e import _keys
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from spatialdata import SpatialData
 
 
-def note(table: AnnData, key: str, params: Mapping[str, Any]) -> None:
-    """Keep in ``uns["h2e"]["params"]`` how a key was made."""
-    table.uns.setdefault(_keys.PREDICTION, {}).setdefault("params", {})[key] = dict(params)
+def note(where: SpatialData | AnnData, kind: str, key: str, facts: Mapping[str, Any]) -> None:
+    """Keep facts about a key, in ``uns["h2e"][kind]`` of a table or ``attrs["h2e"][kind]`` of a SpatialData."""
+    _store(where).setdefault(_keys.PREDICTION, {}).setdefault(kind, {})[key] = dict(facts)
 
 
-def noted(table: AnnData | None, key: str) -> Mapping[str, Any]:
-    """How h2e made a key, empty if it did not."""
-    params = {} if table is None else table.uns.get(_keys.PREDICTION, {}).get("params", {})
-    found = params.get(key)
-    return found if isinstance(found, Mapping) else {}  # beside the settings of a prediction, which are plain values
+def noted(where: SpatialData | AnnData, kind: str) -> Mapping[str, Mapping[str, Any]]:
+    """All facts of a kind, by key."""
+    found = _store(where).get(_keys.PREDICTION, {}).get(kind, {})
+    return {key: facts for key, facts in found.items() if isinstance(facts, Mapping)}  # but settings of a prediction
 
 
 def check_free(table: AnnData, slot: str, key: str, *, overwrite: bool) -> None:
@@ -31,7 +31,12 @@ def check_free(table: AnnData, slot: str, key: str, *, overwrite: bool) -> None:
     if "/" in key:
         msg = f"key_added={key!r} cannot be stored: it has a '/'."
         raise ValueError(msg)
-    ours = key == _keys.TARGET or noted(table, key)  # a name that only h2e gives
+    ours = key == _keys.TARGET or key in noted(table, _keys.PARAMS)  # a name that only h2e gives
     if key in getattr(table, slot) and not (ours or overwrite):
         msg = f"adata.{slot}[{key!r}] is there, and there is no record of h2e having written it (spatialdata.concatenate drops records); pass another key_added, or overwrite=True."
         raise ValueError(msg)
+
+
+def _store(where: SpatialData | AnnData) -> dict[str, Any]:
+    """Where a SpatialData or a table keeps what belongs to no element."""
+    return where.uns if hasattr(where, "uns") else where.attrs

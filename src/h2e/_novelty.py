@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from h2e._features import texture_features
+from h2e._learners._heads import spread_of
 
 N_NEIGHBOURS = 5
 MOST_SPOTS = 4000
@@ -52,8 +53,7 @@ def fit_novelty(learner: str, x: np.ndarray, groups: np.ndarray) -> Novelty:
     """
     few = np.unique(np.linspace(0, len(x) - 1, MOST_SPOTS).astype(int))
     features, groups = _features(x[few]), groups[few]
-    center, sd = features.mean(axis=0), features.std(axis=0)
-    scale = np.where(sd > 1e-6 * (1 + np.abs(center)), sd, 1.0)
+    center, scale = spread_of(features)
     z = ((features - center) / scale).astype(np.float32)
     names = np.unique(groups)
     if len(names) > 1:

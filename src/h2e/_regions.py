@@ -79,6 +79,8 @@ def source_images(
     paired = [paired_image(sdata, region, image_key) for region in regions_of(sdata, table_key)]
     found = sorted({*paired, *images_without_spots(sdata, table_key=table_key)})
     if not found:
+        for key in _candidates(sdata):
+            open_image(sdata, key)  # says why an image is none to work on
         msg = f"there is no image to work on: sdata.images has {sorted(sdata.images)}."
         raise ValueError(msg)
     return found
@@ -137,7 +139,7 @@ def paired_image(sdata: SpatialData, region: str, image_key: str | Mapping[str, 
 def image_of_grid(sdata: SpatialData, region: str) -> str | None:
     """The image that h2e laid the spots of a region over, if it did."""
     for table in sdata.tables.values():
-        made = noted(table, region)
+        made = noted(table, _keys.PARAMS).get(region, {})
         if made.get("function") == "make_spots" and made["image"] in sdata.images:
             return made["image"]
     return None
@@ -176,7 +178,7 @@ def centres_of(
 
 def _candidates(sdata: SpatialData) -> list[str]:
     """Images that were not derived by h2e or squidpy from another one."""
-    derived = {_keys.normalized(key) for key in sdata.images} | set(sdata.attrs.get("h2e", {}).get("stains", {}))
+    derived = {_keys.normalized(key) for key in sdata.images} | set(noted(sdata, _keys.STAINS))
     return sorted(key for key in sdata.images if key not in derived)
 
 

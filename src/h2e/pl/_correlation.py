@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from h2e.pl._axes import one_axes
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -50,12 +52,7 @@ def residual_correlation(correlations: pd.DataFrame, *, ax: Axes | None = None) 
     values = _checked(correlations)
     names = [str(name) for name in correlations.columns]
     n, longest = len(names), max(map(len, names))
-    if ax is None:
-        import matplotlib.pyplot as plt
-
-        ax = plt.subplots(
-            figsize=(1.6 + 0.09 * longest + CELL * n, 0.6 + 0.06 * longest + CELL * n), layout="constrained"
-        )[1]
+    ax = one_axes(ax, (1.6 + 0.09 * longest + CELL * n, 0.6 + 0.06 * longest + CELL * n))
     shown = np.ma.masked_invalid(values)
     cells = ax.pcolormesh(shown, cmap="RdBu_r", vmin=-1, vmax=1, edgecolors="white", linewidth=1.5)
     ax.set_facecolor("0.85")

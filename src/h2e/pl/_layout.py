@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,8 +9,6 @@ import numpy as np
 from h2e.pl._underlay import box_around
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from h2e.pl._maps import Map
     from h2e.pl._places import Place
     from h2e.pl._underlay import Box
@@ -60,12 +57,3 @@ def new_axes(rows: list[int], places: list[Place]) -> np.ndarray:
     grid = figure.add_gridspec(len(rows), max(rows))
     cells = [(i, j) for i, n in enumerate(rows) for j in range(n)]
     return np.array([figure.add_subplot(grid[cell]) for cell in cells], dtype=object)
-
-
-def given_axes(ax: Axes | Sequence[Axes], n: int) -> np.ndarray:
-    """The Axes that were given, if they are as many as there are maps."""
-    axes = np.ravel(np.asarray(ax, dtype=object))
-    if len(axes) != n:
-        msg = f"ax has {len(axes)} Axes, there are {n} maps: slide by slide, target by target, predicted and measured."
-        raise ValueError(msg)
-    return axes

@@ -11,8 +11,9 @@ import pandas as pd
 
 from h2e import _keys
 from h2e._regions import get_table
+from h2e.pl._axes import given_axes
 from h2e.pl._dots import draw_colorbars, draw_dots, limits_of
-from h2e.pl._layout import box_of, given_axes, new_axes, rows_of
+from h2e.pl._layout import box_of, new_axes, rows_of
 from h2e.pl._maps import base_of, choose, maps_of, measured_values, predicted
 from h2e.pl._places import places_of, places_of_table
 from h2e.pl._underlay import bar_lengths, draw_picture, draw_scale_bar, frame, read_box, scale_that_fits
@@ -147,7 +148,8 @@ def spatial_pred(
         msg = f"share_scale is {share_scale!r}; it can be True, False or 'slides'."
         raise ValueError(msg)
     rows = rows_of(maps, ncols)
-    axes = new_axes(rows, places) if ax is None else given_axes(ax, sum(rows))
+    what = "maps, slide by slide, target by target, predicted and measured"
+    axes = new_axes(rows, places) if ax is None else given_axes(ax, sum(rows), what)
     lengths = bar_lengths([_width_um(place) if scale_bar else None for place in places])
     limits = _limits(maps, share_scale)
     left = iter(axes)

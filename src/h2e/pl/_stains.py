@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from h2e import _keys
 from h2e._images import Image, open_image
+from h2e._notes import noted
+from h2e.pl._axes import given_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +55,7 @@ def stains(
     pairs = _pairs(sdata, image_key)
     axes = _axes(ax, len(pairs))
     for (before, after), column in zip(pairs, axes.T, strict=True):
-        facts = sdata.attrs["h2e"]["stains"][after]
+        facts = noted(sdata, _keys.STAINS)[after]
         column[0].set_title(before)
         for axis, key, which in zip(column, (before, after), ("slide", "reference"), strict=True):
             axis.imshow(_thumbnail(open_image(sdata, key), long_side), interpolation="antialiased")
@@ -65,7 +68,7 @@ def stains(
 
 def _pairs(sdata: SpatialData, image_key: str | Sequence[str] | Mapping[str, str] | None) -> list[tuple[str, str]]:
     """Images and their normalized versions."""
-    written: Mapping[str, Mapping] = sdata.attrs.get("h2e", {}).get("stains", {})
+    written = noted(sdata, _keys.STAINS)
     after = {facts["image"]: key for key, facts in written.items() if key in sdata.images}
     if image_key is None:
         wanted = sorted(after)
@@ -81,15 +84,11 @@ def _pairs(sdata: SpatialData, image_key: str | Sequence[str] | Mapping[str, str
 
 def _axes(ax: Sequence[Axes] | None, n: int) -> np.ndarray:
     """The Axes given, or those of a new figure, as two rows."""
-    if ax is None:
-        import matplotlib.pyplot as plt
+    if ax is not None:
+        return given_axes(ax, 2 * n, "images before, then after").reshape(2, n)
+    import matplotlib.pyplot as plt
 
-        return plt.subplots(2, n, figsize=(2.6 * n, 5.6), squeeze=False, layout="constrained")[1]
-    axes = np.asarray(ax, dtype=object)
-    if axes.size != 2 * n:
-        msg = f"ax has {axes.size} Axes, {n} images need 2 × {n}."
-        raise ValueError(msg)
-    return axes.reshape(2, n)
+    return plt.subplots(2, n, figsize=(2.6 * n, 5.6), squeeze=False, layout="constrained")[1]
 
 
 def _thumbnail(image: Image, long_side: int) -> np.ndarray:

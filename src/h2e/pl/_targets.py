@@ -9,6 +9,7 @@ import numpy as np
 from h2e import _keys
 from h2e._regions import get_table
 from h2e._within import within_slides
+from h2e.pl._axes import given_axes
 from h2e.pl._side_by_side import draw_map, side_by_side
 from h2e.pp._expression import check_counts, slide_labels, values_of
 from h2e.pp._target_values import target_frame
@@ -71,7 +72,7 @@ def spots(
     check_counts(counts, where)
     total, genes = (np.asarray(value.sum(axis=1)).ravel() for value in (counts, counts > 0))
     xy, names, middle = side_by_side(positions_of(table, slides), slides)
-    axes = _spots_axes(len(names)) if ax is None else _axes(ax, 4)
+    axes = _spots_axes(len(names)) if ax is None else given_axes(ax, 4, "spots, counts, genes and a map")
 
     rows = np.arange(len(names))
     axes[0].barh(rows, [int((slides == name).sum()) for name in names], height=0.7, color="0.6")
@@ -150,7 +151,11 @@ def target_overview(
     order = _cluster(correlation)
     frame, correlation = frame.iloc[:, order], correlation[np.ix_(order, order)]
     n_maps = min(n_maps, frame.shape[1])
-    axes = _overview_axes(n_maps, frame.shape[1]) if ax is None else _axes(ax, 2 + n_maps)
+    axes = (
+        _overview_axes(n_maps, frame.shape[1])
+        if ax is None
+        else given_axes(ax, 2 + n_maps, "distributions, correlations and the maps")
+    )
 
     rows = np.arange(frame.shape[1])
     _boxes(axes[0], list(frame.to_numpy().T))
@@ -199,15 +204,6 @@ def _boxes(ax: Axes, values: list[np.ndarray]) -> None:
     ax.boxplot(
         values, positions=np.arange(len(values)), boxprops={"facecolor": "0.8"}, medianprops={"color": "k"}, **BOX
     )
-
-
-def _axes(ax: Sequence[Axes], n: int) -> np.ndarray:
-    """The axes that were given, if they are as many as the plot draws on."""
-    axes = np.ravel(np.asarray(ax, dtype=object))
-    if len(axes) != n:
-        msg = f"ax holds {len(axes)} axes; this plot draws on {n}."
-        raise ValueError(msg)
-    return axes
 
 
 def _spots_axes(n_slides: int) -> np.ndarray:

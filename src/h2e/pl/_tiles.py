@@ -13,6 +13,7 @@ from h2e._learners._multiscale import Multiscale
 from h2e._regions import get_table
 from h2e._slides import find_slides
 from h2e._tiles import read_views
+from h2e.pl._axes import given_axes
 from h2e.pp._fraction import fraction_at
 from h2e.pp._mask_element import find_mask
 
@@ -127,18 +128,14 @@ def _named(slides: list[Slide], names: Sequence[str], spots: list[str]) -> list[
 
 def _axes(ax: Axes | Sequence[Axes] | None, rows: list[int]) -> np.ndarray:
     """As many axes as there are tiles: those given, or those of a new figure with a row for each slide."""
-    if ax is None:
-        import matplotlib.pyplot as plt
+    if ax is not None:
+        return given_axes(ax, sum(rows), "tiles, slide by slide")
+    import matplotlib.pyplot as plt
 
-        figure = plt.figure(figsize=(4.2 * max(rows), 2.4 * len(rows)), layout="constrained")
-        grid = figure.add_gridspec(len(rows), max(rows))
-        cells = [grid[i, j] for i, n in enumerate(rows) for j in range(n)]
-        return np.array([figure.add_subplot(cell) for cell in cells], dtype=object)
-    axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
-    if len(axes) != sum(rows):
-        msg = f"{sum(rows)} tiles need as many axes, ax has {len(axes)}."
-        raise ValueError(msg)
-    return axes
+    figure = plt.figure(figsize=(4.2 * max(rows), 2.4 * len(rows)), layout="constrained")
+    grid = figure.add_gridspec(len(rows), max(rows))
+    cells = [grid[i, j] for i, n in enumerate(rows) for j in range(n)]
+    return np.array([figure.add_subplot(cell) for cell in cells], dtype=object)
 
 
 def _draw_tile(axis: Axes, tile: np.ndarray, network: Multiscale) -> None:

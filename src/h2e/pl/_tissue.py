@@ -9,8 +9,10 @@ import numpy as np
 
 from h2e import _keys
 from h2e._images import open_image
+from h2e._notes import noted
 from h2e._regions import in_tissue, source_images
 from h2e._slides import find_slides
+from h2e.pl._axes import given_axes
 from h2e.pp._fraction import fraction_at
 from h2e.pp._mask_element import tissue_of
 from h2e.pp._tissue_mask import read_coarse
@@ -69,7 +71,7 @@ def tissue(
     keys = list(dict.fromkeys(asked)) or source_images(sdata, table_key=table_key)
     there = table_key in sdata.tables
     slides = find_slides(sdata, table_key=table_key, image_key=paired, sized=False) if there else []
-    moved = sdata.tables[table_key].uns.get(_keys.PREDICTION, {}).get("realign", {}) if slides else {}
+    moved = noted(sdata.tables[table_key], _keys.REALIGN) if slides else {}
     said = in_tissue(sdata.tables[table_key]) if slides else None
     axes = _axes(ax, len(keys))
     for key, axis in zip(keys, axes, strict=True):
@@ -88,15 +90,11 @@ def tissue(
 
 def _axes(ax: Axes | Sequence[Axes] | None, n: int) -> np.ndarray:
     """As many axes as there are images: those given, or those of a new figure."""
-    if ax is None:
-        import matplotlib.pyplot as plt
+    if ax is not None:
+        return given_axes(ax, n, "images")
+    import matplotlib.pyplot as plt
 
-        return plt.subplots(1, n, figsize=(5 * n, 5), squeeze=False, layout="constrained")[1][0]
-    axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
-    if len(axes) != n:
-        msg = f"{n} images need as many axes, ax has {len(axes)}."
-        raise ValueError(msg)
-    return axes
+    return plt.subplots(1, n, figsize=(5 * n, 5), squeeze=False, layout="constrained")[1][0]
 
 
 def _draw_slide(

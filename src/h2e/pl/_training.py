@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from h2e._members import ALL
+from h2e.pl._axes import one_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +67,7 @@ def history(ensemble: Ensemble, *, ax: Axes | None = None) -> Axes:
     if not len(table):
         msg = f"{ensemble!r} has no history: none of its learners is trained in epochs, as 'multiscale' is."
         raise ValueError(msg)
-    axis = _axis(ax, (5.5, 3.6))
+    axis = one_axes(ax, (5.5, 3.6))
     left_out, learners = sorted(table["held_out"].unique()), list(table["learner"].unique())
     for (learner, group), rows in table.groupby(["learner", "held_out"], sort=True):
         name = "all groups" if group == ALL else f"without {group}"
@@ -134,7 +135,7 @@ def target_scores(
         raise KeyError(msg)
     targets = means[methods[0]].sort_values(ascending=False, kind="stable").index.tolist()
     targets += [target for target in by_group["target"].unique() if target not in targets]
-    axis = _axis(ax, (5.5, 1.2 + len(targets) * max(0.2, 0.055 * len(methods))))
+    axis = one_axes(ax, (5.5, 1.2 + len(targets) * max(0.2, 0.055 * len(methods))))
     offsets = 0.7 * ((np.arange(len(methods)) + 0.5) / len(methods) - 0.5)
     place = {target: i for i, target in enumerate(targets)}
     for method, offset, colour in zip(methods, offsets, _colours(len(methods)), strict=True):
@@ -183,15 +184,6 @@ def _of_metric(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
         msg = f"metric {metric!r} has no value in these scores; they have {scores['metric'].unique().tolist()}."
         raise KeyError(msg)
     return found if METHOD in found else found.assign(**{METHOD: "prediction"})
-
-
-def _axis(ax: Axes | None, size: tuple[float, float]) -> Axes:
-    """The Axes given, or those of a new figure."""
-    if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(figsize=size, layout="constrained")[1]
 
 
 def _colours(n: int) -> list:

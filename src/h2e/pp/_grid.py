@@ -124,7 +124,7 @@ def make_spots(
     for key, name, size, (xy, array) in zip(keys, names, um, grids, strict=True):
         circles.append(_circles(sdata, key, xy, DIAMETER_FRAC / 2 * spacing_um / size))
         table = _add_rows(table, name, array, size)
-        note(table, name, {"function": "make_spots", "image": key, "spacing_um": float(spacing_um)})
+        note(table, _keys.PARAMS, name, {"function": "make_spots", "image": key, "spacing_um": float(spacing_um)})
     for name, shapes in zip(names, circles, strict=True):
         _replace(sdata.shapes, name, shapes)
         log.info("wrote shapes[%r]: %d spots every %g µm; tables[%r]", name, len(shapes), spacing_um, table_key)
@@ -154,7 +154,8 @@ def _without_spots(sdata: SpatialData, table_key: str) -> list[str]:
 
 def _is_ours(table: AnnData | None, name: str) -> bool:
     """Whether h2e made the spots of a region."""
-    return noted(table, name).get("function") == "make_spots"
+    made = {} if table is None else noted(table, _keys.PARAMS).get(name, {})
+    return made.get("function") == "make_spots"
 
 
 def _check_table(table: AnnData | None, table_key: str) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from h2e import _keys
 from h2e._images import Image, onto, open_image
+from h2e._notes import note, noted
 from h2e.pp._tissue_mask import Tissue, tissue_mask
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def write_mask(sdata: SpatialData, image_key: str, name: str, mask: np.ndarray, 
         transformations={system: Sequence([resize, to]) for system, to in placed.items()},
     )
     facts = {"image": image_key, "method": method, "scale": float(scale), "tissue_px": int(mask.sum())}
-    sdata.attrs.setdefault(_keys.PREDICTION, {}).setdefault("tissue", {})[name] = facts
+    note(sdata, _keys.TISSUE, name, facts)
 
 
 def check_free(sdata: SpatialData, name: str, *, overwrite: bool) -> None:
@@ -74,7 +75,7 @@ def tissue_of(
 
 def _is_ours(sdata: SpatialData, name: str) -> bool:
     """Whether h2e wrote the mask that is there, and nobody replaced it since."""
-    facts = sdata.attrs.get(_keys.PREDICTION, {}).get("tissue", {}).get(name)
+    facts = noted(sdata, _keys.TISSUE).get(name)
     return facts is not None and facts["tissue_px"] == int((_finest(sdata.labels[name]) > 0).sum())
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from h2e import _keys
+from h2e._notes import noted
 from h2e._regions import check_sdata, get_table, in_tissue, paired_image, source_images
 from h2e._slides import Slide, find_slides, image_sizes
 from h2e.pp._expression import check_values, values_of
@@ -140,7 +141,7 @@ def _placement(
 ) -> dict[str, object]:
     """What :func:`realign_spots` did to a region, or else would do."""
     table = sdata[table_key]
-    done = table.uns.get(_keys.PREDICTION, {}).get("realign", {}).get(region)
+    done = noted(table, _keys.REALIGN).get(region)
     if done is not None:
         return done
     found = estimate(sdata, table, region, paired_image(sdata, region, image_key))

@@ -99,7 +99,7 @@ def rank_transform(
 
     adata = adata.copy() if copy else adata
     adata.layers[key_added] = ranks if len(columns) == adata.n_vars else _widen(ranks, columns, adata.n_vars)
-    note(adata, key_added, {"axis": axis, "layer": layer or "X", "n_targets": len(columns)})
+    note(adata, _keys.PARAMS, key_added, {"axis": axis, "layer": layer or "X", "n_targets": len(columns)})
     log.info("wrote layers[%r]: ranks of %d genes within each %s", key_added, len(columns), axis)
     return adata if copy else None
 

@@ -10,6 +10,7 @@ import numpy as np
 from h2e import _keys
 from h2e._images import open_image
 from h2e._lattice import lattice
+from h2e._notes import noted
 from h2e._regions import centres_of, get_table, paired_image, region_keys, to_pixels
 from h2e.pp._mask_element import tissue_of
 from h2e.pp._registration import Placement, place, rotation
@@ -101,7 +102,7 @@ def realign_spots(
         for region in regions:
             _undo(sdata, table, region)
         if undo:
-            table.uns.get(_keys.PREDICTION, {}).pop("realign", None)
+            table.uns.get(_keys.PREDICTION, {}).pop(_keys.REALIGN, None)
             return
         limits = {"max_shift": max_shift, "max_rotation_deg": max_rotation_deg, "max_zoom": max_zoom}
         report = {r: estimate(sdata, table, r, images[r], tissue_mask_key, **limits) for r in regions}
@@ -109,7 +110,7 @@ def realign_spots(
             if found["moved"]:
                 _prepend(sdata, region, found["matrix"])
             log.info("region %r: %s", region, found["reason"])
-        table.uns.setdefault(_keys.PREDICTION, {})["realign"] = report
+        table.uns.setdefault(_keys.PREDICTION, {})[_keys.REALIGN] = report
 
 
 def estimate(
@@ -200,7 +201,7 @@ def _undo(sdata: SpatialData, table: AnnData, region: str) -> None:
     """Take the correction of an earlier call away; the transformations are then those of before, not equivalents."""
     from spatialdata.transformations import Affine, Sequence, get_transformation, set_transformation
 
-    earlier = table.uns.get(_keys.PREDICTION, {}).get("realign", {}).get(region)
+    earlier = noted(table, _keys.REALIGN).get(region)
     if earlier is None or not earlier["moved"]:
         return
     matrix = np.asarray(earlier["matrix"])

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from h2e import _keys
+from h2e._notes import noted
 from h2e.pp._mask_element import find_mask
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _placement(found: Mapping[str, object]) -> dict[str, object]:
 
 def _stains(sdata: SpatialData, image_key: str) -> dict[str, str]:
     """The stains of a slide before normalization, as directions in the optical density of red, green and blue."""
-    found = sdata.attrs[_keys.PREDICTION]["stains"][_keys.normalized(image_key)]["slide"]
+    found = noted(sdata, _keys.STAINS)[_keys.normalized(image_key)]["slide"]
     vectors = (found or {}).get("stains", [[], []])
     return {
         name: " ".join(f"{v:.2f}" for v in vector)

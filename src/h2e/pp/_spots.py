@@ -83,5 +83,5 @@ def tissue_fraction(
         log.info("slide %r: %d of %d spots are invalid, without tissue", slide.name, invalid, len(slide))
     table.obs[key_added] = fraction
     params = {"function": "tissue_fraction", "tissue_mask_key": tissue_mask_key or "{image}_tissue"}
-    note(table, key_added, params)
+    note(table, _keys.PARAMS, key_added, params)
     log.info("wrote obs[%r]", key_added)

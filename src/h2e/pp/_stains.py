@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from h2e import _keys
 from h2e._images import open_image
+from h2e._notes import note, noted
 from h2e._regions import source_images
 from h2e._slides import image_sizes
 from h2e.pp._mask_element import tissue_of
@@ -155,7 +156,7 @@ def normalize_stains(
     True
     """
     keys = source_images(sdata, table_key=table_key, image_key=image_key)
-    written = sdata.attrs.get("h2e", {}).get("stains", {})
+    written = noted(sdata, _keys.STAINS)
     targets = check_keys(sdata, keys, key_added, written, overwrite=overwrite)
     resolution = image_sizes(sdata, keys, um_per_px, table_key=table_key, image_key=image_key)
     images = [open_image(sdata, key) for key in keys]
@@ -175,7 +176,7 @@ def normalize_stains(
     for key, target, (slide, image) in zip(keys, targets, results, strict=True):
         replaced = "replaced" if target in sdata.images else "wrote"
         sdata.images[target] = image_like(sdata.images[key], image)
-        sdata.attrs.setdefault("h2e", {}).setdefault("stains", {})[target] = {
+        facts = {
             "image": key,
             "reference": reference.to_dict(),
             "slide": None if slide is None else slide.to_dict(),
@@ -183,4 +184,5 @@ def normalize_stains(
             "keep_residual": keep_residual,
             "tissue_mask_key": tissue_mask_key or "",
         }
+        note(sdata, _keys.STAINS, target, facts)
         log.info("%s images[%r]: %s, lazily", replaced, target, reference.method)

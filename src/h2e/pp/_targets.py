@@ -16,6 +16,7 @@ from h2e._lattice import lattice
 from h2e._notes import check_free, note
 from h2e._regions import labels_of
 from h2e.pp._expression import Matrix, expression, slide_labels
+from h2e.pp._symbols import HOUSEKEEPING, symbols_of
 from h2e.pp._target_values import refuse_duplicates
 
 if TYPE_CHECKING:
@@ -24,15 +25,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 log = logging.getLogger(__name__)
-
-HOUSEKEEPING = r"^(MT-|M?RP[LS](A|P?\d+([ABCLX]|AL|[LY]\d)?)$)"
-"""Mitochondrial and ribosomal genes, of human and mouse (matched ignoring case)."""
-
-ENSEMBL = r"ENS[A-Z]*G\d{6,}"
-"""How identifiers of genes begin."""
-
-SYMBOLS = ("gene_name", "gene_names", "gene_symbol", "gene_symbols", "symbol", "feature_name")
-"""Columns of ``var`` that common readers and atlases keep symbols in."""
 
 
 def select_targets(
@@ -131,7 +123,7 @@ def select_targets(
     adata.var[key_added] = adata.var_names.isin(genes)
     chosen_on = sorted(set(donors[rows].tolist()))
     params = {"n_targets": int(n_targets), "groups": chosen_on, "min_frac": float(min_frac), "exclude": exclude or ""}
-    note(adata, key_added, {"function": "select_targets"} | params)
+    note(adata, _keys.PARAMS, key_added, {"function": "select_targets"} | params)
     log.info("wrote var[%r]: %d targets, chosen on %s", key_added, len(genes), chosen_on)
     return adata if copy else None
 
@@ -179,21 +171,6 @@ def choose_targets(
     score = np.mean(_scores_by_group(x_log, xy, slides, groups), axis=0)
     best = np.lexsort((names, -score))  # ties in the order of names, whatever the order of the table
     return names[best[:n_targets]].tolist()
-
-
-def symbols_of(adata: AnnData) -> np.ndarray:
-    """Symbols of the genes: their names or, where these are Ensembl identifiers, the column of ``var`` that has symbols."""
-    names = adata.var_names.to_numpy(dtype=str)
-    if not len(names) or np.mean([re.match(ENSEMBL, name) is not None for name in names]) < 0.5:
-        return names
-    for column in SYMBOLS:
-        if column in adata.var:
-            return adata.var[column].to_numpy(dtype=str)
-    log.warning(
-        "genes are named by Ensembl identifiers, and var has none of the columns %s: mitochondrial and ribosomal genes cannot be told, and may be chosen",
-        list(SYMBOLS),
-    )
-    return names
 
 
 def morans_i(x: Matrix, xy: np.ndarray) -> np.ndarray | None:

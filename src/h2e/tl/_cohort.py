@@ -14,6 +14,7 @@ from scipy import sparse
 from h2e import _keys
 from h2e._learners import Learner, eyes_of
 from h2e._members import names_of
+from h2e._notes import noted
 from h2e._parallel import side_by_side
 from h2e._regions import get_table, in_tissue
 from h2e._slides import Slide, find_slides
@@ -176,7 +177,7 @@ def open_cohort(
         group_key=group_key,
         um_per_px=um_per_px,
     )
-    stains = sdata.attrs.get("h2e", {}).get("stains", {})
+    stains = noted(sdata, _keys.STAINS)
     tissues = []
     for slide in slides:
         if slide.image.key in stains:
@@ -206,7 +207,7 @@ def open_cohort(
 
 def stored_reference(sdata: SpatialData, image_keys: Sequence[str]) -> tuple[StainReference | None, bool, bool]:
     """What the images were normalized with, the same for all, ``None`` if none was; whether pooled; the residual."""
-    stains = sdata.attrs.get("h2e", {}).get("stains", {})
+    stains = noted(sdata, _keys.STAINS)
     normalized = [_keys.normalized(key) for key in image_keys]
     made = [key for key in normalized if key in sdata.images]
     if not made:

@@ -88,7 +88,7 @@ def predict(
     ``.obsm["{key_added}_std"]`` : ``DataFrame``, ``float32``, spots × targets
         Standard deviation over the models, and over the flips of the tile where a network looks at them.
     ``.obsm["{key_added}_lower"]``, ``.obsm["{key_added}_upper"]`` : ``DataFrame``, ``float32``, spots × targets
-        Split-conformal intervals around the predictions: each target's half width is the quantile of its held-out errors,
+        Split-conformal intervals around the predictions, cut off at 0 where no target was negative: each target's half width is the quantile of its held-out errors,
         every group weighing the same. With fewer than ten groups to calibrate on nothing is guaranteed on a new donor;
         :func:`h2e.tl.evaluate` measures the coverage. Not written where no group was left out, nor of the stack
         ``"in_sample"``, of which there are no held-out predictions.
@@ -223,8 +223,8 @@ def _write(
         "unit": str(ensemble.settings.get("unit", "")),
         "training_slides": sorted(ensemble.training["slide"].unique()),
     }
-    about["params"] = dict(about.get("params", {})) | _plain(ensemble.settings)
-    about["params"] |= params | {"stack": ensemble.stack.kind, "n_calibration_groups": ensemble.n_groups}
+    settings = dict(about.get(_keys.PARAMS, {})) | _plain(ensemble.settings) | params
+    about[_keys.PARAMS] = settings | {"stack": ensemble.stack.kind, "n_calibration_groups": ensemble.n_groups}
     table.uns[key_added] = about
 
 

@@ -24,8 +24,9 @@ from h2e._novelty import fit_novelty
 from h2e._stack import STACKS
 from h2e._transforms import TRANSFORMS
 from h2e.pp._expression import expression
+from h2e.pp._symbols import symbols_of
 from h2e.pp._target_values import resolve_targets, storable_names, target_frame
-from h2e.pp._targets import choose_targets, symbols_of
+from h2e.pp._targets import choose_targets
 from h2e.tl._recognize import places, row_identity, thumbnail
 
 if TYPE_CHECKING:
