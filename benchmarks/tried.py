@@ -183,6 +183,7 @@ def predict(row: Row, data: Data, fold: Fold) -> np.ndarray:
         seen = eyes.replace("encoder", row.encoder)
         for transform, standardized in row.standardized:
             z, back = fit_transform(transform, y, slides, groups)
+            back = back.within(data.values[fold.name].to_numpy(np.float32)[fold.train])
             x = [data.look(seen, copy, standardized=standardized) for copy in copies]
             learner = Texture(head=head, k=30 * len(copies))
             train = np.concatenate([of_copy[fold.train] for of_copy in x])

@@ -12,9 +12,9 @@ from scipy import sparse
 from scipy.spatial.distance import cdist
 
 import h2e.pp
-from h2e.pp._expression import expression
+from h2e.pp._expression import expression, positions_of
 from h2e.pp._target_values import resolve_targets, storable_names, target_frame
-from h2e.pp._targets import choose_targets, morans_i, positions_of
+from h2e.pp._targets import choose_targets, morans_i
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -102,7 +102,7 @@ def _matched(z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ranks(y: np.ndarray, *, axis: int) -> np.ndarray:
-    """Ranks scaled to [0, 1]; ties share their mean rank.
+    """Ranks scaled to [0, 1]; ties share their mean rank, zeros too, which :func:`h2e.pp.rank_transform` leaves at 0.
 
     Examples
     --------

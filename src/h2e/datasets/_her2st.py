@@ -70,6 +70,15 @@ def her2st(
     Section A1 has no full-resolution image at the source: it is 2,000 pixels wide, the tissue is cut out on black, and
     a thumbnail with annotations covers its upper right corner.
 
+    Raises
+    ------
+    FileNotFoundError
+        The folder has no complete section.
+    OSError
+        A file cannot be downloaded.
+    ValueError
+        A section is not there, or a file is not the one that h2e knows.
+
     Examples
     --------
     >>> import h2e.datasets

@@ -58,6 +58,15 @@ def mob(folder: str | Path | None = None, *, progress: bool = True) -> SpatialDa
     µm. Two things in the images agree: steps are longer in y than in x by 11 %, and the prints that spots left on the
     glass, averaged, are circles of 22 to 23 pixels: 100 µm, the diameter of a spot.
 
+    Raises
+    ------
+    FileNotFoundError
+        The folder lacks a file.
+    OSError
+        A file cannot be downloaded.
+    ValueError
+        A file is not the one that h2e knows.
+
     Examples
     --------
     >>> import h2e.datasets

@@ -74,6 +74,11 @@ def toy_cohort(*, n_slides: int = 4, n_donors: int = 3, side: int = 10, seed: in
     ``X``. One table: sparse counts, ``obs`` columns ``region``, ``instance_id``, ``donor``, ``array_row``,
     ``array_col``, ``um_per_px`` and ``on_tissue``, ``obsm["proportions"]``.
 
+    Raises
+    ------
+    ValueError
+        There are fewer slides than donors, more than 26 donors, or too few spots.
+
     Examples
     --------
     >>> import h2e.datasets

@@ -45,6 +45,15 @@ def visium_mini(folder: str | Path | None = None, *, progress: bool = True) -> S
     table holds 1,999 genes; **its X is log-normalized, there are no counts**. ``obs`` has ``leiden``, a clustering, and
     no array coordinates: the source has none.
 
+    Raises
+    ------
+    FileNotFoundError
+        The folder lacks a file.
+    OSError
+        A file cannot be downloaded.
+    ValueError
+        A file is not the one that h2e knows.
+
     Examples
     --------
     >>> import h2e.datasets

@@ -39,6 +39,11 @@ def reliability(
     -------
     One value per target, 0 to 1; NaN where the counts are constant over spots.
 
+    Raises
+    ------
+    ValueError
+        Counts are not whole numbers, or totals are less than their sum.
+
     Examples
     --------
     >>> import numpy as np
@@ -84,6 +89,11 @@ def ceiling(
     Returns
     -------
     One value per target, 0 to 1; NaN where the counts are constant over spots.
+
+    Raises
+    ------
+    ValueError
+        Counts are not whole numbers, or totals are less than their sum.
 
     Examples
     --------

@@ -29,6 +29,11 @@ def pearson(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
     -------
     One value per target; NaN where the truth is constant, to be excluded *and counted*.
 
+    Raises
+    ------
+    ValueError
+        Shapes differ, or values are NaN or infinite.
+
     Examples
     --------
     >>> import numpy as np
@@ -58,6 +63,11 @@ def spearman(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
     -------
     One value per target; NaN where the truth is constant.
 
+    Raises
+    ------
+    ValueError
+        Shapes differ, or values are NaN or infinite.
+
     Examples
     --------
     >>> import h2e.metrics
@@ -86,6 +96,11 @@ def ccc(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
     Returns
     -------
     One value per target; 0 for a constant prediction, NaN where the truth is constant.
+
+    Raises
+    ------
+    ValueError
+        Shapes differ, or values are NaN or infinite.
 
     Examples
     --------
@@ -119,6 +134,11 @@ def within_domain(prediction: ArrayLike, truth: ArrayLike, domains: ArrayLike) -
     Returns
     -------
     One value per target; 0 where the prediction is constant within the domains, NaN where the truth is.
+
+    Raises
+    ------
+    ValueError
+        Shapes differ, or values are NaN or infinite.
 
     Examples
     --------
@@ -156,6 +176,11 @@ def spot_rho(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
     -------
     One value per spot; NaN where all targets of a spot have the same measured value.
 
+    Raises
+    ------
+    ValueError
+        Shapes differ, values are NaN or infinite, or there is one target.
+
     Examples
     --------
     >>> import h2e.metrics
@@ -182,6 +207,11 @@ def constant_profile_rho(truth: ArrayLike, profile: ArrayLike) -> np.ndarray:
     Returns
     -------
     One value per spot; NaN where all targets of a spot have the same measured value.
+
+    Raises
+    ------
+    ValueError
+        The truth is NaN or infinite, or has one target.
 
     Examples
     --------

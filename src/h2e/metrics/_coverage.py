@@ -31,6 +31,11 @@ def coverage(lower: ArrayLike, upper: ArrayLike, truth: ArrayLike) -> np.ndarray
     -------
     One share per target; ends count as inside.
 
+    Raises
+    ------
+    ValueError
+        Shapes differ, values are NaN or infinite, or ``lower`` is above ``upper``.
+
     Examples
     --------
     >>> import h2e.metrics
@@ -60,6 +65,11 @@ def residual_quantile(residuals: ArrayLike, groups: ArrayLike, *, level: float) 
     Returns
     -------
     One half width per target.
+
+    Raises
+    ------
+    ValueError
+        ``level`` is no share, or a residual is NaN or infinite.
 
     Examples
     --------
@@ -104,6 +114,11 @@ def cross_coverage(
     Returns
     -------
     A tidy DataFrame: ``group``, ``target``, ``level``, ``coverage``, ``half_width``.
+
+    Raises
+    ------
+    ValueError
+        ``level`` is no share, or there is only one group.
 
     Examples
     --------

@@ -26,6 +26,11 @@ def auroc_detect(prediction: ArrayLike, counts: ArrayLike) -> np.ndarray:
     -------
     One value per target, 0.5 for a constant prediction; NaN where the target is detected in all spots or in none.
 
+    Raises
+    ------
+    ValueError
+        Shapes differ, or values are NaN or infinite.
+
     Examples
     --------
     >>> import h2e.metrics
@@ -65,6 +70,11 @@ def nmi(prediction: ArrayLike, truth: ArrayLike, *, n_permutations: int = 20, se
     -------
     One value per target; 0 for a constant prediction, NaN where the truth is constant.
 
+    Raises
+    ------
+    ValueError
+        Shapes differ, or values are NaN or infinite.
+
     Examples
     --------
     >>> import numpy as np
@@ -101,6 +111,11 @@ def ssim_global(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
     -------
     One value per target; NaN where the truth is constant.
 
+    Raises
+    ------
+    ValueError
+        Shapes differ, or values are NaN or infinite.
+
     Examples
     --------
     >>> import h2e.metrics
@@ -133,6 +148,11 @@ def js(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
     Returns
     -------
     One value per target; NaN where the truth is 0 everywhere.
+
+    Raises
+    ------
+    ValueError
+        Shapes differ, or values are NaN or infinite.
 
     Examples
     --------

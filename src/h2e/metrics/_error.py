@@ -31,6 +31,11 @@ def skill(prediction: ArrayLike, truth: ArrayLike, baseline: ArrayLike) -> np.nd
     -------
     One value per target, 1 perfect, without lower limit; NaN where the baseline has no error (the truth equals it).
 
+    Raises
+    ------
+    ValueError
+        Shapes differ, or values are NaN or infinite.
+
     Examples
     --------
     >>> import h2e.metrics
@@ -72,6 +77,11 @@ def r2(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
     -------
     One value per target; NaN where the truth is constant.
 
+    Raises
+    ------
+    ValueError
+        Shapes differ, or values are NaN or infinite.
+
     Examples
     --------
     >>> import h2e.metrics
@@ -97,6 +107,11 @@ def rmse(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
     -------
     One value per target, in the unit of the values.
 
+    Raises
+    ------
+    ValueError
+        Shapes differ, or values are NaN or infinite.
+
     Examples
     --------
     >>> import h2e.metrics
@@ -121,6 +136,11 @@ def mae(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
     -------
     One value per target, in the unit of the values.
 
+    Raises
+    ------
+    ValueError
+        Shapes differ, or values are NaN or infinite.
+
     Examples
     --------
     >>> import h2e.metrics
@@ -144,6 +164,11 @@ def nrmse_sd(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
     Returns
     -------
     One value per target; NaN where the truth is constant.
+
+    Raises
+    ------
+    ValueError
+        Shapes differ, or values are NaN or infinite.
 
     Examples
     --------
@@ -171,6 +196,11 @@ def nrmse_range(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
     -------
     One value per target; NaN where the truth is constant.
 
+    Raises
+    ------
+    ValueError
+        Shapes differ, or values are NaN or infinite.
+
     Examples
     --------
     >>> import h2e.metrics
@@ -194,6 +224,11 @@ def variance_ratio(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
     Returns
     -------
     One value per target; 0 for a constant prediction, NaN where the truth is constant.
+
+    Raises
+    ------
+    ValueError
+        Shapes differ, or values are NaN or infinite.
 
     Examples
     --------

@@ -46,6 +46,11 @@ def bootstrap_interval(
     A DataFrame with a row per metric: ``mean`` (as in :func:`summarize`), ``lower``, ``upper`` (NaN below six donors),
     ``n_groups`` and ``groups``, the value of each donor as text.
 
+    Raises
+    ------
+    ValueError
+        The metric is not in ``scores``, or these have several values of a slide and target.
+
     Examples
     --------
     >>> import pandas as pd
@@ -172,6 +177,11 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, *, metric: str = "pearson
     -------
     A ``Comparison`` with ``groups`` (``group``, ``first``, ``second``, ``difference``), the mean ``difference`` over
     donors, and ``p`` or ``None``; printed, it shows every donor.
+
+    Raises
+    ------
+    ValueError
+        The two tables were not scored on the same slides and targets, or have several values of one.
 
     Examples
     --------

@@ -74,6 +74,11 @@ def spatial_pvalue(
     A DataFrame with a row per target: ``target``, ``n_spots``, ``r``, ``p``, and ``q``, the p-value after
     Benjamini-Hochberg over the targets. All NaN where the truth is constant; ``p = 1`` where the prediction is.
 
+    Raises
+    ------
+    ValueError
+        The method is unknown, there are fewer than 20 spots, or most share their coordinates.
+
     Examples
     --------
     >>> import numpy as np

@@ -119,6 +119,12 @@ def score(
     *truth* leaves nothing to score (it is constant); :func:`summarize` counts these. ``spot_rho`` is the
     mean over the spots of a slide, with target ``"(all targets)"``.
 
+    Raises
+    ------
+    ValueError
+        A metric is unknown or lacks what it needs, shapes or indices differ, values are NaN, a slide has fewer than
+        3 spots or lies in two groups.
+
     Examples
     --------
     >>> import numpy as np

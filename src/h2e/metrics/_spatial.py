@@ -32,6 +32,11 @@ def moran_gap(prediction: ArrayLike, truth: ArrayLike, xy: ArrayLike, *, n_neigh
     -------
     One value per target; a constant prediction has an I of 0; NaN where the truth is constant.
 
+    Raises
+    ------
+    ValueError
+        Shapes differ, or values are NaN or infinite.
+
     Examples
     --------
     >>> import numpy as np

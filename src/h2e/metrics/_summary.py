@@ -38,6 +38,11 @@ def summarize(scores: pd.DataFrame, *, by: str | None = None) -> pd.DataFrame:
     ``n_excluded``
         Pairs of slide and target without a value.
 
+    Raises
+    ------
+    ValueError
+        ``by`` is unknown, or ``scores`` is not what :func:`score` returned.
+
     Examples
     --------
     >>> import pandas as pd

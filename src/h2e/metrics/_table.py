@@ -66,6 +66,13 @@ def score_adata(
     -------
     The tidy DataFrame of :func:`score`.
 
+    Raises
+    ------
+    KeyError
+        The predictions, a target, a layer or a column is not there.
+    ValueError
+        The ensemble was trained on these spots, a gene is there twice, or as :func:`score`.
+
     Examples
     --------
     >>> import anndata as ad, numpy as np, pandas as pd

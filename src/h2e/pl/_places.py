@@ -13,8 +13,7 @@ from h2e._images import Image
 from h2e._lattice import lattice
 from h2e._regions import to_pixels
 from h2e._slides import check_sizes, find_slides, size_of
-from h2e.pp._expression import slide_labels
-from h2e.pp._targets import positions_of
+from h2e.pp._expression import positions_of, slide_labels
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -44,6 +44,13 @@ def stains(
     -------
     Axes, 2 × images.
 
+    Raises
+    ------
+    KeyError
+        An image was not normalized by h2e.
+    ValueError
+        ``ax`` has another number of Axes.
+
     Examples
     --------
     >>> import h2e

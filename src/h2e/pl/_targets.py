@@ -11,9 +11,8 @@ from h2e._regions import get_table
 from h2e._within import within_slides
 from h2e.pl._axes import given_axes
 from h2e.pl._side_by_side import draw_map, side_by_side
-from h2e.pp._expression import check_counts, slide_labels, values_of
+from h2e.pp._expression import check_counts, positions_of, slide_labels, values_of
 from h2e.pp._target_values import target_frame
-from h2e.pp._targets import positions_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +57,13 @@ def spots(
     Axes of the number of spots, the counts of a spot and the genes detected in
     it, one row per slide (boxes are quartiles, whiskers the 1st and the 99th
     percentile), and of a map of the counts with the slides beside each other.
+
+    Raises
+    ------
+    KeyError
+        The table, a layer or a column is not there.
+    ValueError
+        Values are no counts, or ``ax`` has another number of Axes.
 
     Examples
     --------
@@ -136,6 +142,13 @@ def target_overview(
     -------
     Axes of the distributions, the correlations and the maps. A map shows all
     slides beside each other in the order of their names, y pointing down.
+
+    Raises
+    ------
+    KeyError
+        The table, a layer, a column or a target is not there.
+    ValueError
+        Values are no counts, or ``ax`` has another number of Axes.
 
     Examples
     --------

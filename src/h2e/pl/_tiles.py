@@ -69,6 +69,13 @@ def tiles(
     -------
     Axes, one for each spot, slide by slide. Coordinates are spot spacings.
 
+    Raises
+    ------
+    KeyError
+        The table or a spot is not there.
+    ValueError
+        Images cannot be paired with regions, or ``ax`` has another number of Axes.
+
     Examples
     --------
     >>> import h2e

@@ -59,6 +59,13 @@ def tissue(
     -------
     Axes, one for each image.
 
+    Raises
+    ------
+    KeyError
+        An image or a mask is not there.
+    ValueError
+        Images cannot be paired with regions, or ``ax`` has another number of Axes.
+
     Examples
     --------
     >>> import h2e.datasets, h2e.pl

@@ -1,4 +1,4 @@
-"""Expression values of a table: found, checked, log-normalized; which slide a row belongs to."""
+"""Expression values of a table: found, checked, log-normalized; which slide a row belongs to, and where it lies there."""
 
 from __future__ import annotations
 
@@ -101,6 +101,24 @@ def slide_labels(adata: AnnData, library_key: str | None = None) -> np.ndarray:
     """The slide of each spot: ``library_key``, else the table's region key, else one slide for all."""
     key = library_key or adata.uns.get("spatialdata_attrs", {}).get("region_key")
     return np.full(adata.n_obs, "all") if key is None else labels_of(adata, key)
+
+
+def positions_of(adata: AnnData, slides: np.ndarray) -> np.ndarray:
+    """The (x, y) of each spot, in any unit: ``obsm["spatial"]``, else the array coordinates, made isotropic."""
+    if "spatial" in adata.obsm:
+        return np.asarray(adata.obsm["spatial"], dtype=np.float64)[:, :2]
+    if not {"array_row", "array_col"} <= set(adata.obs):
+        msg = (
+            f"no positions: adata.obsm has {list(adata.obsm)} and no 'spatial', adata.obs has {list(adata.obs)} and not "
+            "both 'array_row' and 'array_col'; add one of them."
+        )
+        raise KeyError(msg)
+    xy = adata.obs[["array_col", "array_row"]].to_numpy(dtype=np.float64)
+    for slide in np.unique(slides):
+        rows = slides == slide
+        if len(np.unique(xy[rows].sum(axis=1) % 2)) == 1:  # Visium: columns count half pitches, rows are √3/2 apart
+            xy[rows, 1] *= np.sqrt(3)
+    return xy
 
 
 def _stored(values: Matrix) -> np.ndarray:

@@ -95,6 +95,14 @@ def make_spots(
     ``sdata.tables[table_key]`` : rows without genes
         ``obs`` has ``region``, ``instance_id``, ``um_per_px``, ``array_row`` and ``array_col``.
 
+    Raises
+    ------
+    KeyError
+        The image is not there.
+    ValueError
+        The size of a pixel is not given, no point lies on tissue, the key is taken, or the table holds measured
+        genes.
+
     Examples
     --------
     >>> import h2e.datasets, h2e.pp

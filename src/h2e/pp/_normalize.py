@@ -89,6 +89,14 @@ def normalize(
         those without tissue and those kept; how many spacings the spots were off, whether they were moved, and why;
         the stain vectors before. Without a table it is in ``sdata.attrs["h2e"]``.
 
+    Raises
+    ------
+    KeyError
+        A table, layer, image or column is not there; the message lists what is.
+    ValueError
+        Images cannot be paired with regions, spots lie outside of their image, expression is negative or NaN, or a
+        key is taken by something that h2e did not write.
+
     Examples
     --------
     >>> import h2e

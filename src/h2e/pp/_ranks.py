@@ -77,6 +77,13 @@ def rank_transform(
     ``adata.uns["h2e"]["params"][key_added]`` : ``dict``
         How they were made.
 
+    Raises
+    ------
+    KeyError
+        A layer, a column or a target is not there.
+    ValueError
+        Values are negative, NaN or infinite, or the layer was not written by h2e.
+
     Examples
     --------
     >>> import anndata as ad, h2e, numpy as np

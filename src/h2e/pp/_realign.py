@@ -86,6 +86,13 @@ def realign_spots(
         ``score_before``, ``score``, ``gain``, ``lead`` (over the best placement elsewhere: small is ambiguous),
         ``moved`` and ``reason``; ``matrix`` is the correction in the coordinates of the shapes.
 
+    Raises
+    ------
+    KeyError
+        An image, a mask or the table is not there.
+    ValueError
+        Images cannot be paired with regions, or the table names instances that the shapes do not have.
+
     Examples
     --------
     >>> import h2e.datasets, h2e.pp

@@ -64,6 +64,13 @@ def tissue_fraction(
     ``table.uns["h2e"]["params"][key_added]`` : ``dict``
         How it was made.
 
+    Raises
+    ------
+    KeyError
+        An image, a mask or the table is not there.
+    ValueError
+        Images cannot be paired with regions, or the column was not written by h2e.
+
     Examples
     --------
     >>> import h2e.datasets, h2e.pp

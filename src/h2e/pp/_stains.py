@@ -66,6 +66,13 @@ def fit_stain_reference(
     -------
     A frozen, printable :class:`StainReference`.
 
+    Raises
+    ------
+    KeyError
+        An image, a mask or the table is not there.
+    ValueError
+        The method is unknown, an image is no 8-bit RGB, or no slide has stained tissue.
+
     Examples
     --------
     >>> import h2e
@@ -146,6 +153,16 @@ def normalize_stains(
         Same pyramid, chunks, transformations and channel names.
     ``sdata.attrs["h2e"]["stains"]["{image}_normalized"]`` : ``dict``
         The reference, and the stains of the slide as they were.
+
+    Raises
+    ------
+    KeyError
+        An image, a mask or the table is not there.
+    TypeError
+        The reference is none, and no RGB image.
+    ValueError
+        The method is not that of the reference, an image is no 8-bit RGB, or a key is taken by something that h2e
+        did not write.
 
     Examples
     --------

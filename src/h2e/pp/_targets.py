@@ -15,7 +15,7 @@ from h2e import _keys
 from h2e._lattice import lattice
 from h2e._notes import check_free, note
 from h2e._regions import labels_of
-from h2e.pp._expression import Matrix, expression, slide_labels
+from h2e.pp._expression import Matrix, expression, positions_of, slide_labels
 from h2e.pp._symbols import HOUSEKEEPING, symbols_of
 from h2e.pp._target_values import refuse_duplicates
 
@@ -95,6 +95,13 @@ def select_targets(
         Whether the gene is a target.
     ``adata.uns["h2e"]["params"][key_added]`` : ``dict``
         How they were chosen, and on which groups.
+
+    Raises
+    ------
+    KeyError
+        A layer, a column, a group or the positions are not there.
+    ValueError
+        Too few genes are detected often enough, values are no counts, or the column was not written by h2e.
 
     Examples
     --------
@@ -199,24 +206,6 @@ def morans_i(x: Matrix, xy: np.ndarray) -> np.ndarray | None:
         frame = sq.gr.spatial_autocorr(slide, mode="moran", n_perms=None, corr_method=None, copy=True)
         result[varies] = frame["I"].reindex(slide.var_names).to_numpy()
     return result
-
-
-def positions_of(adata: AnnData, slides: np.ndarray) -> np.ndarray:
-    """The (x, y) of each spot, in any unit: ``obsm["spatial"]``, else the array coordinates, made isotropic."""
-    if "spatial" in adata.obsm:
-        return np.asarray(adata.obsm["spatial"], dtype=np.float64)[:, :2]
-    if not {"array_row", "array_col"} <= set(adata.obs):
-        msg = (
-            f"no positions: adata.obsm has {list(adata.obsm)} and no 'spatial', adata.obs has {list(adata.obs)} and not "
-            "both 'array_row' and 'array_col'; add one of them."
-        )
-        raise KeyError(msg)
-    xy = adata.obs[["array_col", "array_row"]].to_numpy(dtype=np.float64)
-    for slide in np.unique(slides):
-        rows = slides == slide
-        if len(np.unique(xy[rows].sum(axis=1) % 2)) == 1:  # Visium: columns count half pitches, rows are √3/2 apart
-            xy[rows, 1] *= np.sqrt(3)
-    return xy
 
 
 def _scores_by_group(x: Matrix, xy: np.ndarray, slides: np.ndarray, groups: np.ndarray) -> list[np.ndarray]:

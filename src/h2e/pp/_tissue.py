@@ -63,6 +63,13 @@ def detect_tissue(
     ``sdata.labels["{image}_tissue"]`` : ``uint8``
         1 tissue, 0 background, in every coordinate system of the image. Without any tissue it is all 0, with a warning in the log.
 
+    Raises
+    ------
+    KeyError
+        An image or the table is not there.
+    ValueError
+        The method is unknown, an image is no 8-bit RGB, or the key is taken by something that h2e did not write.
+
     Examples
     --------
     >>> import h2e.datasets, h2e.pp

@@ -99,6 +99,14 @@ def predict(
     ``.uns[key_added]`` : ``dict``
         Unit, version, parameters and training slides.
 
+    Raises
+    ------
+    KeyError
+        The table, an image or a mask is not there.
+    ValueError
+        Images cannot be paired with regions, are normalized already, or have pixels of unknown size; no spot lies
+        on tissue; or a key is taken by something that h2e did not write. Nothing is written then.
+
     Examples
     --------
     >>> import h2e
