@@ -58,9 +58,22 @@ PARTS = {
     "transforms-normalized": [
         {"split": s, "transform": t, "images": "normalized", **MEASURED} for t in TRANSFORMS[:-1] for s in GENES[1:]
     ],
+    "centre": [{"split": s, "learners": "default + centre"} for s in GENES],
     "multiscale": [{"split": "her2st donor", "learners": "default + multiscale"}],
 }
 """What is run, as differences from ``DEFAULTS``."""
+
+NETWORKS = {
+    "default + centre": [h2e.tl.Multiscale(epochs=12, encoders=("center",))],
+    "default + multiscale": [h2e.tl.Multiscale(epochs=12)],
+}
+"""Learners beside the default ones."""
+
+NETWORK_TITLES = {
+    "default + centre": "the default learners and the multiscale network with its centre encoder alone",
+    "default + multiscale": "the default learners and the whole multiscale network",
+}
+WITH_NETWORK = ("ensemble", "multiscale", "without multiscale", "baseline: coordinates")
 
 KEY = ["split", *DEFAULTS]
 METRICS = ("pearson", "spearman", "skill", "variance_ratio", "within_domain")
@@ -70,8 +83,7 @@ def one_run(sdata: SpatialData, run: dict[str, object], cache: Path) -> pd.DataF
     """Summaries over all groups and of each group."""
     _, group_key, obsm = SPLITS[run["split"]]
     learners: list = list(DEFAULT_LEARNERS)
-    if run["learners"].endswith("multiscale"):
-        learners.append(h2e.tl.Multiscale(epochs=12))
+    learners += NETWORKS.get(run["learners"], [])
     options = {"transform": run["transform"], "stack": run["stack"], "n_programmes": run["programmes"]}
     options |= {"group_key": group_key, "obsm": obsm}
     started = time.process_time()
@@ -224,12 +236,14 @@ def tables(found: pd.DataFrame) -> Iterator[str]:
             yield from table_of(["images", "method"], {k: v for k, v in runs.items() if len(v)})
             yield ":::"
             yield ""
-    more = select(found, split="her2st donor", learners="default + multiscale")
-    if len(more):
-        keep = more[~more["method"].str.startswith("baseline") | (more["method"] == "baseline: coordinates")]
-        yield f"**her2st donor**, with the multiscale network, 12 epochs ({more['seconds'].max() / 60:.0f} minutes of one core)"
-        yield ""
-        yield from table_of(["images", "method"], {"raw": keep})
+    for learners, what in NETWORK_TITLES.items():
+        runs = {split: select(found, split=split, learners=learners) for split in GENES}
+        runs = {split: run[run["method"].isin(WITH_NETWORK)] for split, run in runs.items() if len(run)}
+        if runs:
+            minutes = ", ".join(f"{run['seconds'].max() / 60:.0f}" for run in runs.values())
+            yield f"**{learners}**: {what}, 12 epochs ({minutes} minutes of one core)"
+            yield ""
+            yield from (line for line in table_of(["left out of", "method"], runs) if "baseline" not in line)
     runs = {stack: select(found, split=GENES[0], stack=stack, **MEASURED) for stack in STACKS}
     methods = ("ensemble", "baseline: coordinates", "own estimate of in_sample")
     runs = {k: v[v["method"].isin(methods)] for k, v in runs.items() if len(v)}

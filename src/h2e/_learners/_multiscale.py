@@ -88,7 +88,8 @@ class Multiscale:
     stain_jitter
         Standard deviation of the random change of stain concentrations in training; 0 turns it off.
     ema
-        Decay of the moving average of the weights, which is what predicts; ``None``: the last weights.
+        Decay of the moving average of the weights, which is what predicts; ``None``: the last weights. It is over about
+        ``1 / (1 - ema)`` steps, which must be far fewer than there are: a thousand spots make 31 an epoch.
     dropout
         Of the decoder.
     extent
@@ -119,7 +120,7 @@ class Multiscale:
     batch_size: int = 32
     symmetries: bool = True
     stain_jitter: float = 0.1
-    ema: float | None = 0.99
+    ema: float | None = 0.95
     dropout: float = 0.1
     extent: float = 3.0
     tile_px: int = 78
