@@ -236,6 +236,17 @@ def test_the_moving_average_is_what_is_kept(data):
     assert not np.allclose(predict(runs[None][0], tiles), predict(runs[0.9][0], tiles))
 
 
+def test_the_moving_average_forgets_the_first_weights_of_a_short_run(data):
+    tiles, y = data
+    config = NetworkConfig(n_targets=3, tile_px=26, subtile_px=16, dropout=0, encoders=("center",))
+    spread = {}
+    for ema in (None, TrainingConfig().ema, 0.99):
+        settings = TrainingConfig(epochs=60, batch_size=4, ema=ema, lr=2e-3, stain_jitter=0, symmetries=False)
+        spread[ema] = predict(train(config, tiles, y, settings=settings, progress=False)[0], tiles).std()
+    assert spread[TrainingConfig().ema] > 0.9 * spread[None]  # after 120 steps
+    assert spread[0.99] < 0.5 * spread[None]  # which is why it is not the default
+
+
 def test_weights_survive_as_arrays(data):
     network, _ = train(
         NetworkConfig(n_targets=3, tile_px=26, subtile_px=16), *data, settings=TrainingConfig(epochs=1), progress=False
