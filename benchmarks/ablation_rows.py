@@ -53,6 +53,7 @@ NETWORK = (
     Row("tile encoder dropped", "subtiles and centre only", replace(BASE, encoders=("subtiles", "center"))),
     Row("subtile encoder dropped", "tile and centre only", replace(BASE, encoders=("tile", "center"))),
     Row("center encoder dropped", "tile and subtiles only", replace(BASE, encoders=("tile", "subtiles"))),
+    Row("center encoder alone", "neither tile nor subtiles", replace(BASE, encoders=("center",))),
     Row("rank in spot", "the target is ranked within the spot", BASE, transform="spot_rank"),
     Row("raw values", "log-normalized expression as it is", BASE, transform="log"),
     Row("stain normalization", "images through `pp.normalize`", BASE, images="normalized"),
