@@ -66,7 +66,8 @@ def training_rows(cohort: Cohort, ensemble: Ensemble) -> np.ndarray:
 
 def _rows_by_record(table: AnnData, rows: np.ndarray, ensemble: Ensemble) -> np.ndarray:
     """The same for rows of a slide whose image is not known: by region, instance, and the measured values of all targets."""
-    trained = ensemble.training.index.get_indexer(row_identity(table, rows))
+    known = ensemble.training.index
+    trained = known.get_indexer(row_identity(table, rows)) if known.is_unique else np.full(len(rows), -1)
     named = np.flatnonzero(trained >= 0)
     measured = _measured(table[rows[named]], ensemble) if len(named) else None
     found = np.full(len(rows), NEW)
