@@ -58,7 +58,7 @@ PARTS = {
     "transforms-normalized": [
         {"split": s, "transform": t, "images": "normalized", **MEASURED} for t in TRANSFORMS[:-1] for s in GENES[1:]
     ],
-    "centre": [{"split": s, "learners": "default + centre"} for s in GENES],
+    "centre": [{"split": s, "learners": "default + centre"} for s in reversed(GENES)],
     "multiscale": [{"split": "her2st donor", "learners": "default + multiscale"}],
 }
 """What is run, as differences from ``DEFAULTS``."""
