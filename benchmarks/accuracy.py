@@ -240,8 +240,7 @@ def tables(found: pd.DataFrame) -> Iterator[str]:
         runs = {split: select(found, split=split, learners=learners) for split in GENES}
         runs = {split: run[run["method"].isin(WITH_NETWORK)] for split, run in runs.items() if len(run)}
         if runs:
-            minutes = ", ".join(f"{run['seconds'].max() / 60:.0f}" for run in runs.values())
-            yield f"**{learners}**: {what}, 12 epochs ({minutes} minutes of one core)"
+            yield f"**{learners}**: {what}, 12 epochs"
             yield ""
             yield from (line for line in table_of(["left out of", "method"], runs) if "baseline" not in line)
     runs = {stack: select(found, split=GENES[0], stack=stack, **MEASURED) for stack in STACKS}
