@@ -63,7 +63,7 @@ NO_RGB = {
     ),
     "wrong names": (
         lambda x: (x, {"c_coords": ["DAPI", "CD3", "CD8"]}),
-        r"3 channels named \['dapi', 'cd3', 'cd8'\].*c_coords=\['r', 'g', 'b'\]",
+        r"3 channels named \['dapi', 'cd3', 'cd8'\].*set_channel_names\('toy_A1_image', \['r', 'g', 'b'\]\)",
     ),
     "two channels": (lambda x: (x[:2], {}), "has 2 channels"),
 }

@@ -39,10 +39,8 @@ class TrainingConfig:
     stain_jitter: float = 0.1
     """Standard deviation of the factors on the stain concentrations of each tile; 0 switches it off."""
     ema: float | None = 0.95
-    """Decay of the moving average of the weights, which is what is kept; ``None`` keeps the last weights.
-
-    A few donors make a few hundred steps: an average over many more would remember the first weights, and predict next to nothing.
-    """
+    """Decay of the moving average of the weights, which is what is kept; ``None`` keeps the last ones. Over as many steps as
+    there are in a short run (0.99), it would remember the first weights and predict next to nothing."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2 or self.lr <= 0 or self.weight_decay < 0 or self.stain_jitter < 0:
