@@ -62,12 +62,11 @@ def lattice_of_array(xy: np.ndarray, array: np.ndarray) -> tuple[float, str] | N
     return round(float(pitch), 9), "hexagonal" if hexagonal else "square"
 
 
-def pitch_of(every: np.ndarray, xy: np.ndarray, obs: pd.DataFrame) -> tuple[float, str]:
-    """Pitch and kind from the array coordinates, unless all shapes together say something else.
+def pitch_of(whole: tuple[float, str], xy: np.ndarray, obs: pd.DataFrame) -> tuple[float, str]:
+    """Pitch and kind from the array coordinates, unless the lattice of all shapes together says something else.
 
     A few spots of an array may by chance share a parity, and a subset of the spots must not change the scale.
     """
-    whole = lattice(every)
     if not {"array_row", "array_col"} <= set(obs):
         return whole
     array = obs[["array_col", "array_row"]].to_numpy(float)

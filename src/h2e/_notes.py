@@ -28,12 +28,17 @@ def check_free(table: AnnData, slot: str, key: str, *, overwrite: bool) -> None:
     if not hasattr(table, "obs"):
         msg = f"this needs an AnnData, got {type(table).__name__}; pass the table, sdata['table']."
         raise TypeError(msg)
-    if "/" in key:
-        msg = f"key_added={key!r} cannot be stored: it has a '/'."
-        raise ValueError(msg)
+    check_storable(key)
     ours = key == _keys.TARGET or key in noted(table, _keys.PARAMS)  # a name that only h2e gives
     if key in getattr(table, slot) and not (ours or overwrite):
         msg = f"adata.{slot}[{key!r}] is there, and there is no record of h2e having written it (spatialdata.concatenate drops records); pass another key_added, or overwrite=True."
+        raise ValueError(msg)
+
+
+def check_storable(key: str) -> None:
+    """Refuse a key that zarr and h5ad would take for a path."""
+    if "/" in key:
+        msg = f"key_added={key!r} cannot be stored: it has a '/'."
         raise ValueError(msg)
 
 

@@ -91,7 +91,7 @@ def score_adata(
         raise ValueError(msg)
     if not rows.all():
         log.info("obsm[%r]: %d of %d spots have no prediction and are left out", key, (~rows).sum(), len(rows))
-    truth = _truth(adata, list(prediction.columns), layer=layer, obsm=obsm, log_normalized=log_normalized)
+    truth = measured_truth(adata, list(prediction.columns), layer=layer, obsm=obsm, log_normalized=log_normalized)
     return score(
         prediction[rows],
         truth[rows],
@@ -115,7 +115,7 @@ def _refuse_in_sample(adata: AnnData, key: str, rows: np.ndarray) -> None:
         raise ValueError(msg)
 
 
-def _truth(
+def measured_truth(
     adata: AnnData, targets: list[str], *, layer: str | None, obsm: str | None, log_normalized: bool
 ) -> pd.DataFrame:
     """Measured values of the targets, whose names are those of the predictions."""

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from h2e import _keys
+from h2e._notes import check_storable
 from h2e._regions import check_sdata, get_table, images_without_spots
 from h2e.pp._grid import make_spots
 from h2e.tl._cohort import Cohort, open_cohort
@@ -186,9 +187,7 @@ def _values(
 
 def _check_keys(table: AnnData, key_added: str, *, overwrite: bool) -> None:
     """Refuse to replace what h2e did not write."""
-    if "/" in key_added:
-        msg = f"key_added={key_added!r} cannot be stored: it has a '/'."
-        raise ValueError(msg)
+    check_storable(key_added)
     about = table.uns.get(key_added, {})
     foreign = not isinstance(about, Mapping) or (key_added != _keys.PREDICTION and "training_slides" not in about)
     if key_added in table.uns and foreign:

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from h2e._regions import region_keys
-from h2e.pp._expression import expression
-from h2e.pp._target_values import frame_of, places_of
+from h2e.metrics._table import measured_truth
 from h2e.pp._tissue_mask import read_coarse
 
 if TYPE_CHECKING:
@@ -84,22 +82,12 @@ def _rows_by_record(table: AnnData, rows: np.ndarray, ensemble: Ensemble) -> np.
 
 def _measured(table: AnnData, ensemble: Ensemble) -> np.ndarray | None:
     """The targets as they were measured for training, or None if the table has not got them all."""
-    obsm, layer = ensemble.settings.get("obsm") or None, ensemble.settings.get("layer") or None
+    about = {name: ensemble.settings.get(name) or None for name in ("obsm", "layer")}
     log_normalized = bool(ensemble.settings.get("log_normalized"))
     try:
-        names = table.var_names if obsm is None else frame_of(table, obsm).columns
-        place = places_of(ensemble.targets, names, "the table")
-        columns = [place[target] for target in ensemble.targets]
-        if obsm is not None:
-            return frame_of(table, obsm).iloc[:, columns].to_numpy(float)
-        values = expression(table, layer=layer, log_normalized=log_normalized)[:, columns]
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-    ):  # a target, the layer or the counts are not there: not what was trained on
+        return measured_truth(table, list(ensemble.targets), **about, log_normalized=log_normalized).to_numpy(float)
+    except (KeyError, TypeError, ValueError):  # no such target, layer or counts: not what was trained on
         return None
-    return values.toarray() if sparse.issparse(values) else values
 
 
 def thumbnail(image: Image) -> np.ndarray:
