@@ -78,3 +78,9 @@ def test_domains_are_found_slide_by_slide():
 def test_a_baseline_that_is_not_known_is_refused():
     with pytest.raises(ValueError, match=r"baselines \['magic'\] are not known; there are"):
         h2e.tl.evaluate(h2e.datasets.toy_cohort(), baselines=["magic"], progress=False)
+
+
+def test_a_slide_of_few_spots_has_domain_means():
+    y, slides = np.arange(63.0)[:, None], np.repeat(["A", "B"], [60, 3])
+    for seed in range(20):
+        assert np.isfinite(domain_means(y, slides, np.zeros(63, int), seed=seed)).all()

@@ -284,3 +284,17 @@ def test_an_interrupted_save_keeps_the_old_ensemble(fitted, tmp_path: Path, monk
         fitted.save(tmp_path / "ensemble")
     assert (tmp_path / "ensemble" / "ensemble.json").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ensemble"]
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 3.7, 1e4])
+def test_a_constant_of_a_slide_is_no_deviation_from_it(value: float):
+    y = np.random.default_rng(0).normal(value, 1, (3000, 1)).astype(np.float32)
+    slides = np.repeat(["A", "B", "C"], 1000)
+    y[slides == "B"] = value
+    z, _ = fit_transform("standardized", y, slides, slides)
+    assert np.abs(z[slides == "B"]).max() < 1e-3 < z[slides == "A"].std()
+
+
+def test_ranks_within_the_spot_need_two_targets():
+    with pytest.raises(ValueError, match="there is one target"):
+        fit_transform("spot_rank", np.ones((3, 1)), *[np.repeat("A", 3)] * 2)

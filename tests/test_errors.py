@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -34,6 +35,10 @@ def second_image(sdata: SpatialData) -> None:
 
 def move_out(sdata: SpatialData) -> None:
     set_transformation(sdata.shapes["toy_B1"], Scale([2, 2], ("x", "y")), "toy_B1")
+
+
+def dash(sdata: SpatialData) -> None:
+    sdata["table"].obs["donor"] = sdata["table"].obs["donor"].astype(str).replace("A", "–")
 
 
 def set_x(value: float) -> Callable[[SpatialData], None]:
@@ -77,6 +82,13 @@ CASES = {
     "no learner": (None, {"learners": "transformer"}, ValueError, r"'transformer' is no learner; there are \["),
     "no learners": (None, {"learners": []}, ValueError, "learners is empty"),
     "no transform": (None, {"transform": "square"}, ValueError, "transform 'square' is not one of"),
+    "one rank": (
+        None,
+        {"transform": "spot_rank", "targets": ["TOY01"]},
+        ValueError,
+        "'spot_rank' ranks the targets of",
+    ),
+    "dash": (dash, {}, ValueError, "a group is called '–'"),
     "no stack": (None, {"stack": "magic"}, ValueError, "stack 'magic' is not one of"),
 }
 
@@ -99,6 +111,29 @@ def test_training_refuses(cohort, function, change, options: dict, error: type[E
     with pytest.raises(error, match=message):
         function(cohort, **FAST | {"group_key": "donor"} | options)
     assert state(cohort) == before
+
+
+def test_a_metric_that_has_nothing_to_score_is_refused_before_anything_is_read(cohort, monkeypatch):
+    monkeypatch.setattr("h2e.tl._cohort.Cohort.look", None)
+    for metrics, message in {"spot_rho": "there is one target; leave it out", (): "metrics is empty"}.items():
+        with pytest.raises(ValueError, match=message):
+            h2e.tl.evaluate(cohort, **FAST | {"n_targets": 1}, group_key="donor", metrics=metrics)
+
+
+def test_a_table_on_disk_is_refused(cohort, tmp_path):
+    cohort["table"].write_h5ad(tmp_path / "table.h5ad")
+    table = ad.read_h5ad(tmp_path / "table.h5ad", backed="r")
+    with pytest.raises(ValueError, match=r"on disk \(backed\); bring it into memory with adata.to_memory"):
+        h2e.pp.select_targets(table)
+    table.file.close()
+
+
+def test_donors_on_one_image_are_told_of(cohort, caplog):
+    obs = cohort["table"].obs
+    half = np.where(np.arange(len(obs)) % 2, "x", "y")
+    obs["piece"], obs["donor"] = obs["region"].astype(str) + half, obs["donor"].astype(str) + half
+    h2e.tl.fit(cohort, **FAST | {"learners": "mean"}, group_key="donor", library_key="piece")
+    assert "groups ['Ax', 'Ay'] lie on one image, 'toy_A1_image'" in caplog.text
 
 
 def test_one_donor_of_several_slides_is_refused(cohort):

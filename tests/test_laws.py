@@ -10,7 +10,7 @@ import pytest
 from scipy.spatial import KDTree
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, TableModel
-from spatialdata.transformations import Identity, Scale
+from spatialdata.transformations import Identity, Scale, Translation
 
 import h2e
 from h2e import _mlp
@@ -318,7 +318,7 @@ def test_predicting_a_subset_of_the_spots_gives_the_same_values(cohort):
 
 def test_positions_do_not_depend_on_the_other_spots_and_are_in_um(cohort):
     from h2e._slides import find_slides
-    from h2e.tl._cohort import from_middle_um
+    from h2e.tl._look import from_middle_um
 
     slide = find_slides(cohort)[0]
     mask = np.zeros((104, 104), bool)
@@ -592,6 +592,71 @@ def test_a_crop_of_a_training_slide_is_recognized_by_what_was_measured(cohort):
     h2e.tl.predict(crop, ensemble, progress=False)
     assert "h2e_loo" not in table.obsm
     assert table.obsm["h2e"][known].notna().all(axis=None)
+
+
+def test_a_crop_with_fewer_genes_is_recognized_too(cohort):
+    ensemble = fit(cohort, targets=["TOY01", "TOY02", "TOY03"])
+    crop = cohort.query.bounding_box(("x", "y"), [60, 60], [300, 330], "toy_A1")
+    table = crop["table"][:, :40].copy()
+    crop.tables["table"] = table
+    h2e.tl.predict(crop, ensemble, progress=False)
+    assert table.obsm["h2e_loo"].notna().any(axis=1).sum() >= table.n_obs - 1 > 50
+    assert table.obsm["h2e"].isna().all(axis=None)
+    with pytest.raises(ValueError, match="was trained on"):
+        h2e.metrics.score_adata(table)
+
+
+def test_spots_without_counts_are_no_evidence_of_a_training_slide(cohort):
+    ensemble = fit(cohort, learners="mean", targets=["TOY01"])
+    new = h2e.datasets.toy_cohort(seed=1)  # the same names
+    both = []
+    for table in (cohort["table"], new["table"]):
+        without = table.obs[table[:, "TOY01"].X.toarray().ravel() == 0]
+        both.append(set(zip(without["region"], without["instance_id"], strict=True)))
+    chosen = [
+        x in both[0] & both[1] for x in zip(*(new["table"].obs[k] for k in ("region", "instance_id")), strict=True)
+    ]
+    assert any(chosen)
+    h2e.tl.predict(new, ensemble, progress=False)
+    expected = new["table"].obsm["h2e"][chosen]
+    empty = new["table"][chosen].copy()
+    del new.tables["table"], empty.uns["spatialdata_attrs"]
+    empty.obs["region"] = empty.obs["region"].astype(str).astype("category")
+    regions = list(empty.obs["region"].cat.categories)
+    new["table"] = TableModel.parse(empty, region=regions, region_key="region", instance_key="instance_id")
+    h2e.tl.predict(new, ensemble, overwrite=True, progress=False)
+    pd.testing.assert_frame_equal(new["table"].obsm["h2e"], expected)
+    assert expected.notna().any(axis=None)
+    assert "h2e_loo" not in new["table"].obsm
+
+
+def on_glass(sdata: SpatialData, times: int = 5) -> SpatialData:
+    """The same slides in the middle of scans that are so many times as wide, and mostly glass."""
+    for key, element in list(sdata.images.items()):
+        pixels = element["scale0"]["image"].to_numpy().astype(float)
+        glass = np.median(pixels[:, :5], axis=(1, 2))
+        height, width = pixels.shape[1:]
+        scan = np.full((3, times * height, times * width), 245, np.uint8)
+        top, left = (times - 1) * height // 2, (times - 1) * width // 2
+        pixels = np.clip(pixels / glass[:, None, None] * 245, 0, 255)
+        scan[:, top : top + height, left : left + width] = pixels
+        system = key.removesuffix("_image")
+        where = {system: Translation([-left, -top], ("x", "y"))}
+        sdata.images[key] = Image2DModel.parse(
+            scan, dims=("c", "y", "x"), c_coords=["r", "g", "b"], transformations=where
+        )
+    return sdata
+
+
+@pytest.mark.filterwarnings("ignore:Key .* already exists:UserWarning")
+def test_new_slides_are_not_taken_for_training_slides_where_most_of_a_scan_is_glass(cohort):
+    ensemble = fit(on_glass(cohort), learners="mean", targets=["TOY01"])
+    new = on_glass(h2e.datasets.toy_cohort(seed=1))
+    h2e.tl.predict(new, ensemble, progress=False)
+    assert "h2e_loo" not in new["table"].obsm
+    assert new["table"].obsm["h2e"].notna().to_numpy().mean() > 0.9
+    h2e.tl.predict(cohort, ensemble, progress=False)
+    assert cohort["table"].obsm["h2e"].isna().all(axis=None)
 
 
 def test_no_prediction_leaves_the_range_that_was_measured(cohort):

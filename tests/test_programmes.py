@@ -96,3 +96,14 @@ def test_proportions_and_baselines_are_learned_as_they_are(cohort):
 def test_no_number_of_programmes_is_refused(cohort, n):
     with pytest.raises(ValueError, match=f"n_programmes is {n!r}; it must be 0 or a number"):
         h2e.tl.fit(cohort, n_programmes=n)
+
+
+@pytest.mark.parametrize("matrix", [np.asarray, sparse.csr_matrix])
+def test_a_gene_that_is_the_same_everywhere_belongs_to_no_programme(planted, matrix):
+    _, genes, slides = planted
+    several = [np.tile(x, (12, 1)) for x in (genes, np.full((250, 1), 3.7, np.float32))]
+    slides = np.tile(slides, 12)
+    found = with_programmes(several[0][:, :3], matrix(np.hstack(several)), slides, 4)
+    np.testing.assert_allclose(found, with_programmes(several[0][:, :3], several[0], slides, 4), atol=1e-5)
+    constant = np.full((3000, 5), 3.7, np.float32)
+    np.testing.assert_array_equal(with_programmes(constant, matrix(constant), slides, 4), constant)

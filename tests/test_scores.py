@@ -300,3 +300,30 @@ def test_comparisons_need_the_same_slides_and_targets():
         metrics.compare(scores, scores, metric="skill")
     with pytest.raises(ValueError, match="several values"):
         metrics.compare(pd.concat([scores, scores]), scores)
+
+
+def test_every_metric_brings_tables_into_one_order(rng):
+    truth = pd.DataFrame(rng.poisson(3.0, (40, 2)).astype(float), columns=["a", "b"])
+    for metric in (metrics.pearson, metrics.skill, metrics.ccc):
+        arguments = {"baseline": [3.0, 3.0]} if metric is metrics.skill else {}
+        np.testing.assert_allclose(metric(truth[["b", "a"]], truth, **arguments), 1)
+        with pytest.raises(ValueError, match="different spots"):
+            metric(truth.iloc[::-1], truth, **arguments)
+    groups = pd.Series(np.repeat(["A", "B"], 20))
+    assert list(metrics.cross_coverage(truth, truth, groups)["target"].unique()) == ["a", "b"]
+    with pytest.raises(ValueError, match="groups has the spots of truth in another order"):
+        metrics.cross_coverage(truth, truth, groups.iloc[::-1])
+    for name, values in {"counts": truth, "slides": groups}.items():
+        with pytest.raises(ValueError, match=f"{name} has the spots of truth in another order"):
+            metrics.score(truth, truth, **{"slides": groups} | {name: values.iloc[::-1]})
+    with pytest.raises(ValueError, match="metrics is empty"):
+        metrics.score(truth, truth, slides=groups, metrics=[])
+
+
+def test_categories_that_were_filtered_out_are_no_rows(cohort):
+    prediction, truth, slides, groups = cohort
+    scores = metrics.score(prediction["g"], truth["g"], slides=slides, groups=groups, metrics="pearson")
+    scores["method"] = pd.Categorical(["ours"] * len(scores), categories=["ours", "theirs"])
+    scores["group"] = pd.Categorical(scores["group"], categories=[*scores["group"].unique(), "X"])
+    for by in (None, "group", "slide", "target"):
+        assert metrics.summarize(scores, by=by)["mean"].notna().all()

@@ -6,10 +6,17 @@ import pytest
 from shapely.affinity import translate
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, ShapesModel
-from spatialdata.transformations import Identity, Scale, get_transformation, remove_transformation, set_transformation
+from spatialdata.transformations import (
+    Identity,
+    Scale,
+    Translation,
+    get_transformation,
+    remove_transformation,
+    set_transformation,
+)
 
 import h2e
-from h2e._images import open_image
+from h2e._images import _scale, open_image
 from h2e._lattice import lattice, lattice_of_array
 from h2e._regions import paired_image, source_images
 from h2e._slides import find_slides, image_sizes
@@ -314,3 +321,39 @@ def test_the_scale_of_a_jittered_array_does_not_depend_on_the_spots_that_are_pas
         del sdata.tables["table"]
         sdata["table"] = table[some].copy()
         assert find_slides(sdata)[0].um_per_px == whole
+
+
+def test_coordinate_systems_that_disagree_are_refused(cohort):
+    circles, image = cohort.shapes["toy_A1"], cohort.images["toy_A1_image"]
+    for element in (circles, image):
+        set_transformation(element, get_transformation(element, "toy_A1"), "aligned")
+    before = find_slides(cohort)[0].xy
+    set_transformation(image, Translation([40, 0], ("x", "y")), "aligned")
+    with pytest.raises(ValueError, match="'toy_A1' and 'aligned' disagree by up to 40 px where"):
+        find_slides(cohort)
+    remove_transformation(circles, "aligned")
+    np.testing.assert_array_equal(find_slides(cohort)[0].xy, before)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.12])
+def test_scattered_spots_whose_shapes_are_scattered_too_have_the_scale_of_their_array(cohort, share: float):
+    table = cohort["table"][np.random.default_rng(1).random(cohort["table"].n_obs) < share].copy()
+    del cohort.tables["table"], table.obs["um_per_px"]
+    cohort["table"] = table
+    for region, circles in list(cohort.shapes.items()):
+        del cohort.shapes[region]
+        cohort.shapes[region] = circles.loc[table.obs.loc[table.obs["region"] == region, "instance_id"]]
+    for slide in find_slides(cohort):
+        assert slide.spacing_px == pytest.approx(32)
+        assert slide.um_per_px == pytest.approx(6.25)
+
+
+def test_a_few_scattered_points_have_a_finite_pitch():
+    assert lattice(np.array([[0.0, 0], [1, 0], [50, 0], [56, 0]]))[0] in (1.0, 6.0)
+
+
+def test_the_scale_of_a_level_is_whole_where_a_pixel_was_trimmed_and_not_else():
+    size = np.array([1637, 2001])
+    for k in range(1, 5):
+        assert _scale(size, size // 2**k) == _scale(size, -(-size // 2**k)) == 2**k
+    assert _scale(np.array([1630, 1630]), np.array([100, 100])) == pytest.approx(16.3)

@@ -203,6 +203,7 @@ def _digest(learner: Learner, seed: int, *arrays: np.ndarray) -> str:
     """Name of a training run: what it is trained on, and how."""
     found = hashlib.sha256(f"{version('h2e')} {to_json(learner)} {seed}".encode())
     for array in arrays:
+        array = array if array.dtype.kind != "U" else array.astype(object)  # of any width
         found.update(f"{array.dtype} {array.shape}".encode())
         found.update(np.ascontiguousarray(array).tobytes() if array.dtype != object else "\0".join(array).encode())
     return found.hexdigest()[:32]

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     import dask.array as da
     from spatialdata import SpatialData
 
+AGREE_PX = 2.0
+"""Pixels by which two coordinate systems may disagree where an element lies on an image."""
+
 FINER = 1.2
 """So many times more pixels make an image the finer one of two of the same scene."""
 
@@ -49,7 +52,7 @@ def open_image(sdata: SpatialData, key: str) -> Image:
         raise ValueError(msg)
     channels = _rgb(first, key)
     levels = tuple(a.data if channels == [0, 1, 2] and a.sizes["c"] == 3 else a.data[channels] for a in arrays)
-    scales = tuple(_integral(np.sqrt(np.prod(first.shape[1:]) / np.prod(a.shape[1:]))) for a in arrays)
+    scales = tuple(_scale(np.array(first.shape[1:]), np.array(a.shape[1:])) for a in arrays)
     return Image(key, levels, scales)
 
 
@@ -74,7 +77,13 @@ def onto(sdata: SpatialData, image_key: str, element: object, what: str) -> np.n
     if not shared:
         msg = f"{what} shares no coordinate system with image {image_key!r}: {systems_of(element)} and {systems_of(image)}. Set one with spatialdata.transformations.set_transformation."
         raise ValueError(msg)
-    return np.linalg.solve(affine_of(image, shared[0]), affine_of(element, shared[0]))
+    found = [np.linalg.solve(affine_of(image, system), affine_of(element, system)) for system in shared]
+    corners = _corners(sdata, image_key) @ np.linalg.inv(found[0]).T  # in the element's own coordinates
+    for system, other in zip(shared[1:], found[1:], strict=True):
+        if (apart := np.abs((corners @ (other - found[0]).T)[:, :2]).max()) > AGREE_PX:
+            msg = f"coordinate systems {shared[0]!r} and {system!r} disagree by up to {apart:.0f} px where {what} lies on image {image_key!r}. Remove the one that is wrong, from both, with spatialdata.transformations.remove_transformation(element, name)."
+            raise ValueError(msg)
+    return found[0]
 
 
 def same_scene(sdata: SpatialData, finer: str, coarser: str) -> bool:
@@ -86,17 +95,16 @@ def same_scene(sdata: SpatialData, finer: str, coarser: str) -> bool:
     shared = [s for s in systems_of(first) if s in systems_of(second)]
     if not shared:
         return False
-    a, b = _corners(first, shared[0]), _corners(second, shared[0])
+    a, b = ((_corners(sdata, key) @ affine_of(sdata.images[key], shared[0]).T)[:, :2] for key in (finer, coarser))
     size = np.linalg.norm(a[0] - a[3])
     more = np.prod(_levels(first)[0].shape[1:]) > FINER * np.prod(_levels(second)[0].shape[1:])
     return bool(more and np.abs(a - b).max() < 0.02 * size)
 
 
-def _corners(element: object, system: str) -> np.ndarray:
-    """The four corners of an image in a coordinate system, (4, 2)."""
-    height, width = _levels(element)[0].shape[1:]
-    corners = np.array([(0, 0, 1), (width, 0, 1), (0, height, 1), (width, height, 1)], float)
-    return (corners @ affine_of(element, system).T)[:, :2]
+def _corners(sdata: SpatialData, image_key: str) -> np.ndarray:
+    """The four corners of an image in its own pixels, (4, 3): x, y, 1."""
+    height, width = _levels(sdata.images[image_key])[0].shape[1:]
+    return np.array([(0, 0, 1), (width, 0, 1), (0, height, 1), (width, height, 1)], float)
 
 
 def _levels(element: object) -> list:
@@ -122,6 +130,8 @@ def _rgb(array: object, key: str) -> list[int]:
     raise ValueError(msg)
 
 
-def _integral(ratio: float) -> float:
-    """Pyramids halve and trim, so a ratio of shapes that is almost whole is whole."""
-    return float(round(ratio)) if abs(ratio - round(ratio)) < 0.02 * ratio else float(ratio)
+def _scale(fine: np.ndarray, coarse: np.ndarray) -> float:
+    """Pixels of one shape per pixel of another: whole where no more than a pixel was trimmed, as pyramids do that halve."""
+    ratio = np.sqrt(np.prod(fine / coarse))
+    whole = np.round(ratio)
+    return float(whole if (np.abs(fine - whole * coarse) <= whole).all() else ratio)

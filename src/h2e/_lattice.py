@@ -31,7 +31,7 @@ def lattice(xy: np.ndarray) -> tuple[float, str]:
         msg = f"a spot spacing needs at least 2 spots, there is {len(xy)}."
         raise ValueError(msg)
     lengths = KDTree(xy).query(xy, k=range(2, min(7, len(xy)) + 1))[0]  # to the six nearest others
-    pitch = float(np.median(lengths[:, 0]))
+    pitch = float(np.sort(lengths[:, 0])[(len(xy) - 1) // 2])  # one of them, so that some link is near it
     for _ in range(20):
         links = np.abs(lengths - pitch) < pitch / 4
         pitch = float(np.median(lengths[links]))
@@ -62,14 +62,18 @@ def lattice_of_array(xy: np.ndarray, array: np.ndarray) -> tuple[float, str] | N
     return round(float(pitch), 9), "hexagonal" if hexagonal else "square"
 
 
-def pitch_of(whole: tuple[float, str], xy: np.ndarray, obs: pd.DataFrame) -> tuple[float, str]:
-    """Pitch and kind from the array coordinates, unless the lattice of all shapes together says something else.
+def pitch_of(whole: tuple[float, str], xy: np.ndarray, obs: pd.DataFrame) -> tuple[tuple[float, str], float]:
+    """Pitch and kind from the array coordinates or from the lattice of all shapes, and the pitch that tells the scale.
 
-    A few spots of an array may by chance share a parity, and a subset of the spots must not change the scale.
+    Either can be too large only: a few spots of an array may by chance share a parity, and scattered spots lack their
+    neighbours. So the smaller holds where they disagree. A subset of the spots must not change the scale, which is
+    that of all shapes unless these are scattered, too.
     """
     if not {"array_row", "array_col"} <= set(obs):
-        return whole
+        return whole, whole[0]
     array = obs[["array_col", "array_row"]].to_numpy(float)
     known = np.isfinite(array).all(axis=1)
     found = lattice_of_array(xy[known], array[known]) if known.any() else None
-    return whole if found is None or abs(found[0] / whole[0] - 1) > 0.2 else found
+    if found is None or found[0] > 1.2 * whole[0]:
+        return whole, whole[0]
+    return found, found[0] if found[0] < 0.8 * whole[0] else whole[0]

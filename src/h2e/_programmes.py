@@ -53,7 +53,10 @@ def with_programmes(
 
     x = genes[:, chosen]
     z = within_slides(x.toarray() if sparse.issparse(x) else x, slides)
-    scores = PCA(min(n, len(chosen)), svd_solver="covariance_eigh").fit_transform(z / z.std(axis=0))
+    z = z[:, z.std(axis=0) > 1e-6]  # sums of squares of large constants leave more than nothing
+    if not z.shape[1]:
+        return y
+    scores = PCA(min(n, z.shape[1]), svd_solver="covariance_eigh").fit_transform(z / z.std(axis=0))
     length = np.linalg.norm(scores, axis=0)
     basis = scores[:, length > 1e-6 * length.max()] / length[length > 1e-6 * length.max()]
     deviation = within_slides(y, slides)

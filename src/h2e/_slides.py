@@ -158,8 +158,7 @@ def _place(
     pixels, index = centres_of(shapes, region, table.obs[region_keys(table)[1]].to_numpy()[rows], to_px)
     _check_inside(pixels[index], image, name)
     obs = table.obs.iloc[rows]
-    whole = lattice(pixels)
-    spacing, kind = pitch_of(whole, pixels[index], obs)
+    (spacing, kind), pitch = pitch_of(lattice(pixels), pixels[index], obs)
     factor = float(np.sqrt(abs(np.linalg.det(to_px[:2, :2]))))  # pixels per unit of the shapes
     radius_px = _radius(shapes) * factor
     if um_per_px is None and _keys.UM_PER_PX in obs and obs[_keys.UM_PER_PX].notna().any():
@@ -168,7 +167,7 @@ def _place(
         log.info(
             "slide %r: %s lattice, pitch taken to be %g µm; pass um_per_px if it is not", name, kind, PITCH_UM[kind]
         )
-        um_per_px = PITCH_UM[kind] / whole[0]  # of all shapes: a subset of spots must give the same
+        um_per_px = PITCH_UM[kind] / pitch
     elif um_per_px is None and sized:
         msg = f"the shapes of slide {name!r} are no spots with gaps between them, so their pitch is that of no technology that h2e knows (bins?); pass um_per_px, the size of a pixel of image {image.key!r}."
         raise ValueError(msg)

@@ -14,6 +14,9 @@ MIXED = ("standardized", "log")
 
 N_QUANTILES = 101
 
+ROUNDING = 1e-6
+"""A standard deviation of so small a share of the mean is none."""
+
 FEW_SPOTS = 20
 """A slide with so many spots has half the say of a large one in the level: its own mean is not worth more."""
 
@@ -65,6 +68,9 @@ def fit_transform(kind: str, y: np.ndarray, slides: np.ndarray, groups: np.ndarr
     if kind not in TRANSFORMS:
         msg = f"transform {kind!r} is not one of {list(TRANSFORMS)}."
         raise ValueError(msg)
+    if kind == "spot_rank" and y.shape[1] == 1:
+        msg = "transform 'spot_rank' ranks the targets of a spot, and there is one target; pass more, or another transform."
+        raise ValueError(msg)
     if kind == "mixed":
         learned, parts = zip(*(fit_transform(part, y, slides, groups) for part in MIXED), strict=True)
         arrays = (np.hstack([getattr(part, name) for part in parts]) for name in ("ranks", "values", "limits"))
@@ -74,10 +80,11 @@ def fit_transform(kind: str, y: np.ndarray, slides: np.ndarray, groups: np.ndarr
         return y.astype(np.float32), Transform(kind, ends, ends, limits)
     names = np.unique(slides)
     if kind == "standardized":
-        means = np.stack([y[slides == s].mean(axis=0) for s in names])
-        spreads = np.stack([y[slides == s].std(axis=0) for s in names])
+        means = np.stack([y[slides == s].mean(axis=0, dtype=float) for s in names])
+        spreads = np.stack([y[slides == s].std(axis=0, dtype=float) for s in names])
+        spreads[spreads <= ROUNDING * np.abs(means)] = 0  # one value, written with rounding errors
         position = np.searchsorted(names, slides)
-        z = (y - means[position]) / np.where(spreads > 0, spreads, 1)[position]
+        z = (y - means[position]) / np.where(spreads > 0, spreads, np.inf)[position]
         group = np.array([groups[slides == s][0] for s in names])
         count = np.array([(slides == s).sum() for s in names])
         trust = count / (count + FEW_SPOTS)

@@ -160,7 +160,7 @@ def pls_path(a: np.ndarray, y: np.ndarray, components: np.ndarray = np.array(COM
     path = np.zeros((len(components), a.shape[1], y.shape[1]))
     spread = y.std(0)
     varies = spread > 1e-6 * spread.max()
-    if varies.any():
+    if varies.any() and np.abs(a).max() > 1e-6:
         most = int(min(max(components), a.shape[1], len(a) - 1))
         pls = PLSRegression(most, scale=False, max_iter=5000, tol=1e-5).fit(a, y[:, varies] / spread[varies])
         for one, k in zip(path, components.astype(int), strict=True):

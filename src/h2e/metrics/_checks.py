@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import ArrayLike
 
 ROUNDING = 1e-6
@@ -15,11 +18,48 @@ ROUNDING = 1e-6
 
 def check_pair(prediction: ArrayLike, truth: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Prediction and truth as float64 (spots, targets); a vector is one target."""
+    return align(prediction, truth)[:2]
+
+
+def align(prediction: ArrayLike, truth: ArrayLike) -> tuple[np.ndarray, np.ndarray, list]:
+    """The same, DataFrames brought into the order of the truth's targets, whose names come third."""
+    both = [isinstance(x, pd.DataFrame | pd.Series) for x in (prediction, truth)]
+    if all(both) and not prediction.index.equals(truth.index):
+        msg = "prediction and truth have different spots in their index; pass prediction.loc[truth.index]."
+        raise ValueError(msg)
+    tables = [x for x in (truth, prediction) if isinstance(x, pd.DataFrame)]
+    named = list(tables[0].columns) if tables else None
+    prediction = in_order(prediction, named) if len(tables) == 2 else prediction
     prediction, truth = matrix(prediction, "prediction"), matrix(truth, "truth")
     if prediction.shape != truth.shape:
         msg = f"prediction has shape {prediction.shape}, truth {truth.shape}; pass the same spots and targets."
         raise ValueError(msg)
-    return prediction, truth
+    return prediction, truth, list(range(truth.shape[1])) if named is None else named
+
+
+def in_order(values: ArrayLike, names: list) -> ArrayLike:
+    """Bring a DataFrame's columns, or a Series' index, into the order of the targets."""
+    if not isinstance(values, pd.DataFrame | pd.Series):
+        return values
+    there = values.columns if isinstance(values, pd.DataFrame) else values.index
+    missing = [name for name in names if name not in there]
+    if missing or len(there) != len(names):
+        msg = (
+            f"targets differ: {missing or [x for x in there if x not in names]} are not in both; select the same ones."
+        )
+        raise ValueError(msg)
+    return values.loc[..., names] if isinstance(values, pd.DataFrame) else values[names]
+
+
+def check_order(truth: ArrayLike, beside: Mapping[str, ArrayLike]) -> None:
+    """Refuse a Series or a DataFrame whose index has the spots of the truth's in another order."""
+    for name, values in beside.items():
+        if not all(isinstance(x, pd.DataFrame | pd.Series) for x in (truth, values)):
+            continue
+        there, index = values.index, truth.index
+        if not there.equals(index) and len(there) == len(index) and there.isin(index).all():
+            msg = f"{name} has the spots of truth in another order; pass {name}.loc[truth.index]."
+            raise ValueError(msg)
 
 
 def matrix(values: ArrayLike, name: str) -> np.ndarray:
@@ -51,8 +91,6 @@ def check_finite(values: np.ndarray, name: str) -> None:
 
 def labels(values: ArrayLike, n: int, name: str) -> np.ndarray:
     """One label per spot as strings; missing labels are refused."""
-    import pandas as pd
-
     values = pd.Series(np.asarray(values))
     if len(values) != n:
         msg = f"{name} has {len(values)} labels for {n} spots; pass one per spot."

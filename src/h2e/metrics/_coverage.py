@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ._checks import check_pair, labels, matrix
+from ._checks import align, check_order, check_pair, labels, matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,9 +134,8 @@ def cross_coverage(
     B    0.4
     Name: coverage, dtype: float64
     """
-    names = list(truth.columns) if isinstance(truth, pd.DataFrame) else None
-    prediction, truth = check_pair(prediction, truth)
-    names = list(range(truth.shape[1])) if names is None else names
+    check_order(truth, {"groups": groups})
+    prediction, truth, names = align(prediction, truth)
     groups = labels(groups, len(truth), "groups")
     if len(set(groups)) < 2:
         msg = f"widths come from the other groups, and there is only {groups[0]!r}; pass at least 2 groups."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ._score import align
+from ._checks import align
 from ._spatial import check_xy
 from ._summary import added_columns, donor_matrix
 
@@ -63,7 +63,7 @@ def bootstrap_interval(
     """
     keys = [*added_columns(scores), "metric"]
     rows = []
-    for key, part in scores.groupby(keys, sort=False, dropna=False):
+    for key, part in scores.groupby(keys, sort=False, dropna=False, observed=True):
         donors = donor_matrix(part).mean().dropna()  # over targets: each donor may have its own
         lower, upper = _bootstrap(donors.to_numpy(), level, n_draws, np.random.default_rng(seed))
         shown = ", ".join(f"{name} {value:.2f}" for name, value in donors.items())

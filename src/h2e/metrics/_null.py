@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ._checks import check_pair, is_constant
+from ._checks import align, is_constant
 from ._correlation import pearson
 from ._spatial import check_xy
 
@@ -89,8 +89,7 @@ def spatial_pvalue(
        n_spots    r    p
     0      144  1.0  0.0
     """
-    names = list(truth.columns) if isinstance(truth, pd.DataFrame) else None
-    prediction, truth = check_pair(prediction, truth)
+    prediction, truth, names = align(prediction, truth)
     xy = check_xy(xy, len(truth))
     _check_settings(method, len(truth))
     rng = np.random.default_rng(seed)
@@ -107,7 +106,6 @@ def spatial_pvalue(
     if tested.any():
         p[tested] = _sign_test(prediction[:, tested], truth[:, tested], xy / spacing, n_draws, rng)
     r = np.where(flat[1], np.nan, np.where(flat[0], 0.0, pearson(prediction, truth)))
-    names = list(range(truth.shape[1])) if names is None else names
     return pd.DataFrame({"target": names, "n_spots": len(truth), "r": r, "p": p, "q": false_discovery_rate(p)})
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from . import _correlation, _distribution, _error, _spatial
-from ._checks import check_pair, labels
+from ._checks import align, check_order, check_pair, in_order, labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -138,6 +138,8 @@ def score(
     2    S2    S2       0  pearson  1.000000        3
     3    S2    S2       0    skill  0.914286        3
     """
+    beside = {"counts": counts, "slides": slides, "groups": groups, "domains": domains}
+    check_order(truth, beside | ({} if np.ndim(baseline) < 2 else {"baseline": baseline}))
     prediction, truth, names = align(prediction, truth)
     n = len(truth)
     slides = labels(slides, n, "slides")
@@ -145,8 +147,8 @@ def score(
     spots = Spots(
         prediction=prediction,
         truth=truth,
-        baseline=None if baseline is None else _error.spread_baseline(_columns(baseline, names), truth.shape),
-        counts=None if counts is None else check_pair(prediction, _columns(counts, names))[1],
+        baseline=None if baseline is None else _error.spread_baseline(in_order(baseline, names), truth.shape),
+        counts=None if counts is None else check_pair(prediction, in_order(counts, names))[1],
         xy=None if xy is None else _spatial.check_xy(xy, n),
         domains=None if domains is None else labels(domains, n, "domains"),
     )
@@ -156,32 +158,6 @@ def score(
     table = pd.concat(parts, keys=list(group_of), names=["slide"]).reset_index("slide")
     table["group"] = table["slide"].map(group_of)
     return table[COLUMNS].reset_index(drop=True)
-
-
-def align(prediction: ArrayLike, truth: ArrayLike) -> tuple[np.ndarray, np.ndarray, list]:
-    """Check that both are about the same spots and targets, and name the targets."""
-    both = isinstance(prediction, pd.DataFrame) and isinstance(truth, pd.DataFrame)
-    if both and not prediction.index.equals(truth.index):
-        msg = "prediction and truth have different spots in their index; pass prediction.loc[truth.index]."
-        raise ValueError(msg)
-    named = next((list(x.columns) for x in (truth, prediction) if isinstance(x, pd.DataFrame)), None)
-    prediction = _columns(prediction, named) if both else prediction
-    prediction, truth = check_pair(prediction, truth)
-    return prediction, truth, list(range(truth.shape[1])) if named is None else named
-
-
-def _columns(values: ArrayLike, names: list | None) -> ArrayLike:
-    """Bring a DataFrame's columns, or a Series' index, into the order of the targets."""
-    if not isinstance(values, pd.DataFrame | pd.Series):
-        return values
-    there = values.columns if isinstance(values, pd.DataFrame) else values.index
-    missing = [name for name in names if name not in there]
-    if missing or len(there) != len(names):
-        msg = (
-            f"targets differ: {missing or [x for x in there if x not in names]} are not in both; select the same ones."
-        )
-        raise ValueError(msg)
-    return values.loc[..., names] if isinstance(values, pd.DataFrame) else values[names]
 
 
 def _choose(metrics: str | Sequence[str] | None, spots: Spots) -> list[str]:
@@ -203,6 +179,9 @@ def _choose(metrics: str | Sequence[str] | None, spots: Spots) -> list[str]:
 def check_metrics(asked: Sequence[str], lacking: Collection[str]) -> None:
     """Refuse metrics that are not known, or that need an argument of :func:`score` that is lacking."""
     known = PER_TARGET | PER_SPOT
+    if not len(asked):
+        msg = f"metrics is empty; name some of {list(known)}, or leave it out."
+        raise ValueError(msg)
     for name in asked:
         if name not in known:
             msg = f"metric {name!r} is not known; choose from {list(known)}."

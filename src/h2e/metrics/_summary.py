@@ -66,12 +66,14 @@ def summarize(scores: pd.DataFrame, *, by: str | None = None) -> pd.DataFrame:
     where = {"slide": ["group", "slide"], "group": ["group"]}.get(by, [])
     per_target = _over_donors(scores, [*keys, *where], by)
     rows = [*keys, *where, *(["target"] if by == "target" else [])]
-    result = per_target.groupby(rows, sort=False, dropna=False)["value"].agg(["mean", "median"])
+    result = per_target.groupby(rows, sort=False, dropna=False, observed=True)["value"].agg(["mean", "median"])
     if by is None:  # donors first: where targets were chosen anew without each donor, each donor has its own
-        by_group = _over_donors(scores, [*keys, "group"], "group").groupby([*keys, "group"], sort=False, dropna=False)
-        result["mean"] = by_group["value"].mean().groupby(keys, sort=False, dropna=False).mean()
-    counted = scores.assign(excluded=scores["value"].isna()).groupby(rows, sort=False, dropna=False)
-    defined = scores[scores["value"].notna()].groupby(rows, sort=False, dropna=False)
+        by_group = _over_donors(scores, [*keys, "group"], "group").groupby(
+            [*keys, "group"], sort=False, dropna=False, observed=True
+        )
+        result["mean"] = by_group["value"].mean().groupby(keys, sort=False, dropna=False, observed=True).mean()
+    counted = scores.assign(excluded=scores["value"].isna()).groupby(rows, sort=False, dropna=False, observed=True)
+    defined = scores[scores["value"].notna()].groupby(rows, sort=False, dropna=False, observed=True)
     for column in ("group", "slide", "target"):
         if column not in rows:
             result[f"n_{column}s"] = defined[column].nunique().reindex(result.index, fill_value=0)
@@ -90,7 +92,7 @@ def added_columns(scores: pd.DataFrame) -> list[str]:
 
 def donor_matrix(scores: pd.DataFrame) -> pd.DataFrame:
     """Targets × donors: mean over the slides of a donor; NaN where the truth is constant on all of them."""
-    means = scores.groupby(["target", "group"], sort=False)["value"].mean()
+    means = scores.groupby(["target", "group"], sort=False, observed=True)["value"].mean()
     return means.unstack("group").sort_index(axis=1)
 
 
@@ -100,5 +102,5 @@ def _over_donors(scores: pd.DataFrame, keys: list[str], by: str | None) -> pd.Da
     steps = {"slide": [], "group": [["group"]]}.get(by, [["group"], []])
     for step in steps:
         level = list(dict.fromkeys([*keys, "target", *step]))
-        table = table.groupby(level, sort=False, dropna=False)["value"].mean().reset_index()
+        table = table.groupby(level, sort=False, dropna=False, observed=True)["value"].mean().reset_index()
     return table

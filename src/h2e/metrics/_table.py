@@ -98,7 +98,7 @@ def score_adata(
         slides=slide_labels(adata, library_key)[rows],
         groups=None if group_key is None else labels_of(adata, group_key)[rows],
         baseline=baseline,
-        xy=np.asarray(adata.obsm["spatial"])[rows] if "spatial" in adata.obsm else None,
+        xy=np.asarray(adata.obsm["spatial"])[rows, :2] if "spatial" in adata.obsm else None,
         metrics=metrics,
     )
 

@@ -69,7 +69,7 @@ def history(ensemble: Ensemble, *, ax: Axes | None = None) -> Axes:
         raise ValueError(msg)
     axis = one_axes(ax, (5.5, 3.6))
     left_out, learners = sorted(table["held_out"].unique()), list(table["learner"].unique())
-    for (learner, group), rows in table.groupby(["learner", "held_out"], sort=True):
+    for (learner, group), rows in table.groupby(["learner", "held_out"], sort=True, observed=True):
         name = "all groups" if group == ALL else f"without {group}"
         axis.plot(
             rows["epoch"],
@@ -123,8 +123,8 @@ def target_scores(
     ['TOY01', 'TOY02', 'TOY03']
     """
     of_metric = _of_metric(scores, metric)
-    by_group = of_metric.groupby([METHOD, "target", "group"], sort=False)["value"].mean().reset_index()
-    means = by_group.groupby([METHOD, "target"], sort=False)["value"].mean()
+    by_group = of_metric.groupby([METHOD, "target", "group"], sort=False, observed=True)["value"].mean().reset_index()
+    means = by_group.groupby([METHOD, "target"], sort=False, observed=True)["value"].mean()
     there = sorted(by_group[METHOD].unique(), key=lambda name: (name.startswith("baseline"), name != "ensemble"))
     if methods is None:
         main = [name for name in there if name == "ensemble" or name.startswith("baseline")]
@@ -140,12 +140,14 @@ def target_scores(
     place = {target: i for i, target in enumerate(targets)}
     for method, offset, colour in zip(methods, offsets, _colours(len(methods)), strict=True):
         rows, mean = by_group[by_group[METHOD] == method], means[method]
-        ends = rows.groupby("target", sort=False)["value"].agg(["min", "max"])
+        ends = rows.groupby("target", sort=False, observed=True)["value"].agg(["min", "max"])
         axis.hlines(ends.index.map(place) + offset, ends["min"], ends["max"], color=colour, linewidth=0.7, alpha=0.6)
         axis.scatter(
             rows["value"], rows["target"].map(place) + offset, s=5, color=colour, alpha=0.6, linewidths=0, zorder=2
         )
-        overall = rows.groupby("group")["value"].mean().mean()  # groups first: each may have its own targets
+        overall = (
+            rows.groupby("group", observed=True)["value"].mean().mean()
+        )  # groups first: each may have its own targets
         axis.scatter(
             mean,
             mean.index.map(place) + offset,

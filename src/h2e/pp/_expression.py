@@ -61,6 +61,9 @@ def values_of(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
         if adata.X is None:
             msg = f"adata.X is empty; pass layer=, one of {list(adata.layers)}."
             raise ValueError(msg)
+        if adata.isbacked:
+            msg = "adata.X is on disk (backed); bring it into memory with adata.to_memory()."
+            raise ValueError(msg)
         return adata.X, "adata.X"
     if layer not in adata.layers:
         msg = f"{layer!r} is not in adata.layers; it has {list(adata.layers)}."

@@ -6,24 +6,26 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
 from h2e import _keys
-from h2e._learners import Learner, eyes_of
-from h2e._members import names_of
+from h2e._learners import Learner
+from h2e._members import ALL, names_of
 from h2e._notes import noted
 from h2e._parallel import side_by_side
 from h2e._regions import get_table, in_tissue
 from h2e._slides import Slide, find_slides
-from h2e._tiles import read_views, tile_bytes, warn_of_enlarging
+from h2e._tiles import warn_of_enlarging
 from h2e.pp._fraction import fraction_at
 from h2e.pp._mask_element import tissue_of
 from h2e.pp._stain_reference import StainReference
 from h2e.pp._stain_slides import fit_reference, normalize_image
 from h2e.pp._tissue_mask import Tissue
+from h2e.tl._look import look_at
+from h2e.tl._recognize import thumbnail
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -31,9 +33,6 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-
-BATCH_BYTES = 2**27
-"""Tiles that are in memory at a time, for each slide that is looked at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +61,11 @@ class Cohort:
     def groups(self) -> np.ndarray:
         """The group of each spot."""
         return np.concatenate([np.full(len(slide), slide.group) for slide in self.slides])
+
+    @cached_property
+    def thumbnails(self) -> list[np.ndarray]:
+        """What each slide is recognized by."""
+        return [thumbnail(slide.image) for slide in self.slides]
 
     @property
     def xy_um(self) -> np.ndarray:
@@ -118,40 +122,6 @@ class Cohort:
         return self.looked[asked]
 
 
-def look_at(
-    slide: Slide, tissue: Tissue, learners: Sequence[Learner], table: AnnData, *, spacing_um: float
-) -> dict[str, np.ndarray]:
-    """The same for one slide; all views of a batch of spots are cut in one pass, batches go down the slide."""
-    views = list(dict.fromkeys(view for learner in learners for view in learner.views))
-    step = max(1, BATCH_BYTES // max(1, tile_bytes(slide, views, spacing_um=spacing_um)))
-    order = np.argsort(slide.xy[:, 1], kind="stable")
-    back = np.argsort(order)
-    looking = {eyes_of(learner): [] for learner in learners if learner.views}  # learners that see the same look once
-    for start in range(0, len(order), step):
-        some = order[start : start + step]
-        tiles = dict(zip(views, read_views(slide, slide.xy[some], views, spacing_um=spacing_um), strict=True))
-        for learner, parts in looking.items():
-            parts.append(learner.look([tiles[view] for view in learner.views]))
-    seen = {eyes: np.concatenate(parts)[back] for eyes, parts in looking.items()}
-    x = {}
-    for name, learner in zip(names_of(learners), learners, strict=True):
-        if learner.uses == "xy":
-            x[name] = from_middle_um(slide, tissue)
-        elif learner.views:
-            x[name] = seen[eyes_of(learner)]
-        else:
-            x[name] = _stored_features(table, learner.obsm, slide.rows)
-    return x
-
-
-def from_middle_um(slide: Slide, tissue: Tissue) -> np.ndarray:
-    """Positions in µm from the middle of the tissue, which does not depend on the spots that are there."""
-    mask, scale = tissue
-    rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
-    middle = np.array([columns[[0, -1]].sum() + 1, rows[[0, -1]].sum() + 1]) / 2 * scale if len(rows) else 0.0
-    return ((slide.xy - middle) * slide.um_per_px).astype(np.float32)
-
-
 def open_cohort(
     sdata: SpatialData,
     *,
@@ -201,8 +171,22 @@ def open_cohort(
     if not valid:
         msg = f"none of the {sum(map(len, slides))} spots of slides {[slide.name for slide in slides]} lies on tissue. Look at h2e.pl.tissue, or pass tissue_mask_key."
         raise ValueError(msg)
+    if not new:
+        _check_groups(valid)
     reference = (None,) if new else stored_reference(sdata, [slide.image.key for slide in valid])
     return Cohort(table, tuple(valid), tuple(where), *reference)
+
+
+def _check_groups(slides: Sequence[Slide]) -> None:
+    """Refuse a name that stands for all groups; say where groups share an image, of which each then has its say."""
+    if ALL in {slide.group for slide in slides}:
+        msg = f"a group is called {ALL!r}, which h2e calls the models of all groups; give it another name."
+        raise ValueError(msg)
+    for key in sorted({slide.image.key for slide in slides}):
+        groups = sorted({slide.group for slide in slides if slide.image.key == key})
+        if len(groups) > 1:
+            what = "groups %s lie on one image, %r: its stain reference and the middle of its tissue are of all of them. Cut it with sdata.query.bounding_box, a piece for each group."
+            log.warning(what, groups, key)
 
 
 def stored_reference(sdata: SpatialData, image_keys: Sequence[str]) -> tuple[StainReference | None, bool, bool]:
@@ -230,18 +214,3 @@ def stored_reference(sdata: SpatialData, image_keys: Sequence[str]) -> tuple[Sta
             raise ValueError(msg)
     pooled = all(stains[key].get("pooled", True) for key in made)
     return StainReference.from_dict(first["reference"]), pooled, bool(first["keep_residual"])
-
-
-def _stored_features(table: AnnData, key: str, rows: np.ndarray) -> np.ndarray:
-    """Features of another tool in ``obsm``."""
-    if key not in table.obsm:
-        msg = f"{key!r} is not in table.obsm; it has {list(table.obsm)}."
-        raise KeyError(msg)
-    stored = table.obsm[key]
-    some = stored.iloc[rows] if hasattr(stored, "iloc") else stored[rows]
-    features = np.asarray(some.toarray() if sparse.issparse(some) else some, np.float32)
-    bad = int((~np.isfinite(features)).any(axis=1).sum())
-    if bad:
-        msg = f"obsm[{key!r}] has NaN or infinite features for {bad} of {len(rows)} spots on tissue."
-        raise ValueError(msg)
-    return features

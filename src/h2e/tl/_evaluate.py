@@ -151,6 +151,9 @@ def evaluate(
     warn_of_empty_spots(cohort, truth)
     folds = folds_within(cohort, np.arange(len(cohort.rows)), recipe.learners)
     _refuse_few_spots(cohort, folds)
+    if "spot_rho" in (metrics or ()) and truth.of(cohort, folds[0].train).shape[1] == 1:
+        msg = "metric 'spot_rho' correlates over the targets of a spot, and there is one target; leave it out."
+        raise ValueError(msg)
     domains = metrics in (None, "all") or "within_domain" in metrics
     parts = []
     for fold in tqdm(folds, disable=not progress, desc="left out"):

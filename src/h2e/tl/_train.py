@@ -27,7 +27,7 @@ from h2e.pp._expression import expression
 from h2e.pp._symbols import symbols_of
 from h2e.pp._target_values import resolve_targets, storable_names, target_frame
 from h2e.pp._targets import choose_targets
-from h2e.tl._recognize import places, row_identity, thumbnail
+from h2e.tl._recognize import places, row_identity
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -175,7 +175,7 @@ def train(
     index = row_identity(cohort.table, cohort.rows[spots])
     at = np.concatenate([places(slide) for slide in cohort.slides])[spots]
     of_whom = {"slide": used.slides, "group": used.groups, "x": at[:, 0], "y": at[:, 1]}
-    seen = {cohort.slides[i].region: thumbnail(cohort.slides[i].image) for i in cohort.of(spots)}
+    seen = {cohort.slides[i].region: cohort.thumbnails[i] for i in cohort.of(spots)}
     names = names_of(recipe.learners)
     history = [{"learner": m.learner, "held_out": m.held_out, **h} for m in fitted.members for h in m.model.history]
     looking = [name for name, learner in zip(names, recipe.learners, strict=True) if learner.uses == "tiles"]
