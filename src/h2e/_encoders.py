@@ -8,6 +8,7 @@ from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -118,7 +119,7 @@ def cached(encode: Encode, folder: Path, px: int) -> Encode:
                 path.unlink()
         features = encode(images)
         folder.mkdir(parents=True, exist_ok=True)
-        new = path.with_suffix(f".{id(images)}.tmp.npy")
+        new = path.with_suffix(f".{uuid4().hex}.tmp.npy")  # of its own in each process
         np.save(new, features, allow_pickle=False)
         new.replace(path)
         return features

@@ -1,4 +1,4 @@
-"""Independent tasks side by side: on the active dask.distributed client, else in threads of this process."""
+"""Independent tasks in parallel: on the active dask.distributed client, else in threads of this process."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def side_by_side(function: Callable[[Any], T], items: Sequence[Any], *, progress: bool, desc: str) -> list[T]:
+def in_parallel(function: Callable[[Any], T], items: Sequence[Any], *, progress: bool, desc: str) -> list[T]:
     """``[function(item) for item in items]``, in any order but returned in theirs, with a progress bar.
 
     Examples
     --------
-    >>> side_by_side(abs, [-1, 2, -3], progress=False, desc="")
+    >>> in_parallel(abs, [-1, 2, -3], progress=False, desc="")
     [1, 2, 3]
     """
     from distributed import as_completed as cluster_as_completed

@@ -15,7 +15,7 @@ from h2e import _keys
 from h2e._learners import Learner
 from h2e._members import ALL, names_of
 from h2e._notes import noted
-from h2e._parallel import side_by_side
+from h2e._parallel import in_parallel
 from h2e._regions import get_table, in_tissue
 from h2e._slides import Slide, find_slides
 from h2e._tiles import warn_of_enlarging
@@ -106,17 +106,22 @@ class Cohort:
         if asked in self.looked:
             return self.looked[asked]
 
-        def one(i: int) -> dict[str, np.ndarray]:
-            slide = self.slides[i]
+        stored = any(not learner.views and learner.uses != "xy" for learner in learners)
+        table, keep = self.table if stored else None, self.keep_residual
+
+        def one(of: tuple[Slide, Tissue]) -> dict[str, np.ndarray]:  # sent to a cluster, so the cohort stays outside
+            slide, tissue = of
             if reference is not None:
-                size, keep = slide.um_per_px, self.keep_residual
-                image = normalize_image(slide.image, self.tissues[i], reference, um_per_px=size, keep_residual=keep)
+                size = slide.um_per_px
+                image = normalize_image(slide.image, tissue, reference, um_per_px=size, keep_residual=keep)
                 slide = replace(slide, image=image)
-            return look_at(slide, self.tissues[i], learners, self.table, spacing_um=spacing_um)
+            return look_at(slide, tissue, learners, table, spacing_um=spacing_um)
 
         views = [view for learner in learners for view in learner.views]
         warn_of_enlarging(self.slides, views, spacing_um=spacing_um)
-        seen = side_by_side(one, range(len(self.slides)), progress=progress, desc="reading tiles")
+        seen = in_parallel(
+            one, list(zip(self.slides, self.tissues, strict=True)), progress=progress, desc="reading tiles"
+        )
         self.looked.clear()
         self.looked[asked] = {name: np.concatenate([x[name] for x in seen]) for name in names_of(learners)}
         return self.looked[asked]

@@ -22,7 +22,7 @@ BATCH_BYTES = 2**27
 
 
 def look_at(
-    slide: Slide, tissue: Tissue, learners: Sequence[Learner], table: AnnData, *, spacing_um: float
+    slide: Slide, tissue: Tissue, learners: Sequence[Learner], table: AnnData | None, *, spacing_um: float
 ) -> dict[str, np.ndarray]:
     """What each learner keeps of each spot of a slide, by its name; all views of a batch of spots are cut in one pass, batches go down the slide."""
     views = list(dict.fromkeys(view for learner in learners for view in learner.views))
