@@ -302,3 +302,28 @@ def test_several_slides_are_joined(run: Any):
     ensemble = h2e.tl.fit(cohort, learners="texture", n_targets=4, group_key="donor", progress=False)
     assert set(ensemble.loo.index.get_level_values("region")) == {"toy_B1", "toy_C1"}
     assert ensemble.loo.notna().all(axis=None)
+
+
+def test_shapes_of_several_parts_and_with_holes_are_exported_whole(cohort: SpatialData):
+    table, circles = cohort["table"], cohort.shapes["toy_B1"]
+    table.obsm["h2e"] = pd.DataFrame(1.0, index=table.obs_names, columns=["TOY01"])
+    ring = circles.buffer(12).difference(circles.buffer(5))
+    both = ring.union(ring.translate(40))
+    squares = gpd.GeoDataFrame({"geometry": both}, index=circles.index)
+    cohort.shapes["toy_B1"] = ShapesModel.parse(squares, transformations=get_transformation(circles, get_all=True))
+    (read,) = json.loads(h2e.get.geojson(cohort, "toy_B1"))["features"][:1]
+    shape = shapely.geometry.shape(read["geometry"])
+    assert len(shape.geoms) == 2
+    assert shape.is_valid
+    assert shape.area == pytest.approx(both.iloc[0].area, rel=1e-3)
+
+
+def test_no_prediction_to_give_is_said(cohort: SpatialData):
+    table = cohort["table"]
+    table.obsm["h2e"] = pd.DataFrame(np.nan, index=table.obs_names, columns=["TOY01"])
+    table.obsm["h2e_loo"] = table.obsm["h2e"].fillna(1.0)
+    with pytest.raises(
+        ValueError, match="no spot has a prediction under 'h2e': these are training slides, key='h2e_loo'"
+    ):
+        h2e.get.predictions(cohort)
+    assert h2e.get.predictions(cohort, key="h2e_loo").n_obs == table.n_obs

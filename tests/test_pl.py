@@ -18,7 +18,7 @@ from matplotlib.collections import EllipseCollection
 from scipy import stats
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, ShapesModel, TableModel
-from spatialdata.transformations import get_transformation
+from spatialdata.transformations import Scale, get_transformation
 
 import h2e
 import h2e.datasets
@@ -132,6 +132,9 @@ def test_spots_of_a_table_have_the_size_that_spaceranger_wrote():
     np.testing.assert_allclose(dots.get_widths(), 5.5)
     np.testing.assert_allclose(layers(h2e.pl.spatial_pred(adata, "EPCAM"))[1].get_widths(), 5.5)  # a single slide's
     adata.uns["spatial"]["S2"] = {}
+    with pytest.raises(ValueError, match=r"has the slides \['S1', 'S2'\]; pass library_key"):
+        h2e.pl.spatial_pred(adata, "EPCAM")
+    adata.uns["spatial"] = {}
     assert layers(h2e.pl.spatial_pred(adata, "EPCAM"))[1].get_widths()[0] == pytest.approx(9)  # 0.9 pitches: not known
 
 
@@ -695,3 +698,88 @@ def test_a_metric_that_was_not_scored_is_refused(scores: pd.DataFrame):
         h2e.pl.target_scores(scores, metric="ccc")
     with pytest.raises(KeyError, match=r"lack the columns \['group'\]"):
         h2e.pl.target_scores(scores.drop(columns="group"))
+
+
+# ---- whatever the style and the way of asking ---------------------------------------------------------------------------
+
+
+def test_a_picture_is_upright_and_its_marks_are_black_in_any_style(known):
+    h2e.pp.realign_spots(known)
+    with plt.style.context(["dark_background", {"image.origin": "lower", "axes.grid": True}]):
+        first = h2e.pl.spatial_pred(known, "TOY01", slides="toy_A2")[0]
+        second = h2e.pl.tissue(known, image_key="toy_A2_image")[0]
+        stains = h2e.pl.residual_correlation(pd.DataFrame(np.eye(2), index=["a", "b"], columns=["a", "b"]))
+    for ax in (first, second):
+        assert ax.images[0].origin == "upper"
+        assert all(text.get_color() == "black" for text in ax.texts)
+        assert ax.texts
+    assert first.get_facecolor()[:3] == (1, 1, 1)
+    assert not any(line.get_visible() for line in stains.get_xgridlines())
+
+
+def test_bounds_of_intervals_are_called_so(known):
+    table = known["table"]
+    table.obsm["h2e_lower"], table.obsm["h2e_upper"] = table.obsm["h2e"] - 1, table.obsm["h2e"] + 1
+    for end in ("lower", "upper"):
+        axes = h2e.pl.spatial_pred(known, "TOY01", key=f"h2e_{end}", slides="toy_A1")
+        assert axes[0].get_title() == f"TOY01\n{end} end of the interval"
+
+
+def test_colour_maps_axes_of_a_mosaic_and_targets_named_twice_are_taken(known):
+    _, axes = plt.subplot_mosaic("AB")
+    drawn = h2e.pl.spatial_pred(
+        known, ["TOY01", "TOY01"], slides="toy_A1", cmap=plt.get_cmap("magma"), ax=axes, measured=True
+    )
+    assert list(drawn) == list(axes.values())
+    assert layers(drawn[0])[1].get_cmap().name == "magma"
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.full((16, 24, 3), 400, np.uint16), np.full((16, 24), 9, np.uint8), 255.0 * np.ones((16, 24, 3))]
+)
+def test_pictures_of_unknown_values_are_left_out_with_a_warning(pixels, caplog):
+    adata = one_slide()
+    factors = {"tissue_hires_scalef": 0.4, "spot_diameter_fullres": 5.0}
+    adata.uns["spatial"] = {"S1": {"images": {"hires": pixels}, "scalefactors": factors}}
+    assert not h2e.pl.spatial_pred(adata, "EPCAM").images
+    assert "is not shown" in caplog.text
+
+
+def test_the_scale_bar_is_in_the_unit_of_the_positions_that_are_shown():
+    adata = one_slide()
+    adata.obs["um_per_px"] = 4.0  # of the shapes
+    adata.uns["spatial"] = {"S1": {"scalefactors": {"microns_per_pixel": 8.0}}}
+    bar = h2e.pl.spatial_pred(adata, "EPCAM").lines[0]
+    label = h2e.pl.spatial_pred(adata, "EPCAM").texts[0].get_text()
+    assert np.ptp(bar.get_xdata()) * 8 == pytest.approx(float(label.removesuffix(" µm")))
+
+
+def test_what_was_measured_is_of_the_layer_that_was_learned(known):
+    table = known["table"]
+    expected = target_frame(table, GENES)
+    table.layers["counts"] = table.X.copy()
+    table.X = table.X * 0.37
+    table.uns["h2e"]["params"]["layer"] = "counts"
+    axes = h2e.pl.spatial_pred(known, "TOY01", slides="toy_A1")
+    np.testing.assert_allclose(shown(axes[1]), expected["TOY01"][rows_of(known, "toy_A1")], rtol=1e-6)
+
+
+def test_the_tissue_of_one_of_several_images_has_its_spots(cohort):
+    element = cohort.images["toy_A1_image"]
+    cohort.images["small"] = Image2DModel.parse(
+        element["scale1"]["image"].data, dims=("c", "y", "x"), c_coords=["r", "g", "b"],
+        transformations={"toy_A1": Scale([2, 2], ("x", "y"))},
+    )  # fmt: skip
+    for key in ("small", "toy_A1_image"):
+        (axes,) = h2e.pl.tissue(cohort, image_key=key)
+        assert axes.get_title().startswith(f"{key}: 60 spots")
+
+
+def test_many_slides_stand_in_rows_and_their_names_do_not_overlap(cohort):
+    table = cohort["table"]
+    table.obs["many"] = [f"a_long_name_{i % 14}" for i in range(table.n_obs)]
+    axes = h2e.pl.target_overview(table, GENES, library_key="many", n_maps=1)
+    plt.gcf().canvas.draw()
+    boxes = [label.get_window_extent() for label in axes[-1].get_xticklabels()]
+    assert len(boxes) == 14
+    assert all(label.get_rotation() == 30 for label in axes[-1].get_xticklabels())

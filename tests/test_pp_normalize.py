@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
 from spatialdata import SpatialData, read_zarr
 from spatialdata.models import Image2DModel
-from spatialdata.transformations import Identity, get_transformation
+from spatialdata.transformations import Identity, get_transformation, set_transformation
 
 import h2e
 from h2e.pp import _normalize
@@ -173,3 +175,47 @@ def test_a_method_beside_a_reference_of_another_is_refused(cohort):
         h2e.pp.normalize(cohort, reference=reference, method="vahadane")
     h2e.pp.normalize(cohort, reference=reference)
     assert cohort.attrs["h2e"]["stains"]["toy_A1_image_normalized"]["reference"]["method"] == "reinhard"
+
+
+def part_of(cohort):
+    """A crop of one slide and a choice of slides, which have the very attrs of the whole."""
+    yield cohort.query.bounding_box(("x", "y"), [60, 60], [300, 330], "toy_A1")
+    yield cohort.filter_by_coordinate_system(["toy_A2", "toy_B1"])
+
+
+def test_preparing_a_part_leaves_the_whole_as_it_was(cohort):
+    h2e.pp.normalize(cohort)
+    before = copy.deepcopy(cohort.attrs)
+    for part in part_of(cohort):
+        assert part.attrs is cohort.attrs
+        h2e.pp.detect_tissue(part, method="mean", overwrite=True)
+        h2e.pp.normalize_stains(part)
+        assert cohort.attrs == before != part.attrs
+    with pytest.raises(ValueError, match="not one of"):
+        h2e.pp.normalize(cohort, method="none")
+    assert cohort.attrs == before
+
+
+def test_a_correction_that_was_not_stored_is_neither_reported_nor_taken_away(cohort, caplog):
+    before = {region: get_transformation(shapes, get_all=True) for region, shapes in cohort.shapes.items()}
+    h2e.pp.realign_spots(cohort)
+    set_transformation(cohort.shapes["toy_A2"], before["toy_A2"], set_all=True)  # a store that only got the table
+    h2e.pp.normalize(cohort)
+    row = h2e.get.report(cohort).loc["toy_A2"]
+    assert not row["moved"]
+    assert "beside the tissue" in row["placement"]
+    h2e.pp.realign_spots(cohort, undo=True)
+    assert "'toy_A2': that spots were moved is noted, but is not in the transformations" in caplog.text
+    assert get_transformation(cohort.shapes["toy_A2"], get_all=True) == before["toy_A2"]
+
+
+@pytest.mark.parametrize("limits", [{"max_shift": -1.0}, {"max_rotation_deg": -5.0}, {"max_zoom": 3.0}])
+def test_limits_that_are_none_are_refused(cohort, limits):
+    with pytest.raises(ValueError, match=f"{next(iter(limits))}=.* is no limit"):
+        h2e.pp.realign_spots(cohort, **limits)
+
+
+@pytest.mark.parametrize("scale", [0, -4, float("nan"), 1e6])
+def test_a_scale_that_is_none_is_refused(cohort, scale):
+    with pytest.raises(ValueError, match="between 1 and 416 pixels"):
+        h2e.pp.detect_tissue(cohort, scale=scale)

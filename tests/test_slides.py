@@ -4,8 +4,8 @@ import geopandas as gpd
 import numpy as np
 import pytest
 from shapely.affinity import translate
-from spatialdata import SpatialData
-from spatialdata.models import Image2DModel, ShapesModel
+from spatialdata import SpatialData, concatenate
+from spatialdata.models import Image2DModel, Image3DModel, ShapesModel
 from spatialdata.transformations import (
     Identity,
     Scale,
@@ -357,3 +357,34 @@ def test_the_scale_of_a_level_is_whole_where_a_pixel_was_trimmed_and_not_else():
     for k in range(1, 5):
         assert _scale(size, size // 2**k) == _scale(size, -(-size // 2**k)) == 2**k
     assert _scale(np.array([1630, 1630]), np.array([100, 100])) == pytest.approx(16.3)
+
+
+@pytest.mark.parametrize("kind", ["hexagonal", "square"])
+@pytest.mark.parametrize("shape", [(2, 2), (3, 2), (3, 3), (4, 2), (5, 3), (12, 2)])
+def test_a_small_piece_of_a_lattice_has_its_kind(kind: str, shape: tuple[int, int]):
+    i, j = (a.ravel().astype(float) for a in np.meshgrid(*map(np.arange, shape)))
+    xy = np.column_stack([i + (j % 2) / 2, j * np.sqrt(3) / 2]) if kind == "hexagonal" else np.column_stack([i, j])
+    assert lattice(60 * xy) == (pytest.approx(60), kind)
+
+
+def test_an_image_of_other_axes_is_named(cohort):
+    volume = Image3DModel.parse(np.zeros((3, 2, 40, 40), np.uint8), dims=("c", "z", "y", "x"))
+    cohort.images["volume"] = volume
+    with pytest.raises(ValueError, match=r"axes \('c', 'z', 'y', 'x'\), h2e reads \(c, y, x\)"):
+        open_image(cohort, "volume")
+
+
+def test_normalized_images_of_slides_that_were_joined_are_no_slides(cohort):
+    bare = SpatialData(images={"toy_A1_image": cohort.images["toy_A1_image"]})
+    h2e.pp.normalize(bare, um_per_px=6.25)
+    other = SpatialData(images={"toy_B1_image": cohort.images["toy_B1_image"]})
+    h2e.pp.normalize(other, um_per_px=6.25)
+    joined = concatenate({"p": bare, "q": other})
+    assert source_images(joined) == ["toy_A1_image-p", "toy_B1_image-q"]
+
+
+def test_rows_without_a_region_are_named(cohort):
+    table = cohort["table"]
+    table.obs["region"] = table.obs["region"].astype(object).where(np.arange(table.n_obs) > 1)
+    with pytest.raises(ValueError, match=r"table.obs\['region'\] is missing for 2 of"):
+        h2e.pp.normalize(cohort)

@@ -229,7 +229,7 @@ def test_a_second_run_replaces_the_mask_and_a_foreign_one_is_kept(cohort):
     foreign = Labels2DModel.parse(np.ones((416, 416), np.uint8), dims=("y", "x"))
     del cohort.labels["toy_A1_image_tissue"]
     cohort.labels["toy_A1_image_tissue"] = foreign
-    with pytest.raises(ValueError, match="was not written by h2e; pass overwrite=True"):
+    with pytest.raises(ValueError, match="was changed or replaced since h2e wrote it"):
         h2e.pp.detect_tissue(cohort)
     assert cohort.labels["toy_A1_image_tissue"] is foreign
     h2e.pp.detect_tissue(cohort, overwrite=True)

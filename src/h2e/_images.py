@@ -98,7 +98,8 @@ def same_scene(sdata: SpatialData, finer: str, coarser: str) -> bool:
     a, b = ((_corners(sdata, key) @ affine_of(sdata.images[key], shared[0]).T)[:, :2] for key in (finer, coarser))
     size = np.linalg.norm(a[0] - a[3])
     more = np.prod(_levels(first)[0].shape[1:]) > FINER * np.prod(_levels(second)[0].shape[1:])
-    return bool(more and np.abs(a - b).max() < 0.02 * size)
+    pixel = size / np.linalg.norm(_levels(second)[0].shape[1:])  # a crop is cut at whole pixels
+    return bool(more and np.abs(a - b).max() < 0.02 * size + 1.5 * pixel)
 
 
 def _corners(sdata: SpatialData, image_key: str) -> np.ndarray:
@@ -113,6 +114,9 @@ def _levels(element: object) -> list:
         arrays = [next(iter(node.values())) for node in element.children.values()]
     else:
         arrays = [element]
+    if set(arrays[0].dims) != {"c", "y", "x"}:
+        msg = f"an image has the axes {arrays[0].dims}, h2e reads (c, y, x); say with image_key which image is an H&E."
+        raise ValueError(msg)
     return sorted((a.transpose("c", "y", "x") for a in arrays), key=lambda a: -a.shape[1])
 
 

@@ -30,13 +30,16 @@ def lattice(xy: np.ndarray) -> tuple[float, str]:
     if len(xy) < 2:
         msg = f"a spot spacing needs at least 2 spots, there is {len(xy)}."
         raise ValueError(msg)
-    lengths = KDTree(xy).query(xy, k=range(2, min(7, len(xy)) + 1))[0]  # to the six nearest others
+    tree = KDTree(xy)
+    lengths = tree.query(xy, k=range(2, min(7, len(xy)) + 1))[0]  # to the six nearest others
     pitch = float(np.sort(lengths[:, 0])[(len(xy) - 1) // 2])  # one of them, so that some link is near it
     for _ in range(20):
         links = np.abs(lengths - pitch) < pitch / 4
         pitch = float(np.median(lengths[links]))
-    inner = np.sort(links.sum(axis=1))[len(links) // 2 :]  # spots at the rim have fewer neighbours
-    return round(pitch, 9), "hexagonal" if np.median(inner) > 4.5 else "square"
+    some = xy[:: max(1, len(xy) // 2000)]
+    farther = tree.query(some, k=range(2, min(20, len(xy)) + 1))[0] / pitch  # the next neighbours are √3 or √2 away
+    hexagonal, square = (((farther > low) & (farther < high)).sum() for low, high in ((1.6, 1.87), (1.28, 1.55)))
+    return round(pitch, 9), "hexagonal" if hexagonal > square else "square"
 
 
 def lattice_of_array(xy: np.ndarray, array: np.ndarray) -> tuple[float, str] | None:

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
 def note(where: SpatialData | AnnData, kind: str, key: str, facts: Mapping[str, Any]) -> None:
     """Keep facts about a key, in ``uns["h2e"][kind]`` of a table or ``attrs["h2e"][kind]`` of a SpatialData."""
-    _store(where).setdefault(_keys.PREDICTION, {}).setdefault(kind, {})[key] = dict(facts)
+    note_all(where, kind, {**_store(where).get(_keys.PREDICTION, {}).get(kind, {}), key: dict(facts)})
+
+
+def note_all(where: SpatialData | AnnData, kind: str, facts: Any) -> None:
+    """Keep all facts of a kind, in new dicts: subsets and crops of a SpatialData have the very ``attrs`` of the whole."""
+    ours = {**_store(where).get(_keys.PREDICTION, {}), kind: facts}
+    if hasattr(where, "uns"):
+        where.uns[_keys.PREDICTION] = ours
+    else:
+        where.attrs = {**where.attrs, _keys.PREDICTION: ours}
 
 
 def noted(where: SpatialData | AnnData, kind: str) -> Mapping[str, Mapping[str, Any]]:

@@ -91,7 +91,7 @@ def images_without_spots(sdata: SpatialData, *, table_key: str = _keys.TABLE) ->
     regions = regions_of(sdata, table_key)
     grids = {region: image for region in regions if (image := image_of_grid(sdata, region)) is not None}
     taken = {system for region in regions if region not in grids for system in systems_of(shapes_of(sdata, region))}
-    beside = [key for key in _candidates(sdata) if not any(_one_scene(sdata, key, image) for image in grids.values())]
+    beside = [key for key in _candidates(sdata) if not any(one_scene(sdata, key, image) for image in grids.values())]
     free = [key for key in beside if not taken & set(systems_of(sdata.images[key]))]
     finest = [key for key in free if not any(same_scene(sdata, finer, key) for finer in free if finer != key)]
     return [key for key in finest if _is_rgb(sdata, key)]
@@ -118,7 +118,7 @@ def paired_image(sdata: SpatialData, region: str, image_key: str | Mapping[str, 
             msg = f"image_key names no image for region {region!r}; it has {sorted(image_key)}."
             raise ValueError(msg)
         open_image(sdata, key)
-        if grid is not None and not _one_scene(sdata, key, grid):
+        if grid is not None and not one_scene(sdata, key, grid):
             msg = f"the spots {region!r} are a grid over image {grid!r}, not over {key!r}; lay one over that, too, with h2e.pp.make_spots(sdata, image_key={key!r}, …), and leave image_key out."
             raise ValueError(msg)
         to_pixels(sdata, region, key)
@@ -145,7 +145,7 @@ def image_of_grid(sdata: SpatialData, region: str) -> str | None:
     return None
 
 
-def _one_scene(sdata: SpatialData, one: str, other: str) -> bool:
+def one_scene(sdata: SpatialData, one: str, other: str) -> bool:
     """Whether two images are the same, or the same scene at two resolutions."""
     return one == other or same_scene(sdata, one, other) or same_scene(sdata, other, one)
 
@@ -179,6 +179,8 @@ def centres_of(
 def _candidates(sdata: SpatialData) -> list[str]:
     """Images that were not derived by h2e or squidpy from another one."""
     derived = {_keys.normalized(key) for key in sdata.images} | set(noted(sdata, _keys.STAINS))
+    mark = _keys.normalized("")
+    derived |= {key for key in sdata.images if key.replace(f"{mark}-", "-") in set(sdata.images) - {key}}  # joined
     return sorted(key for key in sdata.images if key not in derived)
 
 
@@ -187,12 +189,12 @@ def regions_of(sdata: SpatialData, table_key: str) -> list[str]:
     if table_key not in sdata.tables:
         return []
     table = sdata.tables[table_key]
-    return sorted(set(table.obs[region_keys(table)[0]].astype(str)))
+    return sorted(set(labels_of(table, region_keys(table)[0])))
 
 
 def shapes_of(sdata: SpatialData, region: str) -> GeoDataFrame:
     """The shapes that the table calls ``region``."""
     if region not in sdata.shapes:
-        msg = f"the table annotates region {region!r}, which is not in sdata.shapes; it has {sorted(sdata.shapes)}."
+        msg = f"the table annotates region {region!r}, which is not in sdata.shapes; it has {sorted(sdata.shapes)}. Drop these rows of the table, or add the shapes."
         raise KeyError(msg)
     return sdata.shapes[region]

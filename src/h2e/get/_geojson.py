@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from h2e._slides import Slide
 
+Ring = list[list[float]]
+"""A closed line, (corners + 1, 2)."""
+
 CORNERS = 32
 """Of the polygon in place of a circle."""
 
@@ -101,19 +104,24 @@ def geojson(
         about |= (
             {} if classes is None or pd.isna(classes.iloc[i]) else {"classification": {"name": str(classes.iloc[i])}}
         )
-        geometry = {"type": "Polygon", "coordinates": [outline.round(2).tolist()]}
+        kind = "Polygon" if len(outline) == 1 else "MultiPolygon"
+        geometry = {"type": kind, "coordinates": outline[0] if len(outline) == 1 else outline}
         features.append({"type": "Feature", "geometry": geometry, "properties": about | {"measurements": found}})
     return json.dumps({"type": "FeatureCollection", "features": features}, separators=(",", ":"))
 
 
-def _outlines(sdata: SpatialData, slide: Slide, instances: np.ndarray) -> list[np.ndarray]:
-    """The closed outline of each spot, (corners + 1, 2), in pixels of level 0."""
+def _outlines(sdata: SpatialData, slide: Slide, instances: np.ndarray) -> list[list[list[Ring]]]:
+    """Of each spot its polygons, mostly one, each as its closed outline and those of its holes, in pixels of level 0."""
     shapes = sdata.shapes[slide.region]
     if "radius" in shapes:
         turn = np.linspace(0, 2 * np.pi, CORNERS + 1)
         circle = slide.radius_px * np.column_stack([np.cos(turn), np.sin(turn)])
         circle[-1] = circle[0]
-        return list(slide.xy[:, None] + circle)
+        return [[[ring]] for ring in (slide.xy[:, None] + circle).round(2).tolist()]
     to_px = to_pixels(sdata, slide.region, slide.image.key)
-    rings = [np.asarray(shape.exterior.coords)[:, :2] for shape in shapes.geometry.loc[instances]]
-    return [ring @ to_px[:2, :2].T + to_px[:2, 2] for ring in rings]
+
+    def placed(ring: object) -> Ring:
+        return (np.asarray(ring.coords)[:, :2] @ to_px[:2, :2].T + to_px[:2, 2]).round(2).tolist()
+
+    every = (getattr(shape, "geoms", [shape]) for shape in shapes.geometry.loc[instances])
+    return [[[placed(ring) for ring in (one.exterior, *one.interiors)] for one in parts] for parts in every]

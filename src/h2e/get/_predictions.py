@@ -74,6 +74,12 @@ def predictions(
     table = get_table(data, table_key) if hasattr(data, "tables") else data
     frame = frame_of(table, key, otherwise=" Write predictions with h2e.tl.predict.")
     keep = frame.notna().all(axis=1).to_numpy() if drop_missing else np.full(len(frame), fill_value=True)
+    if len(frame) and not keep.any():
+        held_out = (
+            f": these are training slides, key={_keys.held_out(key)!r}" if _keys.held_out(key) in table.obsm else ""
+        )
+        msg = f"no spot has a prediction under {key!r}{held_out}; drop_missing=False keeps rows without."
+        raise ValueError(msg)
     made = AnnData(frame.to_numpy(np.float32)[keep], obs=table.obs[keep].copy(), var=pd.DataFrame(index=frame.columns))
     if "spatialdata_attrs" in table.uns and made.n_obs:
         region_key = region_keys(table)[0]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from matplotlib.axes import Axes
 
 
 def given_axes(ax: Axes | Sequence[Axes], n: int, what: str) -> np.ndarray:
     """The Axes that were given, in one row, if they are as many as there is to draw."""
-    axes = np.ravel(np.asarray(ax, dtype=object))
+    given = list(ax.values()) if isinstance(ax, Mapping) else ax  # as plt.subplot_mosaic gives them
+    axes = np.ravel(np.asarray(given, dtype=object))
     if len(axes) != n:
         msg = f"ax has {len(axes)} Axes, this plot draws on {n}: {what}."
         raise ValueError(msg)

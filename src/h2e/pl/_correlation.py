@@ -56,6 +56,7 @@ def residual_correlation(correlations: pd.DataFrame, *, ax: Axes | None = None) 
     shown = np.ma.masked_invalid(values)
     cells = ax.pcolormesh(shown, cmap="RdBu_r", vmin=-1, vmax=1, edgecolors="white", linewidth=1.5)
     ax.set_facecolor("0.85")
+    ax.grid(visible=False)
     middles = np.arange(n) + 0.5
     for row, column in zip(*np.nonzero(~np.eye(n, dtype=bool)), strict=True):
         value, fill = values[row, column], cells.cmap(cells.norm(values[row, column]))

@@ -10,6 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import EllipseCollection
+    from matplotlib.colors import Colormap
 
     from h2e.pl._maps import Map
 
@@ -32,16 +33,17 @@ def limits_of(values: Sequence[np.ndarray]) -> Limits:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def draw_dots(axis: Axes, one: Map, limits: Limits | None, cmap: str, size: float) -> EllipseCollection:
+def draw_dots(axis: Axes, one: Map, limits: Limits | None, cmap: str | Colormap, size: float) -> EllipseCollection:
     """Draw the spots without a value in gray, then all spots with their values; one artist each, however many."""
     from matplotlib import colormaps
 
+    cmap = colormaps.get_cmap(cmap)
     missing = ~np.isfinite(one.values)
     shape = {"axis": axis, "diameter": 2 * one.place.radius * size, "angle": one.place.angle}
     _add(xy=one.place.xy[missing], facecolors=MISSING, **shape)
     dots = _add(xy=one.place.xy, **shape)
     # gray, not transparent: where all spots are equally opaque, a PDF holds their outline once, not once for each
-    dots.set_cmap(colormaps[cmap].with_extremes(bad=MISSING))
+    dots.set_cmap(cmap.with_extremes(bad=MISSING))
     dots.set_array(np.ma.masked_invalid(one.values))
     dots.set_clim(limits or limits_of([one.values]))
     if one.alpha is not None:

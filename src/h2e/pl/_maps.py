@@ -28,9 +28,13 @@ FAINTEST = 0.1
 """Opacity of the spot on whose value the models agree least."""
 
 
+BESIDE = {_keys.spread: "spread", _keys.lower: "lower end of the interval", _keys.upper: "upper end of the interval"}
+"""What stands beside predictions, by its key, and its title."""
+
+
 def base_of(key: str) -> str:
     """The key of the predictions that held-out ones or a spread belong to."""
-    for of in (_keys.held_out, _keys.spread):
+    for of in (_keys.held_out, *BESIDE):
         key = key.removesuffix(of(""))
     return key
 
@@ -52,7 +56,7 @@ def predicted(table: AnnData, key: str) -> tuple[pd.DataFrame, np.ndarray]:
 
 def choose(asked: str | Sequence[str] | None, there: Sequence[str], default: Sequence[str], what: str) -> list[str]:
     """Names that were asked for, if all of them are there."""
-    names = list(default) if asked is None else [asked] if isinstance(asked, str) else list(asked)
+    names = list(default) if asked is None else [asked] if isinstance(asked, str) else list(dict.fromkeys(asked))
     missing = [name for name in names if name not in there]
     if missing or not names:
         close = [match for name in missing for match in difflib.get_close_matches(str(name), there, n=3, cutoff=0.5)]
@@ -67,7 +71,10 @@ def measured_values(
     table: AnnData, key: str, targets: Sequence[str], *, layer: str | None, log_normalized: bool
 ) -> pd.DataFrame:
     """What was measured of the targets that were: spots × (some of the) targets, in the unit of the predictions."""
-    unit = str(table.uns.get(base_of(key), {}).get("unit", ""))
+    about = table.uns.get(base_of(key), {})
+    unit, learned = str(about.get("unit", "")), about.get("params", {})
+    if layer is None and learned.get("layer") in table.layers:  # as it was learned
+        layer, log_normalized = learned["layer"], log_normalized or bool(learned.get("log_normalized"))
     for name, frame in table.obsm.items():
         if isinstance(frame, pd.DataFrame) and unit == f"as in obsm[{name!r}]":
             columns = places_of(targets, frame.columns, f"obsm[{name!r}]")
@@ -124,9 +131,10 @@ def maps_of(
     groups = []
     for target in values:
         shown = values[target].to_numpy(float)[place.rows]
-        about = "spread" if key == _keys.spread(base_of(key)) else _about(shown, kind[place.rows], left_out)
+        title = next((title for of, title in BESIDE.items() if key == of(base_of(key))), None)
+        about = title or _about(shown, kind[place.rows], left_out)
         beside = truth[target].to_numpy(float)[place.rows] if target in truth else None
-        if beside is not None:
+        if beside is not None and not title:
             about += _agreement(shown, beside, kind[place.rows])
         alpha = _opacity(table, key, place, target) if alpha_by_std else None
         groups.append([Map(place, f"{target}\n{about}", shown, alpha, unit)])

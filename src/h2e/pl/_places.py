@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from h2e.pp._expression import positions_of, slide_labels
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
+
+log = logging.getLogger(__name__)
 
 RADIUS = 0.45
 """Of a spot whose size is not known, in pitches."""
@@ -74,9 +77,9 @@ def places_of_table(
         facts = _facts(adata, name) if "spatial" in adata.obsm else {}
         factors = facts.get("scalefactors", {})
         um = size_of(um_per_px, name)
+        um = factors.get("microns_per_pixel") if um is None else um  # of obsm["spatial"], which may not be the shapes'
         if um is None and _keys.UM_PER_PX in adata.obs and "spatial" in adata.obsm:
             um = float(adata.obs[_keys.UM_PER_PX].iloc[rows[0]])
-        um = factors.get("microns_per_pixel") if um is None else um
         radius, angle = RADIUS * pitch, None
         if "bin_size_um" in factors:  # Visium HD: squares without gaps
             radius, angle = pitch / np.sqrt(np.pi), _direction(xy, pitch)
@@ -98,14 +101,20 @@ def _image(facts: Mapping[str, Any], name: str) -> Image | None:
     import dask.array as da
 
     images, factors = facts.get("images", {}), facts.get("scalefactors", {})
-    there = [key for key, factor in PICTURES.items() if key in images and factors.get(factor)]
-    levels = []
-    for key in there:
-        pixels = np.asarray(images[key])[..., :3]
-        if pixels.dtype != np.uint8:  # scanpy reads them as floats in [0, 1]
-            pixels = (pixels * 255).round().clip(0, 255).astype(np.uint8)
+    levels, scales = [], []
+    for key, factor in PICTURES.items():
+        if key not in images or not factors.get(factor):
+            continue
+        pixels = np.asarray(images[key])
+        in_unit = pixels.dtype.kind == "f" and pixels.max(initial=0) <= 1  # as scanpy reads them
+        if pixels.ndim != 3 or pixels.shape[-1] < 3 or not (in_unit or pixels.dtype == np.uint8):
+            what = "uns['spatial'][%r]['images'][%r] is not shown: it is %s of shape %s up to %g, not (y, x, 3) of uint8 or of floats in [0, 1]"
+            log.warning(what, name, key, pixels.dtype, pixels.shape, pixels.max(initial=0))
+            continue
+        pixels = (pixels[..., :3] * (255 if in_unit else 1)).round().astype(np.uint8)
         levels.append(da.from_array(np.moveaxis(pixels, -1, 0), chunks=-1))
-    return Image(name, tuple(levels), tuple(1 / factors[PICTURES[key]] for key in there)) if levels else None
+        scales.append(1 / factors[factor])
+    return Image(name, tuple(levels), tuple(scales)) if levels else None
 
 
 def _angle(sdata: SpatialData, region: str, image_key: str) -> float | None:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import EllipseCollection
 
+LETTERS = 60
+"""In a line under a map."""
+
 GAP = 3.0
 """Pitches between two slides."""
 
@@ -30,6 +33,14 @@ def side_by_side(xy: np.ndarray, slides: np.ndarray) -> tuple[np.ndarray, list[s
     return placed, names, middle
 
 
+def name_slides(ax: Axes, middle: list[float], names: list[str]) -> None:
+    """Write the names of the slides under a map, slanted where they would run into each other."""
+    if sum(map(len, names)) > LETTERS:
+        ax.set_xticks(middle, names, rotation=30, ha="right", rotation_mode="anchor", fontsize="small")
+    else:
+        ax.set_xticks(middle, names)
+
+
 def draw_map(ax: Axes, xy: np.ndarray, values: np.ndarray, title: str) -> EllipseCollection:
     """Draw spots as discs of one pitch at positions in pitches, one artist for all; y points down, NaN is gray."""
     from matplotlib import colormaps
@@ -44,5 +55,6 @@ def draw_map(ax: Axes, xy: np.ndarray, values: np.ndarray, title: str) -> Ellips
     ax.add_collection(discs)
     ax.set(xlim=(-1, xy[:, 0].max() + 1), ylim=(xy[:, 1].max() + 1, -1), aspect="equal", yticks=[])
     ax.set_title(title)
+    ax.grid(visible=False)
     ax.figure.colorbar(discs, ax=ax, shrink=0.8)
     return discs

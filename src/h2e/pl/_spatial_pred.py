@@ -75,7 +75,7 @@ def spatial_pred(
         Show what was measured beside each prediction: log-normalized expression, or the columns of ``obsm`` that were
         learned. ``None``: of a SpatialData, where the table has it. ``True`` refuses what the table does not have.
     layer
-        Layer with the counts; ``None`` takes ``X``.
+        Layer with the counts; ``None`` takes that which was learned from, if it is there, else ``X``.
     log_normalized
         The values are log-normalized already.
     share_scale

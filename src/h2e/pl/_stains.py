@@ -10,6 +10,7 @@ import numpy as np
 from h2e import _keys
 from h2e._images import Image, open_image
 from h2e._notes import noted
+from h2e._regions import check_sdata
 from h2e.pl._axes import given_axes
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def stains(
         facts = noted(sdata, _keys.STAINS)[after]
         column[0].set_title(before)
         for axis, key, which in zip(column, (before, after), ("slide", "reference"), strict=True):
-            axis.imshow(_thumbnail(open_image(sdata, key), long_side), interpolation="antialiased")
+            axis.imshow(_thumbnail(open_image(sdata, key), long_side), interpolation="antialiased", origin="upper")
             axis.set(xticks=[], yticks=[], ylabel="")
             _swatches(axis, facts[which])
     axes[0, 0].set_ylabel("before")
@@ -75,6 +76,7 @@ def stains(
 
 def _pairs(sdata: SpatialData, image_key: str | Sequence[str] | Mapping[str, str] | None) -> list[tuple[str, str]]:
     """Images and their normalized versions."""
+    check_sdata(sdata)
     written = noted(sdata, _keys.STAINS)
     after = {facts["image"]: key for key, facts in written.items() if key in sdata.images}
     if image_key is None:

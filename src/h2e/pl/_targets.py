@@ -10,7 +10,7 @@ from h2e import _keys
 from h2e._regions import get_table
 from h2e._within import within_slides
 from h2e.pl._axes import given_axes
-from h2e.pl._side_by_side import draw_map, side_by_side
+from h2e.pl._side_by_side import draw_map, name_slides, side_by_side
 from h2e.pp._expression import check_counts, positions_of, slide_labels, values_of
 from h2e.pp._target_values import target_frame
 
@@ -91,7 +91,7 @@ def spots(
         one.set_yticks(rows, names if one is axes[0] else [""] * len(names))
         one.set_ylim(len(names) - 0.5, -0.5)
     draw_map(axes[3], xy, np.log10(1 + total), "log₁₀(1 + counts)")
-    axes[3].set_xticks(middle, names)
+    name_slides(axes[3], middle, names)
     return axes
 
 
@@ -175,7 +175,10 @@ def target_overview(
     axes[0].set_yticks(rows, frame.columns, fontsize="small")
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
     axes[0].set_xlabel("log-normalized expression" if obsm is None else obsm)
-    drawn = axes[1].imshow(correlation, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest", aspect="auto")
+    drawn = axes[1].imshow(
+        correlation, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest", aspect="auto", origin="upper"
+    )
+    axes[1].grid(visible=False)
     axes[1].set_yticks(rows, [""] * len(rows))
     axes[1].set_xticks([])
     axes[1].set_xlabel("the same targets")
@@ -184,7 +187,7 @@ def target_overview(
     shown = ((np.arange(n_maps) + 0.5) * len(rows) / max(n_maps, 1)).astype(int)
     for one, column in zip(axes[2:], shown, strict=True):
         draw_map(one, xy, frame.iloc[:, column].to_numpy(), frame.columns[column])
-        one.set_xticks(middle, names if one is axes[-1] else [""] * len(names))
+        name_slides(one, middle, names if one is axes[-1] else [""] * len(names))
     return axes
 
 

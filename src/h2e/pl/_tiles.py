@@ -149,7 +149,7 @@ def _draw_tile(axis: Axes, tile: np.ndarray, network: Multiscale) -> None:
     """Draw a tile (y, x, 3) with the outlines of its subtiles, and beside it the subtiles pulled apart."""
     from matplotlib.patches import Rectangle
 
-    axis.imshow(tile, extent=(0, network.extent, network.extent, 0), interpolation="nearest")
+    axis.imshow(tile, extent=(0, network.extent, network.extent, 0), interpolation="nearest", origin="upper")
     px, size = network.subtile_px, network.extent * network.subtile_px / network.tile_px
     starts = [i * ((network.tile_px - px) // 2) for i in range(3)]
     for i, row in enumerate(starts):

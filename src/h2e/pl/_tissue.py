@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from h2e import _keys
-from h2e._images import open_image
+from h2e._images import open_image, systems_of
 from h2e._notes import noted
-from h2e._regions import in_tissue, source_images
+from h2e._regions import image_of_grid, in_tissue, one_scene, regions_of, shapes_of, source_images
 from h2e._slides import find_slides
 from h2e.pl._axes import given_axes
 from h2e.pp._fraction import fraction_at
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from h2e._slides import Slide
+
+COLUMNS = 6
+"""Images in a row."""
 
 OUTLINE, VALID, INVALID = "#00a03c", "#1f4fd8", "#e01b1b"
 
@@ -76,6 +79,7 @@ def tissue(
     paired = image_key if isinstance(image_key, Mapping) else None
     asked = [image_key] if isinstance(image_key, str) else list(paired.values() if paired else image_key or [])
     keys = list(dict.fromkeys(asked)) or source_images(sdata, table_key=table_key)
+    paired = paired or (_pairs(sdata, keys, table_key) if asked else None)
     there = table_key in sdata.tables
     slides = find_slides(sdata, table_key=table_key, image_key=paired, sized=False) if there else []
     moved = noted(sdata.tables[table_key], _keys.REALIGN) if slides else {}
@@ -95,13 +99,30 @@ def tissue(
     return axes
 
 
+def _pairs(sdata: SpatialData, asked: list[str], table_key: str) -> dict[str, str]:
+    """Each region with the first of the images asked for that it lies on; of others, any image will do."""
+    pairs = {}
+    for region in regions_of(sdata, table_key):
+        grid, systems = image_of_grid(sdata, region), set(systems_of(shapes_of(sdata, region)))
+        on = [key for key in asked if key in sdata.images and (grid is None or one_scene(sdata, key, grid))]
+        others = [grid] if grid is not None else list(sdata.images)
+        for key in (*on, *others):
+            if region not in pairs and systems & set(systems_of(sdata.images[key])):
+                pairs[region] = key
+    return pairs
+
+
 def _axes(ax: Axes | Sequence[Axes] | None, n: int) -> np.ndarray:
     """As many axes as there are images: those given, or those of a new figure."""
     if ax is not None:
         return given_axes(ax, n, "images")
     import matplotlib.pyplot as plt
 
-    return plt.subplots(1, n, figsize=(5 * n, 5), squeeze=False, layout="constrained")[1][0]
+    rows, columns = -(-n // COLUMNS), min(n, COLUMNS)
+    axes = plt.subplots(rows, columns, figsize=(5 * columns, 5 * rows), squeeze=False, layout="constrained")[1].ravel()
+    for unused in axes[n:]:
+        unused.remove()
+    return axes[:n]
 
 
 def _draw_slide(
@@ -113,7 +134,7 @@ def _draw_slide(
     mask, scale = tissue_of(sdata, image, tissue_mask_key, um_per_px)
     picture, size = read_coarse(image, max(1.0, 2.0 ** round(np.log2(max(image.shape) / 1024))))
     height, width = picture.shape[:2]
-    axis.imshow(picture, extent=(0, width * size, height * size, 0), interpolation="antialiased")
+    axis.imshow(picture, extent=(0, width * size, height * size, 0), interpolation="antialiased", origin="upper")
     y, x = ((np.arange(-1, n + 1) + 0.5) * scale for n in mask.shape)
     if mask.any():  # a rim of background closes the outline where the tissue leaves the image
         axis.contour(x, y, np.pad(mask, 1).astype(float), levels=[0.5], colors=[OUTLINE], linewidths=1.0)
@@ -146,5 +167,7 @@ def _draw_shift(axis: Axes, slide: Slide, realign: dict | None) -> None:
     arrow = FancyArrowPatch(to - shift, to, arrowstyle="-|>", mutation_scale=12, shrinkA=0, shrinkB=0, color="black")
     arrow.set(zorder=4, path_effects=[withStroke(linewidth=3, foreground="white")])
     axis.add_patch(arrow)
-    text = axis.annotate(f"{realign['shift']:.2f} spacings", to, xytext=(6, 6), textcoords="offset points", zorder=4)
+    text = axis.annotate(
+        f"{realign['shift']:.2f} spacings", to, xytext=(6, 6), textcoords="offset points", color="black", zorder=4
+    )
     text.set_path_effects([withStroke(linewidth=3, foreground="white")])

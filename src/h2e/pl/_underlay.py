@@ -52,7 +52,10 @@ def read_box(image: Image, box: Box, scale: float) -> tuple[np.ndarray, Box]:
 def draw_picture(ax: Axes, picture: np.ndarray, part: Box, *, alpha: float) -> None:
     """Draw a part of an image where it lies; it stays an image in vector graphics."""
     left, top, right, bottom = part
-    ax.imshow(picture, extent=(left, right, bottom, top), interpolation="antialiased", alpha=alpha, zorder=0)
+    ax.imshow(
+        picture, extent=(left, right, bottom, top), interpolation="antialiased", alpha=alpha, zorder=0, origin="upper"
+    )
+    ax.set_facecolor("white")  # on which a picture is faint, whatever the style
 
 
 def frame(ax: Axes, box: Box) -> None:
@@ -94,7 +97,7 @@ def draw_scale_bar(ax: Axes, box: Box, um: float, um_per_unit: float, xy: np.nda
     label = f"{um / 1000:g} mm" if um >= 1000 else f"{um:g} µm"
     text = ax.annotate(
         label, (start + length / 2, bottom - gap), xytext=(0, 3), textcoords="offset points",
-        ha="center", va="bottom", fontsize="small", zorder=4,
+        ha="center", va="bottom", fontsize="small", color="black", zorder=4,
     )  # fmt: skip
     text.set_path_effects(halo)
 

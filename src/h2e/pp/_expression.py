@@ -82,7 +82,8 @@ def check_values(values: Matrix, where: str) -> None:
         n = int((stored < 0).sum())
         msg = (
             f"{where} holds {n} negative values (smallest {stored.min():g}), as scaled or centred data do; "
-            "pass layer= with counts or with log-normalized expression."
+            "pass layer= with counts or with log-normalized expression"
+            " (those in adata.raw become a layer with adata.layers['counts'] = adata.raw[:, adata.var_names].X)."
         )
         raise ValueError(msg)
 
@@ -103,7 +104,13 @@ def check_counts(values: Matrix, where: str) -> None:
 def slide_labels(adata: AnnData, library_key: str | None = None) -> np.ndarray:
     """The slide of each spot: ``library_key``, else the table's region key, else one slide for all."""
     key = library_key or adata.uns.get("spatialdata_attrs", {}).get("region_key")
-    return np.full(adata.n_obs, "all") if key is None else labels_of(adata, key)
+    if key is not None:
+        return labels_of(adata, key)
+    several = list(adata.uns.get("spatial", {}))
+    if len(several) > 1:
+        msg = f"uns['spatial'] has the slides {several}; pass library_key, the column of obs that says which a spot is on."
+        raise ValueError(msg)
+    return np.full(adata.n_obs, "all")
 
 
 def positions_of(adata: AnnData, slides: np.ndarray) -> np.ndarray:

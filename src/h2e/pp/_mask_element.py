@@ -45,7 +45,9 @@ def check_free(sdata: SpatialData, name: str, *, overwrite: bool) -> None:
     if taken is None or (taken == "labels" and (overwrite or _is_ours(sdata, name))):
         return
     hint = "pass overwrite=True to replace it, or key_added" if taken == "labels" else "pass key_added"
-    msg = f"sdata.{taken}[{name!r}] is there already and was not written by h2e; {hint}."
+    changed = name in noted(sdata, _keys.TISSUE)
+    what = "was changed or replaced since h2e wrote it (a crop?)" if changed else "was not written by h2e"
+    msg = f"sdata.{taken}[{name!r}] is there already and {what}; {hint}."
     raise ValueError(msg)
 
 

@@ -13,6 +13,7 @@ from h2e import _keys
 from h2e._notes import noted
 from h2e._regions import check_sdata, get_table, in_tissue, paired_image, source_images
 from h2e._slides import Slide, find_slides, image_sizes
+from h2e.pp._correction import is_in_place
 from h2e.pp._expression import check_values, values_of
 from h2e.pp._mask_element import find_mask
 from h2e.pp._ranks import rank_transform
@@ -150,7 +151,7 @@ def _placement(
     """What :func:`realign_spots` did to a region, or else would do."""
     table = sdata[table_key]
     done = noted(table, _keys.REALIGN).get(region)
-    if done is not None:
+    if done is not None and (not done["moved"] or is_in_place(sdata, region, done)):
         return done
     found = estimate(sdata, table, region, paired_image(sdata, region, image_key))
     if found["moved"]:

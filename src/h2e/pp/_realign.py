@@ -10,8 +10,9 @@ import numpy as np
 from h2e import _keys
 from h2e._images import open_image
 from h2e._lattice import lattice
-from h2e._notes import noted
+from h2e._notes import note_all
 from h2e._regions import centres_of, get_table, paired_image, region_keys, to_pixels
+from h2e.pp._correction import prepend, take_away
 from h2e.pp._mask_element import tissue_of
 from h2e.pp._registration import Placement, place, rotation
 from h2e.pp._rollback import all_or_nothing
@@ -105,19 +106,20 @@ def realign_spots(
     region_key, _ = region_keys(table)
     regions = sorted(set(table.obs[region_key].astype(str)))
     images = {region: paired_image(sdata, region, image_key) for region in regions}
+    limits = {"max_shift": max_shift, "max_rotation_deg": max_rotation_deg, "max_zoom": max_zoom}
+    _check_limits(limits)
     with all_or_nothing(sdata, table_key):
         for region in regions:
-            _undo(sdata, table, region)
+            take_away(sdata, table, region)
         if undo:
             table.uns.get(_keys.PREDICTION, {}).pop(_keys.REALIGN, None)
             return
-        limits = {"max_shift": max_shift, "max_rotation_deg": max_rotation_deg, "max_zoom": max_zoom}
         report = {r: estimate(sdata, table, r, images[r], tissue_mask_key, **limits) for r in regions}
         for region, found in report.items():
             if found["moved"]:
-                _prepend(sdata, region, found["matrix"])
+                prepend(sdata, region, found["matrix"])
             log.info("region %r: %s", region, found["reason"])
-        table.uns.setdefault(_keys.PREDICTION, {})[_keys.REALIGN] = report
+        note_all(table, _keys.REALIGN, report)
 
 
 def estimate(
@@ -141,6 +143,14 @@ def estimate(
     found = place(*mask, xy[present], spacing, max_shift=max_shift, **limits)
     correction = np.linalg.solve(to_px, _matrix(found, xy[present].mean(axis=0), spacing) @ to_px)
     return _describe(found, spacing, max_shift, correction)
+
+
+def _check_limits(limits: Mapping[str, float]) -> None:
+    """Refuse limits of the search that are none."""
+    for name, value in limits.items():
+        if not (value >= 0 and np.isfinite(value)) or (name == "max_zoom" and value >= 1):
+            msg = f"{name}={value!r} is no limit; it must be 0 or more{', 0.03 for 3 %' if name == 'max_zoom' else ''}."
+            raise ValueError(msg)
 
 
 def _present(table: AnnData, rows: np.ndarray) -> np.ndarray:
@@ -193,32 +203,3 @@ def _describe(found: Placement, spacing: float, max_shift: float, correction: np
         "reason": reason,
         "matrix": correction,
     }
-
-
-def _prepend(sdata: SpatialData, region: str, matrix: np.ndarray) -> None:
-    """Apply a matrix to the shapes before each of their transformations."""
-    from spatialdata.transformations import Affine, Sequence, get_transformation, set_transformation
-
-    first = Affine(matrix, input_axes=("x", "y"), output_axes=("x", "y"))
-    placed = get_transformation(sdata.shapes[region], get_all=True)
-    set_transformation(sdata.shapes[region], {s: Sequence([first, to]) for s, to in placed.items()}, set_all=True)
-
-
-def _undo(sdata: SpatialData, table: AnnData, region: str) -> None:
-    """Take the correction of an earlier call away; the transformations are then those of before, not equivalents."""
-    from spatialdata.transformations import Affine, Sequence, get_transformation, set_transformation
-
-    earlier = noted(table, _keys.REALIGN).get(region)
-    if earlier is None or not earlier["moved"]:
-        return
-    matrix = np.asarray(earlier["matrix"])
-    placed = get_transformation(sdata.shapes[region], get_all=True)
-    back = Affine(np.linalg.inv(matrix), input_axes=("x", "y"), output_axes=("x", "y"))
-    before = {}
-    for system, to in placed.items():
-        parts = to.transformations if isinstance(to, Sequence) else []
-        ours = len(parts) == 2 and isinstance(parts[0], Affine) and np.allclose(parts[0].matrix, matrix)
-        before[system] = parts[1] if ours else Sequence([back, to])
-    set_transformation(sdata.shapes[region], before, set_all=True)
-    earlier["moved"] = False
-    log.info("region %r: the earlier realignment was taken away", region)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from h2e import _keys
-from h2e._notes import noted
+from h2e._notes import note_all, noted
 from h2e.pp._mask_element import find_mask
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ def report_of(
 def store_report(sdata: SpatialData, report: pd.DataFrame, table_key: str) -> None:
     """Keep a report with the table or, without one, in ``sdata.attrs``, as what JSON can hold."""
     if table_key in sdata.tables:
-        sdata[table_key].uns.setdefault(_keys.PREDICTION, {})[_keys.REPORT] = report
+        note_all(sdata[table_key], _keys.REPORT, report)
         return
     plain = report.astype(object).where(report.notna(), None).reset_index().to_dict("list")
-    sdata.attrs.setdefault(_keys.PREDICTION, {})[_keys.REPORT] = plain
+    note_all(sdata, _keys.REPORT, plain)
 
 
 def _tissue(sdata: SpatialData, image_key: str, um_per_px: float | None) -> dict[str, float]:

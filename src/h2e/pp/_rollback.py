@@ -21,7 +21,7 @@ def all_or_nothing(sdata: SpatialData, table_key: str = _keys.TABLE) -> Iterator
 
     elements = {kind: dict(getattr(sdata, kind)) for kind in ("images", "labels")}
     placed = {key: dict(get_transformation(shapes, get_all=True)) for key, shapes in sdata.shapes.items()}
-    notes = deepcopy(sdata.attrs.get(_keys.PREDICTION))
+    attrs = sdata.attrs  # notes replace it, and leave it as it is
     table = sdata.tables.get(table_key)
     before = (
         None if table is None else (table.obs.copy(), dict(table.layers), deepcopy(table.uns.get(_keys.PREDICTION)))
@@ -33,7 +33,7 @@ def all_or_nothing(sdata: SpatialData, table_key: str = _keys.TABLE) -> Iterator
             _put_back(getattr(sdata, kind), there)
         for key, transformations in placed.items():
             set_transformation(sdata.shapes[key], transformations, set_all=True)
-        _restore(sdata.attrs, notes)
+        sdata.attrs = attrs
         if table is not None:
             _put_table_back(table, *before)
         raise
@@ -58,12 +58,7 @@ def _put_table_back(table: AnnData, obs: object, layers: dict[str, object], note
     for key, values in layers.items():
         if key not in table.layers:
             table.layers[key] = values
-    _restore(table.uns, notes)
-
-
-def _restore(where: dict, notes: dict | None) -> None:
-    """What h2e had noted, if anything."""
     if notes is None:
-        where.pop(_keys.PREDICTION, None)
+        table.uns.pop(_keys.PREDICTION, None)
     else:
-        where[_keys.PREDICTION] = notes
+        table.uns[_keys.PREDICTION] = notes

@@ -47,6 +47,11 @@ def tissue_mask(
     if method not in METHODS:
         msg = f"method {method!r} is not one of {list(METHODS)}."
         raise ValueError(msg)
+    if scale is not None and not 1 <= scale <= max(image.shape):
+        msg = (
+            f"scale={scale!r} is none: a pixel of the mask covers between 1 and {max(image.shape)} pixels of the image."
+        )
+        raise ValueError(msg)
     wanted = _choose_scale(image.shape, method, um_per_px) if scale is None else float(scale)
     rgb, scale = read_coarse(image, wanted)
     if method == "mean":
