@@ -387,5 +387,7 @@ def test_a_folder_is_no_file_and_an_ensemble_no_folder(cohort, tmp_path):
 def test_a_key_that_cannot_be_stored_is_refused(cohort, ensemble):
     with pytest.raises(ValueError, match="key_added='a/b' cannot be stored"):
         h2e.tl.predict(cohort, ensemble, key_added="a/b", progress=False)
+    with pytest.raises(ValueError, match=r"key_added='my_std' ends like what stands beside predictions"):
+        h2e.tl.predict(cohort, ensemble, key_added="my_std", progress=False)
     with pytest.raises(ValueError, match="key_added='a/b' cannot be stored"):
         h2e.pp.tissue_fraction(cohort, key_added="a/b")

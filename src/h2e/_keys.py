@@ -66,6 +66,24 @@ def upper(key: str) -> str:
     return f"{key}_upper"
 
 
+BESIDE = (held_out, spread, lower, upper)
+"""Of what stands in ``table.obsm`` beside predictions."""
+
+
+def base_of(key: str) -> str:
+    """``table.obsm`` key of the predictions that what is under ``key`` stands beside, or ``key`` itself.
+
+    Examples
+    --------
+    >>> [base_of(key) for key in ("h2e", "h2e_loo", "mine_std")]
+    ['h2e', 'h2e', 'mine']
+    """
+    for of in BESIDE:
+        if key != of(""):
+            key = key.removesuffix(of(""))
+    return key
+
+
 def novelty(key: str) -> str:
     """``table.obs`` key of how far spots are from what the models under ``key`` were trained on."""
     return f"{key}_novelty"

@@ -28,22 +28,15 @@ FAINTEST = 0.1
 """Opacity of the spot on whose value the models agree least."""
 
 
-BESIDE = {_keys.spread: "spread", _keys.lower: "lower end of the interval", _keys.upper: "upper end of the interval"}
+ABOUT = {_keys.spread: "spread", _keys.lower: "lower end of the interval", _keys.upper: "upper end of the interval"}
 """What stands beside predictions, by its key, and its title."""
-
-
-def base_of(key: str) -> str:
-    """The key of the predictions that held-out ones or a spread belong to."""
-    for of in (_keys.held_out, *BESIDE):
-        key = key.removesuffix(of(""))
-    return key
 
 
 def predicted(table: AnnData, key: str) -> tuple[pd.DataFrame, np.ndarray]:
     """Predictions, with held-out ones where there are no others, and of which kind each row is."""
     frame = frame_of(table, key, otherwise=" Write predictions with h2e.tl.predict, or pass key.")
-    if key != base_of(key):
-        return frame, np.full(len(frame), HELD_OUT if key == _keys.held_out(base_of(key)) else NEW)
+    if key != _keys.base_of(key):
+        return frame, np.full(len(frame), HELD_OUT if key == _keys.held_out(_keys.base_of(key)) else NEW)
     held_out = table.obsm.get(_keys.held_out(key))
     if not isinstance(held_out, pd.DataFrame) or not set(frame.columns) <= set(held_out.columns):
         return frame, np.full(len(frame), NEW)
@@ -71,7 +64,7 @@ def measured_values(
     table: AnnData, key: str, targets: Sequence[str], *, layer: str | None, log_normalized: bool
 ) -> pd.DataFrame:
     """What was measured of the targets that were: spots × (some of the) targets, in the unit of the predictions."""
-    about = table.uns.get(base_of(key), {})
+    about = table.uns.get(_keys.base_of(key), {})
     unit, learned = str(about.get("unit", "")), about.get("params", {})
     if layer is None and learned.get("layer") in table.layers:  # as it was learned
         layer, log_normalized = learned["layer"], log_normalized or bool(learned.get("log_normalized"))
@@ -125,13 +118,13 @@ def maps_of(
     alpha_by_std: bool,
 ) -> list[list[Map]]:
     """Of a slide, for each target the map of what was predicted and, if known, that of what was measured."""
-    facts = table.uns.get(base_of(key), {})
+    facts = table.uns.get(_keys.base_of(key), {})
     left_out, unit = facts.get("params", {}).get("left_out"), str(facts.get("unit", ""))
     unit = unit.removeprefix("as in obsm['").removesuffix("']")  # for the colour bar: the name of the frame
     groups = []
     for target in values:
         shown = values[target].to_numpy(float)[place.rows]
-        title = next((title for of, title in BESIDE.items() if key == of(base_of(key))), None)
+        title = next((title for of, title in ABOUT.items() if key == of(_keys.base_of(key))), None)
         about = title or _about(shown, kind[place.rows], left_out)
         beside = truth[target].to_numpy(float)[place.rows] if target in truth else None
         if beside is not None and not title:
@@ -163,11 +156,11 @@ def _agreement(shown: np.ndarray, beside: np.ndarray, kind: np.ndarray) -> str:
 
 def _opacity(table: AnnData, key: str, place: Place, target: str) -> np.ndarray:
     """Opacity of the spots of a slide, the less the more the models differ; 1 where that is not known."""
-    spread = frame_of(table, _keys.spread(base_of(key)))[target].to_numpy(float)[place.rows]
+    spread = frame_of(table, _keys.spread(_keys.base_of(key)))[target].to_numpy(float)[place.rows]
     known = np.isfinite(spread)
     if not known.any():
         msg = (
-            f"alpha_by_std: obsm[{_keys.spread(base_of(key))!r}] has no value on slide {place.name!r}; held-out predictions "
+            f"alpha_by_std: obsm[{_keys.spread(_keys.base_of(key))!r}] has no value on slide {place.name!r}; held-out predictions "
             "come from one model and have no spread. Show a slide that the ensemble was not trained on."
         )
         raise ValueError(msg)

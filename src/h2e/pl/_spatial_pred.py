@@ -14,7 +14,7 @@ from h2e._regions import get_table
 from h2e.pl._axes import given_axes
 from h2e.pl._dots import draw_colorbars, draw_dots, limits_of
 from h2e.pl._layout import box_of, new_axes, rows_of
-from h2e.pl._maps import base_of, choose, maps_of, measured_values, predicted
+from h2e.pl._maps import choose, maps_of, measured_values, predicted
 from h2e.pl._places import places_of, places_of_table
 from h2e.pl._underlay import bar_lengths, draw_picture, draw_scale_bar, frame, read_box, scale_that_fits
 
@@ -204,7 +204,7 @@ def _truth(
     table: AnnData, key: str, targets: list[str], *, measured: bool | None, layer: str | None, log_normalized: bool
 ) -> pd.DataFrame:
     """What was measured of the targets, as far as it is wanted and there."""
-    if measured is False or (measured is None and key == _keys.spread(base_of(key))):
+    if measured is False or (measured is None and key == _keys.spread(_keys.base_of(key))):
         return pd.DataFrame(index=table.obs_names)
     try:
         truth = measured_values(table, key, targets, layer=layer, log_normalized=log_normalized)

@@ -188,21 +188,20 @@ def _values(
 def _check_keys(table: AnnData, key_added: str, *, overwrite: bool) -> None:
     """Refuse to replace what h2e did not write."""
     check_storable(key_added)
+    beside = [of(key_added) for of in _keys.BESIDE]
+    if _keys.base_of(key_added) != key_added:
+        msg = f"key_added={key_added!r} ends like what stands beside predictions, such as {beside[:2]}; pass another name."
+        raise ValueError(msg)
     about = table.uns.get(key_added, {})
     foreign = not isinstance(about, Mapping) or (key_added != _keys.PREDICTION and "training_slides" not in about)
     if key_added in table.uns and foreign:
         msg = f"table.uns[{key_added!r}] is there, and h2e.tl.predict did not write it; pass another key_added."
         raise ValueError(msg)
-    there = [key for key in (key_added, *_beside(key_added)) if key in table.obsm]
+    there = [key for key in (key_added, *beside) if key in table.obsm]
     there += [key for key in [_keys.novelty(key_added)] if key in table.obs]
     if there and "training_slides" not in about and not overwrite:
         msg = f"the table has {there}, and no record of h2e.tl.predict having written it (spatialdata.concatenate drops records); pass overwrite=True or another key_added."
         raise ValueError(msg)
-
-
-def _beside(key: str) -> list[str]:
-    """Keys of ``obsm`` that belong to the predictions under ``key``."""
-    return [of(key) for of in (_keys.held_out, _keys.spread, _keys.lower, _keys.upper)]
 
 
 def _write(
@@ -216,7 +215,7 @@ def _write(
     """Write frames over all rows of the table, NaN where there is no value."""
     from h2e import __version__
 
-    for key in _beside(key_added):  # of an earlier prediction by another ensemble
+    for key in (of(key_added) for of in _keys.BESIDE):  # of an earlier prediction by another ensemble
         if key not in frames:
             table.obsm.pop(key, None)
     for key, (rows, values) in frames.items():
