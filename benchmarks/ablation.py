@@ -26,8 +26,8 @@ import torch
 from ablation_rows import CHEAP, NETWORK, Row
 from ablation_runs import Data, predictions_of
 
+from h2e._ensemble.training import Truth, folds_within
 from h2e.metrics import score, summarize
-from h2e.tl._train import Truth, folds_within
 
 OUT = Path(__file__).parent / "results" / "ablation.csv"
 KEY = ["part", "row", "epochs", "seed"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from h2e._learners import Learner, Multiscale, Texture
+from h2e._learners.multiscale import Multiscale
+from h2e._learners.registry import Learner
+from h2e._learners.texture import Texture
 
 
 @dataclass(frozen=True)

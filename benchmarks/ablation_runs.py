@@ -13,15 +13,15 @@ from ablation_rows import Row
 from spatialdata.transformations import Sequence, Translation, get_transformation, set_transformation
 
 import h2e
-from h2e._folds import Fold, seed_of
-from h2e._learners import Learner, eyes_of
-from h2e._learners._heads import spread_of
-from h2e._mlp import fit_mlp
-from h2e._slides import find_slides
-from h2e._stack import group_mean
-from h2e._training import TrainingConfig, arrays_of, network_of, predict, train
-from h2e._transforms import Transform, fit_transform
-from h2e.tl._cohort import Cohort, open_cohort
+from h2e._ensemble.cohort import Cohort, open_cohort
+from h2e._ensemble.mlp import fit_mlp
+from h2e._ensemble.stack import group_mean
+from h2e._ensemble.transforms import Transform, fit_transform
+from h2e._learners.folds import Fold, seed_of
+from h2e._learners.heads import spread_of
+from h2e._learners.registry import Learner, eyes_of
+from h2e._learners.training import TrainingConfig, arrays_of, network_of, predict, train
+from h2e._sdata.slides import find_slides
 
 log = logging.getLogger(__name__)
 

@@ -25,9 +25,9 @@ import numpy as np
 import pandas as pd
 
 import h2e
-from h2e._learners import DEFAULT_LEARNERS
-from h2e._stack import STACKS
-from h2e._transforms import TRANSFORMS
+from h2e._ensemble.stack import STACKS
+from h2e._ensemble.transforms import TRANSFORMS
+from h2e._learners.registry import DEFAULT_LEARNERS
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -57,8 +57,8 @@ def speed(
 
 def ours(pixels: np.ndarray, method: str) -> Callable[[np.ndarray], np.ndarray]:
     """What h2e does to a block of tissue, to another slide's stains."""
-    from h2e.pp._stain_maps import map_block, settings_of
-    from h2e.pp._stain_methods import estimate_stains
+    from h2e._stains.estimation import estimate_stains
+    from h2e._stains.maps import map_block, settings_of
 
     sample = pixels.reshape(3, -1).T[::41]
     darker = (sample.astype(float) ** 2 / 255).astype(np.uint8)
@@ -165,8 +165,8 @@ def measure_peak(side: int, method: str) -> None:
     import dask
     import dask.array as da
 
-    from h2e._images import Image
-    from h2e.pp._stain_slides import fit_reference, normalize_image
+    from h2e._slide.image import Image
+    from h2e._stains.slides import fit_reference, normalize_image
 
     tile, _ = tissue(1024, None)
 

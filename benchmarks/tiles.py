@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from h2e._slides import Slide
+    from h2e._slide.slide import Slide
 
 SIDE, PX, CHUNK, N_LEVELS = 200, 78, 1024, 4
 THREE_VIEWS = ((200, 78), (67, 26), (600, 78))  # three spacings, one spacing, the surroundings
@@ -67,7 +67,7 @@ def synthetic(side: int) -> list:
 def her2st_levels() -> list:
     """A real section, 9,904 × 9,264 px."""
     import h2e.datasets
-    from h2e._images import open_image
+    from h2e._sdata.images import open_image
 
     return list(open_image(h2e.datasets.her2st(sections=["C3"], progress=False), "C3_image").levels)
 
@@ -132,8 +132,8 @@ def points(path: Path, n: int) -> np.ndarray:
 
 def slide_of(levels: list) -> Slide:
     """A slide with one pixel a µm."""
-    from h2e._images import Image
-    from h2e._slides import Slide
+    from h2e._slide.image import Image
+    from h2e._slide.slide import Slide
 
     image = Image("image", tuple(levels), tuple(2.0**k for k in range(len(levels))))
     return Slide("A", "A", "A", image, np.empty((0, 2)), np.empty(0, int), SIDE / 6, SIDE / 3, 1.0)
@@ -145,7 +145,7 @@ def h2e_views(*sizes: tuple[int, int], n_levels: int = N_LEVELS) -> Callable:
     def start(path: Path | None) -> Callable:
         import dask.array as da
 
-        from h2e._tiles import View, read_views
+        from h2e._slide.tiles import View, read_views
 
         views = [View(extent, px, "um") for extent, px in sizes]
         tiny = [da.zeros((3, 1024 >> k, 1024 >> k), np.uint8) for k in range(N_LEVELS)]

@@ -16,12 +16,13 @@ import numpy as np
 import pandas as pd
 
 from h2e import datasets
-from h2e._lattice import lattice
-from h2e._slides import Slide, find_slides
-from h2e.pp._mask_element import find_mask
+from h2e._sdata.masks import find_mask
+from h2e._sdata.slides import find_slides
+from h2e._slide.lattice import lattice
+from h2e._slide.registration import place
+from h2e._slide.slide import Slide
+from h2e._slide.tissue import tissue_mask
 from h2e.pp._realign import FEW_COUNTS, MIN_LEAD, MIN_SCORE
-from h2e.pp._registration import place
-from h2e.pp._tissue_mask import tissue_mask
 
 RESULTS = Path(__file__).parent / "results"
 SIDE = 1000  # grid on which two masks are compared

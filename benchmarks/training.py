@@ -31,14 +31,14 @@ import numpy as np
 import torch
 
 import h2e
-from h2e import _training
-from h2e._learners import Multiscale
-from h2e._network import NetworkConfig, build
-from h2e._training import TrainingConfig, find_device, mixed_precision, predict, train
-from h2e._transforms import fit_transform
+from h2e._ensemble.cohort import open_cohort
+from h2e._ensemble.training import Truth
+from h2e._ensemble.transforms import fit_transform
+from h2e._learners import training as _training
+from h2e._learners.multiscale import Multiscale
+from h2e._learners.network import NetworkConfig, build
+from h2e._learners.training import TrainingConfig, find_device, mixed_precision, predict, train
 from h2e.metrics import pearson
-from h2e.tl._cohort import open_cohort
-from h2e.tl._train import Truth
 
 OUT = Path(__file__).parent / "results" / "training.csv"
 FOLD = OUT.with_name("training_fold.csv")

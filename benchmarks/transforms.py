@@ -20,8 +20,8 @@ import pandas as pd
 from accuracy import DEFAULTS, GENES, MEASURED, read, wide_of
 
 import h2e
-from h2e._learners import DEFAULT_LEARNERS
-from h2e._transforms import TRANSFORMS, fit_transform
+from h2e._ensemble.transforms import TRANSFORMS, fit_transform
+from h2e._learners.registry import DEFAULT_LEARNERS
 
 if TYPE_CHECKING:
     from anndata import AnnData

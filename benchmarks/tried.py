@@ -24,17 +24,19 @@ import torch
 from scipy.spatial import KDTree
 
 import h2e
-from h2e._augmentation import augment
-from h2e._encoders import shell_features
-from h2e._folds import Fold
-from h2e._learners import Embedding, Learner, Texture
-from h2e._programmes import with_programmes
-from h2e._stack import group_mean
-from h2e._tiles import View, read_views
-from h2e._transforms import fit_transform
+from h2e._ensemble.cohort import open_cohort
+from h2e._ensemble.programmes import with_programmes
+from h2e._ensemble.stack import group_mean
+from h2e._ensemble.training import Truth, folds_within
+from h2e._ensemble.transforms import fit_transform
+from h2e._learners.augmentation import augment
+from h2e._learners.embedding import Embedding
+from h2e._learners.encoders import shell_features
+from h2e._learners.folds import Fold
+from h2e._learners.registry import Learner
+from h2e._learners.texture import Texture
+from h2e._slide.tiles import View, read_views
 from h2e.metrics import ceiling, score, summarize
-from h2e.tl._cohort import open_cohort
-from h2e.tl._train import Truth, folds_within
 
 OUT = Path(__file__).parent / "results" / "tried.csv"
 METRICS = ("pearson", "skill", "variance_ratio")

@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    from h2e._members import Spots
+    from h2e._ensemble.fold_models import Spots
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +41,7 @@ def cohort(cohort_source: SpatialData) -> SpatialData:
 @pytest.fixture(scope="session")
 def spots() -> Spots:
     """Features and values of 100 spots on five slides of four donors, a line and noise; never change them."""
-    from h2e._members import Spots
+    from h2e._ensemble.fold_models import Spots
 
     rng = np.random.default_rng(0)
     slides = np.repeat(["A1", "A2", "B1", "C1", "D1"], 20)

@@ -14,7 +14,7 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import Identity, Scale, set_transformation
 
 import h2e
-from h2e._tiles import View
+from h2e._slide.tiles import View
 
 FAST = {"learners": h2e.tl.Texture(views=(View(2, 16),)), "n_targets": 3, "progress": False}
 
@@ -114,7 +114,7 @@ def test_training_refuses(cohort, function, change, options: dict, error: type[E
 
 
 def test_a_metric_that_has_nothing_to_score_is_refused_before_anything_is_read(cohort, monkeypatch):
-    monkeypatch.setattr("h2e.tl._cohort.Cohort.look", None)
+    monkeypatch.setattr("h2e._ensemble.cohort.Cohort.look", None)
     for metrics, message in {"spot_rho": "there is one target; leave it out", (): "metrics is empty"}.items():
         with pytest.raises(ValueError, match=message):
             h2e.tl.evaluate(cohort, **FAST | {"n_targets": 1}, group_key="donor", metrics=metrics)

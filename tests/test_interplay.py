@@ -21,7 +21,7 @@ from spatialdata.transformations import get_transformation
 
 import h2e
 import h2e.datasets
-from h2e._slides import find_slides
+from h2e._sdata.slides import find_slides
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,11 +13,14 @@ from spatialdata.models import Image2DModel, TableModel
 from spatialdata.transformations import Identity, Scale, Translation
 
 import h2e
-from h2e import _mlp
-from h2e._learners import Coordinates, Embedding, Multiscale, Texture
-from h2e._stack import STACKS
-from h2e._tiles import View
-from h2e.tl._cohort import open_cohort
+from h2e._ensemble import mlp as _mlp
+from h2e._ensemble.cohort import open_cohort
+from h2e._ensemble.stack import STACKS
+from h2e._learners.baselines import Coordinates
+from h2e._learners.embedding import Embedding
+from h2e._learners.multiscale import Multiscale
+from h2e._learners.texture import Texture
+from h2e._slide.tiles import View
 
 SMALL = (View(2, 32),)  # one small view, so that the tests are quick
 TEXTURE = Texture(views=SMALL)
@@ -125,7 +128,7 @@ def spy_on_predictions(monkeypatch, seen: list) -> None:
 
 
 def test_the_leak_test_sees_a_leak_in_the_choice_of_targets(cohort, monkeypatch):
-    from h2e.tl import _train
+    from h2e._ensemble import training as _train
 
     real = _train.Truth.of
     monkeypatch.setattr(_train.Truth, "of", lambda self, c, train: real(self, c, np.arange(len(c.rows))))
@@ -134,8 +137,8 @@ def test_the_leak_test_sees_a_leak_in_the_choice_of_targets(cohort, monkeypatch)
 
 
 def test_the_leak_test_sees_a_leak_into_the_stack(cohort, monkeypatch):
-    from h2e import _fitting
-    from h2e.tl import _held_out
+    from h2e._ensemble import fitting as _fitting
+    from h2e._ensemble import held_out as _held_out
 
     everything = []
     real_train, real_stack = _held_out.train, _fitting.fit_stack
@@ -233,7 +236,7 @@ def test_a_planted_relation_is_found_where_the_donor_was_never_seen(cohort):
 
 
 def test_a_given_reference_is_evaluated_as_it_is_and_a_pooled_one_anew(cohort):
-    from h2e.tl._cohort import open_cohort
+    from h2e._ensemble.cohort import open_cohort
 
     nothing = {"table_key": "table", "image_key": None, "tissue_mask_key": None, "library_key": None, "um_per_px": None}
     h2e.pp.normalize_stains(cohort)
@@ -317,8 +320,8 @@ def test_predicting_a_subset_of_the_spots_gives_the_same_values(cohort):
 
 
 def test_positions_do_not_depend_on_the_other_spots_and_are_in_um(cohort):
-    from h2e._slides import find_slides
-    from h2e.tl._look import from_middle_um
+    from h2e._ensemble.extraction import from_middle_um
+    from h2e._sdata.slides import find_slides
 
     slide = find_slides(cohort)[0]
     mask = np.zeros((104, 104), bool)

@@ -19,8 +19,8 @@ from scipy.spatial import KDTree
 from spatialdata_io import visium
 
 import h2e
-from h2e._slides import find_slides
-from h2e._tiles import View
+from h2e._sdata.slides import find_slides
+from h2e._slide.tiles import View
 
 mpl.use("agg")
 

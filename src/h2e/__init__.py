@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from h2e import datasets, get, metrics, pl, pp, tl
-from h2e._ensemble import Ensemble
+from h2e._ensemble.ensemble import Ensemble
 
 __all__ = ["Ensemble", "datasets", "get", "metrics", "pl", "pp", "tl"]
 

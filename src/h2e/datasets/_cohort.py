@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from h2e import _keys
+from h2e._sdata import keys as _keys
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import anndata as ad
 import numpy as np
 
-from h2e import _keys
-from h2e._lattice import PITCH_UM, lattice
+from h2e._sdata import keys as _keys
+from h2e._slide.lattice import PITCH_UM, lattice
 from h2e.datasets._cohort import assemble, circles
 from h2e.datasets._fetch import cache_folder, fetch, local_folder, locate, read_registry
 from h2e.datasets._pyramids import open_pyramid

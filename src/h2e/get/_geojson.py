@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from h2e import _keys
-from h2e._regions import get_table, region_keys, to_pixels
-from h2e._slides import find_slides
-from h2e.pp._target_values import frame_of
+from h2e._sdata import keys as _keys
+from h2e._sdata.pairing import to_pixels
+from h2e._sdata.slides import find_slides
+from h2e._sdata.table import get_table, region_keys
+from h2e._sdata.targets import frame_of
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    from h2e._slides import Slide
+    from h2e._slide.slide import Slide
 
 Ring = list[list[float]]
 """A closed line, (corners + 1, 2)."""

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from h2e import _keys
-from h2e._regions import get_table, region_keys
-from h2e._slides import find_slides
-from h2e.pp._target_values import frame_of
-from h2e.pp._tissue_mask import read_coarse
+from h2e._sdata import keys as _keys
+from h2e._sdata.slides import find_slides
+from h2e._sdata.table import get_table, region_keys
+from h2e._sdata.targets import frame_of
+from h2e._slide.image import read_coarse
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from h2e._slides import Slide
+    from h2e._slide.slide import Slide
 
 
 def predictions(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from h2e import _keys
+from h2e._sdata import keys as _keys
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from h2e._ensemble.conformal import half_widths
+
 from ._checks import align, check_order, check_pair, labels, matrix
 
 if TYPE_CHECKING:
@@ -82,15 +84,7 @@ def residual_quantile(residuals: ArrayLike, groups: ArrayLike, *, level: float) 
     if not 0 < level < 1:
         msg = f"level={level} is no share; pass a number between 0 and 1, such as 0.9."
         raise ValueError(msg)
-    _, code, size = np.unique(labels(groups, len(residuals), "groups"), return_inverse=True, return_counts=True)
-    weight = 1 / (len(size) * size[code])
-    size_of = np.abs(residuals)
-    order = np.argsort(size_of, axis=0, kind="stable")
-    reached = np.cumsum(weight[order], axis=0)
-    # the (n + 1) / n of split conformal prediction; where it asks for more than there is, the largest residual
-    wanted = min(level * (1 + 1 / len(residuals)), 1.0)
-    first = np.argmax(reached >= wanted - 1e-12, axis=0)
-    return np.take_along_axis(size_of, np.take_along_axis(order, first[None], axis=0), axis=0)[0]
+    return half_widths(residuals, labels(groups, len(residuals), "groups").astype(str), level=level)
 
 
 def cross_coverage(

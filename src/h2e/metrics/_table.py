@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from h2e import _keys
-from h2e._regions import labels_of
-from h2e.pp._expression import expression, slide_labels
-from h2e.pp._target_values import frame_of, places_of
+from h2e._sdata import keys as _keys
+from h2e._sdata.expression import slide_labels
+from h2e._sdata.table import labels_of
+from h2e._sdata.targets import frame_of, measured_truth
 
 from ._score import score
 
@@ -113,23 +113,3 @@ def _refuse_in_sample(adata: AnnData, key: str, rows: np.ndarray) -> None:
         msg = f"the ensemble behind obsm[{key!r}] was trained on {trained.sum()} of {adata.n_obs} spots; "
         msg += f"score key={held_out!r}, its held-out predictions, or a table without these spots."
         raise ValueError(msg)
-
-
-def measured_truth(
-    adata: AnnData, targets: list[str], *, layer: str | None, obsm: str | None, log_normalized: bool
-) -> pd.DataFrame:
-    """Measured values of the targets, whose names are those of the predictions."""
-    there = adata.var_names if obsm is None else frame_of(adata, obsm).columns
-    where = "adata.var_names" if obsm is None else f"obsm[{obsm!r}]"
-    place = places_of(targets, there, where)
-    missing = [target for target in targets if target not in place]
-    if missing:
-        msg = f"{len(missing)} of {len(targets)} predicted targets are not in {where}: {missing[:5]}."
-        raise KeyError(msg)
-    columns = [place[target] for target in targets]
-    if obsm is not None:
-        return frame_of(adata, obsm).iloc[:, columns].set_axis(targets, axis=1)
-    # normalized over all genes first: the depth of a spot is not that of its targets
-    values = expression(adata, layer=layer, log_normalized=log_normalized)[:, columns]
-    values = values if isinstance(values, np.ndarray) else values.toarray()
-    return pd.DataFrame(values, index=adata.obs_names, columns=targets)

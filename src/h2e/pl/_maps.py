@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from h2e import _keys
+from h2e._sdata import keys as _keys
+from h2e._sdata.expression import expression, is_marked, values_of
+from h2e._sdata.targets import frame_of, places_of
 from h2e.metrics import pearson
-from h2e.pp._expression import expression, is_marked, values_of
-from h2e.pp._target_values import frame_of, places_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

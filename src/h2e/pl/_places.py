@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from h2e import _keys
-from h2e._images import Image
-from h2e._lattice import lattice
-from h2e._regions import to_pixels
-from h2e._slides import check_sizes, find_slides, size_of
-from h2e.pp._expression import positions_of, slide_labels
+from h2e._sdata import keys as _keys
+from h2e._sdata.expression import positions_of, slide_labels
+from h2e._sdata.pairing import to_pixels
+from h2e._sdata.scale import check_sizes, size_of
+from h2e._sdata.slides import find_slides
+from h2e._slide.image import Image
+from h2e._slide.lattice import lattice
 
 if TYPE_CHECKING:
     from anndata import AnnData

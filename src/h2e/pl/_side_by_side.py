@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from h2e._lattice import lattice
+from h2e._slide.lattice import lattice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

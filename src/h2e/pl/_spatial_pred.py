@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from h2e import _keys
-from h2e._regions import get_table
+from h2e._sdata import keys as _keys
+from h2e._sdata.table import get_table
 from h2e.pl._axes import given_axes
 from h2e.pl._dots import draw_colorbars, draw_dots, limits_of
 from h2e.pl._layout import box_of, new_axes, rows_of

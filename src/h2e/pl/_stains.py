@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from h2e import _keys
-from h2e._images import Image, open_image
-from h2e._notes import noted
-from h2e._regions import check_sdata
+from h2e._sdata import keys as _keys
+from h2e._sdata.images import open_image
+from h2e._sdata.provenance import noted
+from h2e._sdata.table import check_sdata
+from h2e._slide.image import Image
 from h2e.pl._axes import given_axes
 
 if TYPE_CHECKING:
@@ -123,6 +124,6 @@ def _colours(facts: Mapping) -> np.ndarray:
     if "stains" in facts:
         density = np.array(facts["stains"])
         return np.clip((facts["background"] * np.exp(-density) - 1) / 255, 0, 1)
-    from h2e.pp._stain_spaces import to_rgb
+    from h2e._stains.spaces import to_rgb
 
     return to_rgb(np.array([facts["mean"]]), facts["space"]) / 255

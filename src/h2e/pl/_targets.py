@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from h2e import _keys
-from h2e._regions import get_table
-from h2e._within import within_slides
+from h2e._sdata import keys as _keys
+from h2e._sdata.expression import check_counts, positions_of, slide_labels, values_of
+from h2e._sdata.table import get_table
+from h2e._sdata.targets import target_frame
+from h2e._statistics import within_slides
 from h2e.pl._axes import given_axes
 from h2e.pl._side_by_side import draw_map, name_slides, side_by_side
-from h2e.pp._expression import check_counts, positions_of, slide_labels, values_of
-from h2e.pp._target_values import target_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

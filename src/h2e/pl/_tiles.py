@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from h2e import _keys
-from h2e._learners._multiscale import Multiscale
-from h2e._regions import get_table
-from h2e._slides import find_slides
-from h2e._tiles import read_views
+from h2e._learners.multiscale import Multiscale
+from h2e._sdata import keys as _keys
+from h2e._sdata.masks import find_mask
+from h2e._sdata.slides import find_slides
+from h2e._sdata.table import get_table
+from h2e._slide.fraction import fraction_at
+from h2e._slide.tiles import read_views
 from h2e.pl._axes import given_axes
-from h2e.pp._fraction import fraction_at
-from h2e.pp._mask_element import find_mask
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
-    from h2e._slides import Slide
+    from h2e._slide.slide import Slide
 
 OUTLINE, CENTRE, SPOT = "white", "#ffb000", "black"
 GAP = 0.12

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from h2e import _keys
-from h2e._images import open_image, systems_of
-from h2e._notes import noted
-from h2e._regions import image_of_grid, in_tissue, one_scene, regions_of, shapes_of, source_images
-from h2e._slides import find_slides
+from h2e._sdata import keys as _keys
+from h2e._sdata.images import open_image, systems_of
+from h2e._sdata.masks import tissue_of
+from h2e._sdata.pairing import image_of_grid, one_scene, source_images
+from h2e._sdata.provenance import noted
+from h2e._sdata.slides import find_slides
+from h2e._sdata.table import in_tissue, regions_of, shapes_of
+from h2e._slide.fraction import fraction_at
+from h2e._slide.image import read_coarse
 from h2e.pl._axes import given_axes
-from h2e.pp._fraction import fraction_at
-from h2e.pp._mask_element import tissue_of
-from h2e.pp._tissue_mask import read_coarse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.collections import EllipseCollection
     from spatialdata import SpatialData
 
-    from h2e._slides import Slide
+    from h2e._slide.slide import Slide
 
 COLUMNS = 6
 """Images in a row."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from h2e._members import ALL
+from h2e._ensemble.fold_models import ALL
 from h2e.pl._axes import one_axes
 
 if TYPE_CHECKING:

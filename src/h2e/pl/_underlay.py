@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from h2e._images import Image
-from h2e.pp._tissue_mask import read_coarse
+from h2e._slide.image import Image, read_coarse
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

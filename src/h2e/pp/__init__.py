@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from h2e._stains.reference import StainReference
 from h2e.pp._grid import make_spots
 from h2e.pp._normalize import normalize
 from h2e.pp._ranks import rank_transform
 from h2e.pp._realign import realign_spots
 from h2e.pp._spots import tissue_fraction
-from h2e.pp._stain_reference import StainReference
 from h2e.pp._stains import fit_stain_reference, normalize_stains
 from h2e.pp._targets import select_targets
 from h2e.pp._tissue import detect_tissue

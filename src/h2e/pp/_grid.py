@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from h2e import _keys
-from h2e._images import open_image
-from h2e._notes import note, noted
-from h2e._regions import check_sdata, image_of_grid, paired_image, region_keys, regions_of, source_images
-from h2e._slides import check_sizes, positive, size_of
-from h2e.pp._mask_element import tissue_of
+from h2e._sdata import keys as _keys
+from h2e._sdata.images import open_image
+from h2e._sdata.masks import tissue_of
+from h2e._sdata.pairing import image_of_grid, paired_image, source_images
+from h2e._sdata.provenance import note, noted
+from h2e._sdata.scale import check_sizes, positive, size_of
+from h2e._sdata.table import check_sdata, region_keys, regions_of
+from h2e._slide.lattice import hexagonal_grid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
@@ -25,28 +27,6 @@ log = logging.getLogger(__name__)
 
 DIAMETER_FRAC = 0.55
 """Diameter of a spot in spacings, as in Visium (55 µm, every 100 µm)."""
-
-
-def hexagonal_grid(shape: tuple[int, int], spacing: float) -> tuple[np.ndarray, np.ndarray]:
-    """Points (x, y) of a hexagonal grid on an image, and their array coordinates (column, row).
-
-    The grid goes through the centre of the image, so that one of half the spacing has all of its points, exactly.
-
-    Examples
-    --------
-    >>> xy, array = hexagonal_grid((20, 40), 20.0)
-    >>> xy[:, 0], array[:, 0]
-    (array([ 0., 20., 40.]), array([-2,  0,  2]))
-    """
-    height, width = shape
-    rise = np.sqrt(3) / 2 * spacing
-    n_row, n_column = int(height / 2 / rise), int(width / spacing)
-    row, column = np.meshgrid(np.arange(-n_row, n_row + 1), np.arange(-n_column, n_column + 1), indexing="ij")
-    row, column = row.ravel(), column.ravel()
-    hexagonal = (row + column) % 2 == 0
-    array = np.column_stack([column[hexagonal], row[hexagonal]])
-    xy = array * [spacing / 2, rise] + [width / 2, height / 2]
-    return xy, array
 
 
 def make_spots(

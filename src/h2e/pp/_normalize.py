@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from h2e import _keys
-from h2e._notes import noted
-from h2e._regions import check_sdata, get_table, in_tissue, paired_image, source_images
-from h2e._slides import Slide, find_slides, image_sizes
-from h2e.pp._correction import is_in_place
-from h2e.pp._expression import check_values, values_of
-from h2e.pp._mask_element import find_mask
+from h2e._sdata import keys as _keys
+from h2e._sdata.expression import check_values, values_of
+from h2e._sdata.masks import find_mask
+from h2e._sdata.pairing import paired_image, source_images
+from h2e._sdata.placement import is_in_place
+from h2e._sdata.provenance import noted
+from h2e._sdata.report import report_of, store_report
+from h2e._sdata.rollback import all_or_nothing
+from h2e._sdata.slides import find_slides, image_sizes
+from h2e._sdata.table import check_sdata, get_table, in_tissue
+from h2e._slide.slide import Slide
+from h2e._stains.reference import StainReference
 from h2e.pp._ranks import rank_transform
 from h2e.pp._realign import estimate, realign_spots
-from h2e.pp._report import report_of, store_report
-from h2e.pp._rollback import all_or_nothing
 from h2e.pp._spots import tissue_fraction
-from h2e.pp._stain_reference import StainReference
 from h2e.pp._stains import normalize_stains
 from h2e.pp._tissue import detect_tissue
 

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from h2e import _keys
-from h2e._images import open_image
-from h2e._lattice import lattice
-from h2e._notes import note_all
-from h2e._regions import centres_of, get_table, paired_image, region_keys, to_pixels
-from h2e.pp._correction import prepend, take_away
-from h2e.pp._mask_element import tissue_of
-from h2e.pp._registration import Placement, place, rotation
-from h2e.pp._rollback import all_or_nothing
+from h2e._sdata import keys as _keys
+from h2e._sdata.images import open_image
+from h2e._sdata.masks import tissue_of
+from h2e._sdata.pairing import paired_image, to_pixels
+from h2e._sdata.placement import prepend, take_away
+from h2e._sdata.provenance import note_all
+from h2e._sdata.rollback import all_or_nothing
+from h2e._sdata.table import centres_of, get_table, region_keys
+from h2e._slide.lattice import lattice
+from h2e._slide.registration import Placement, place, rotation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from h2e import _keys
-from h2e._notes import check_free, note
-from h2e._regions import get_table
-from h2e._slides import find_slides
-from h2e.pp._fraction import fraction_at
-from h2e.pp._mask_element import tissue_of
+from h2e._sdata import keys as _keys
+from h2e._sdata.masks import tissue_of
+from h2e._sdata.provenance import check_free, note
+from h2e._sdata.slides import find_slides
+from h2e._sdata.table import get_table
+from h2e._slide.fraction import fraction_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,16 +6,16 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from h2e import _keys
-from h2e._images import open_image
-from h2e._notes import note, noted
-from h2e._regions import source_images
-from h2e._slides import image_sizes
-from h2e.pp._mask_element import tissue_of
-from h2e.pp._stain_elements import check_keys, image_like
-from h2e.pp._stain_maps import map_image
-from h2e.pp._stain_reference import METHODS, StainReference
-from h2e.pp._stain_slides import as_reference, fit_reference, slide_stains
+from h2e._sdata import keys as _keys
+from h2e._sdata.elements import check_keys, image_like
+from h2e._sdata.images import open_image
+from h2e._sdata.masks import tissue_of
+from h2e._sdata.pairing import source_images
+from h2e._sdata.provenance import note, noted
+from h2e._sdata.slides import image_sizes
+from h2e._stains.maps import map_image
+from h2e._stains.reference import METHODS, StainReference
+from h2e._stains.slides import as_reference, fit_reference, slide_stains
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from h2e import _keys
-from h2e._images import open_image
-from h2e._regions import source_images
-from h2e._slides import image_sizes
-from h2e.pp._mask_element import check_free, write_mask
-from h2e.pp._tissue_mask import tissue_mask
+from h2e._sdata import keys as _keys
+from h2e._sdata.images import open_image
+from h2e._sdata.masks import check_free, write_mask
+from h2e._sdata.pairing import source_images
+from h2e._sdata.slides import image_sizes
+from h2e._slide.tissue import tissue_mask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from h2e._learners import Embedding, Multiscale, Texture
-from h2e._tiles import View
+from h2e._learners.embedding import Embedding
+from h2e._learners.multiscale import Multiscale
+from h2e._learners.texture import Texture
+from h2e._slide.tiles import View
 from h2e.tl._evaluate import evaluate
 from h2e.tl._fit import fit
 from h2e.tl._predict import predict

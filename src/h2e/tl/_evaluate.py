@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from h2e import _keys
-from h2e._folds import Fold
-from h2e._learners import DEFAULT_LEARNERS, Learner
+from h2e._ensemble.baselines import BASELINES
+from h2e._ensemble.cohort import Cohort, open_cohort
+from h2e._ensemble.held_out import HeldOut, held_out_predictions
+from h2e._ensemble.training import Truth, folds_within, recipe_of, warn_of_empty_spots, warn_of_siblings
+from h2e._learners.folds import Fold
+from h2e._learners.registry import DEFAULT_LEARNERS, Learner
+from h2e._sdata import keys as _keys
 from h2e.metrics import score
 from h2e.metrics._score import check_metrics
-from h2e.tl._baselines import BASELINES
-from h2e.tl._cohort import Cohort, open_cohort
-from h2e.tl._held_out import HeldOut, held_out_predictions
-from h2e.tl._train import Truth, folds_within, recipe_of, warn_of_empty_spots, warn_of_siblings
 
 if TYPE_CHECKING:
     from os import PathLike

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from h2e import _keys
-from h2e._ensemble import Ensemble
-from h2e._learners import DEFAULT_LEARNERS, Learner
-from h2e.tl._cohort import open_cohort
-from h2e.tl._train import Truth, folds_within, recipe_of, train, warn_of_empty_spots, warn_of_siblings
+from h2e._ensemble.cohort import open_cohort
+from h2e._ensemble.ensemble import Ensemble
+from h2e._ensemble.training import Truth, folds_within, recipe_of, train, warn_of_empty_spots, warn_of_siblings
+from h2e._learners.registry import DEFAULT_LEARNERS, Learner
+from h2e._sdata import keys as _keys
 
 if TYPE_CHECKING:
     from os import PathLike

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from h2e import _keys
-from h2e._notes import check_storable
-from h2e._regions import check_sdata, get_table, images_without_spots
+from h2e._ensemble.cohort import Cohort, open_cohort
+from h2e._ensemble.recognition import NEW, training_rows
+from h2e._sdata import keys as _keys
+from h2e._sdata.pairing import images_without_spots
+from h2e._sdata.provenance import check_storable
+from h2e._sdata.table import check_sdata, get_table
 from h2e.pp._grid import make_spots
-from h2e.tl._cohort import Cohort, open_cohort
-from h2e.tl._recognize import NEW, training_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from h2e._ensemble import Ensemble
+    from h2e._ensemble.ensemble import Ensemble
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,3 @@
+"""Several models as one: fold models, the stack over them, what they are trained on, and how they are stored."""
+
+from __future__ import annotations

@@ -1,0 +1,110 @@
+"""What any model must beat: predictions that look at no pixel, at few features, or at the answer itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from h2e._ensemble.fitting import Recipe, fit_members
+from h2e._ensemble.fold_models import Spots
+from h2e._learners.folds import seed_of
+from h2e._learners.registry import Learner, learner_of
+from h2e._learners.texture import Texture
+
+if TYPE_CHECKING:
+    from h2e._learners.folds import Fold
+
+BASELINES = ("mean", "coordinates", "texture", "knn", "domains", "shuffled")
+"""The training mean; the spots at the same place on other slides; ridge and nearest neighbours on texture statistics; the mean
+of each domain of the tissue, taken from half of the very spots that are scored; texture ridge trained on shuffled labels."""
+
+N_DOMAINS = 8
+"""Domains of a slide: k-means of its texture features."""
+
+EYES = "texture"
+"""Name of the learner whose features tell the domains."""
+
+
+def learners_beside(baselines: Sequence[str], *, domains: bool) -> dict[str, Learner]:
+    """The learners whose look at the slides the baselines and the domains need, by the name of the baseline."""
+    models = {name: learner_of(name) for name in baselines if name not in ("domains", "shuffled")}
+    return {EYES: Texture(), **models} if domains or {"domains", "shuffled"} & set(baselines) else models
+
+
+def baseline_predictions(
+    baselines: Sequence[str], spots: Spots, fold: Fold, recipe: Recipe, domains: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What each baseline says of the spots left out; ``spots.x`` is by the name of the baseline."""
+    found = {}
+    train, test = spots.take(fold.train), spots.take(fold.test)
+    seed = seed_of(recipe.seed, fold.name)
+    for name in baselines:
+        if name == "domains":
+            found[name] = domain_means(test.y, test.slides, domains, seed=seed)
+            chance = shuffled_within(domains, test.slides, seed=seed)
+            found["domains by chance"] = domain_means(test.y, test.slides, chance, seed=seed)
+        elif name == "shuffled":
+            wrong = replace(train, y=shuffled_within(train.y, train.slides, seed=seed))
+            found[name] = _one_model(EYES, wrong, test.x, recipe)
+        else:
+            found[name] = _one_model(name, train, test.x, recipe)
+    return {f"baseline: {name}": prediction for name, prediction in found.items()}
+
+
+def domains_of(x: np.ndarray, slides: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Domain of each spot: k-means of the standardized features of its slide; names are unique over slides."""
+    from sklearn.cluster import KMeans
+
+    out = np.zeros(len(x), int)
+    for i, slide in enumerate(np.unique(slides)):
+        rows = slides == slide
+        z = x[rows] - x[rows].mean(axis=0)
+        z = z / np.where(z.std(axis=0) > 1e-6, z.std(axis=0), 1)
+        k = min(N_DOMAINS, max(1, rows.sum() // 10))
+        out[rows] = N_DOMAINS * i + KMeans(k, n_init=4, random_state=seed).fit(z.astype(np.float64)).labels_
+    return out
+
+
+def domain_means(y: np.ndarray, slides: np.ndarray, domains: np.ndarray, *, seed: int) -> np.ndarray:
+    """The mean of each domain over one half of its slide's spots, for the other half, and the other way round.
+
+    Examples
+    --------
+    >>> domain_means(np.arange(4.0)[:, None], np.array(list("AAAA")), np.zeros(4, int), seed=0).shape
+    (4, 1)
+    """
+    half = np.random.default_rng(seed).permutation(len(y)) % 2
+    for slide in np.unique(slides):
+        rows = np.flatnonzero(slides == slide)
+        if len(np.unique(half[rows])) == 1:  # few spots may all have come to lie in one half
+            half[rows] = np.arange(len(rows)) % 2
+    out = np.empty_like(y)
+    for side in (0, 1):
+        for slide in np.unique(slides):
+            known, asked = (slides == slide) & (half == side), (slides == slide) & (half != side)
+            for domain in np.unique(domains[asked]):
+                same = known & (domains == domain)
+                out[asked & (domains == domain)] = y[same if same.any() else known].mean(axis=0)
+    return out
+
+
+def shuffled_within(values: np.ndarray, slides: np.ndarray, *, seed: int) -> np.ndarray:
+    """The rows of each slide in another order."""
+    rng, out = np.random.default_rng(seed), values.copy()
+    for slide in np.unique(slides):
+        rows = np.flatnonzero(slides == slide)
+        out[rows] = values[rng.permutation(rows)]
+    return out
+
+
+def _one_model(name: str, spots: Spots, x: Mapping[str, np.ndarray], recipe: Recipe) -> np.ndarray:
+    """One model of all training spots."""
+    learner = learner_of(name)
+    transform = "log" if name == "mean" else recipe.transform  # the mean is that of the unit scored in
+    own = replace(spots, x={name: spots.x[name]})
+    # names of learners are those of the baselines here: both are made from the same registry
+    fitted = fit_members(own, [], replace(recipe, learners=(learner,), transform=transform, progress=False))
+    return fitted.members[0].predict(x[name])

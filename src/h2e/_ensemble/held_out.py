@@ -1,0 +1,84 @@
+"""Train on the spots of a fold, and predict those that it leaves out by every method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from h2e._ensemble.baselines import EYES, baseline_predictions, domains_of, learners_beside
+from h2e._ensemble.cohort import Cohort
+from h2e._ensemble.ensemble import Ensemble
+from h2e._ensemble.fitting import Recipe, for_averages
+from h2e._ensemble.fold_models import Spots, names_of
+from h2e._ensemble.stack import PER_MODEL, fit_stack, group_mean
+from h2e._ensemble.training import Truth, folds_within, train
+from h2e._learners.folds import Fold
+from h2e._learners.registry import Learner
+
+LEVELS = (0.8, 0.9)
+"""Intervals whose coverage is measured."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """The spots of a group left out: the truth, and what was predicted without the group."""
+
+    truth: pd.DataFrame
+    mean: np.ndarray  # (targets,) of the training groups
+    domains: np.ndarray | None  # of the tissue, by texture, where they are asked for
+    predictions: dict[str, np.ndarray]  # by method
+    half_widths: dict[float, np.ndarray]  # of the ensemble's intervals, by level; empty where nothing calibrates them
+
+
+def held_out_predictions(
+    cohort: Cohort, truth: Truth, fold: Fold, recipe: Recipe, baselines: Sequence[str], *, domains: bool = False
+) -> HeldOut:
+    """Train on the spots of a fold, and predict those that it leaves out by each method."""
+    values = truth.of(cohort, fold.train)
+    reference, spacing_um = cohort.reference_of(fold.train), cohort.spacing_um(fold.train)
+    beside = learners_beside(baselines, domains=domains)
+    several = (*recipe.learners, *beside.values())
+    x = cohort.look(several, reference=reference, spacing_um=spacing_um, progress=recipe.progress)
+    own, every = names_of(recipe.learners), names_of(several)
+    inner = folds_inside(cohort, fold.train, recipe.learners)
+    settings = {"unit": truth.unit}
+    seen = {name: x[name] for name in own}
+    made_by = {"reference": reference, "settings": settings, "genes": truth.genes(cohort)}
+    ensemble = train(cohort, seen, values, fold.train, inner, recipe, **made_by)
+    spots = Spots(cohort.names, cohort.groups, seen, values.to_numpy(np.float32))
+    test = spots.take(fold.test).x
+    predictions = {"ensemble": ensemble.predict(test)[0]}
+    if len(own) > 1:
+        predictions |= {name: ensemble.predict_alone(test, name) for name in own}
+        predictions |= _without_each(ensemble, spots.take(fold.train), predictions, recipe)
+    looks = {name: x[label] for name, label in zip(beside, every[len(own) :], strict=True)}
+    spots = replace(spots, x=looks)
+    found = domains_of(looks[EYES][fold.test], cohort.names[fold.test]) if EYES in looks else None
+    predictions |= baseline_predictions(baselines, spots, fold, recipe, found)
+    widths = {level: width for level in LEVELS if (width := ensemble.half_width(level)) is not None}
+    mean = group_mean(values.to_numpy()[fold.train], cohort.groups[fold.train])
+    return HeldOut(values.iloc[fold.test], mean, found, predictions, widths)
+
+
+def _without_each(
+    ensemble: Ensemble, spots: Spots, predictions: Mapping[str, np.ndarray], recipe: Recipe
+) -> dict[str, np.ndarray]:
+    """The ensemble without each of its learners, whose stack is fitted anew; of stacks of single models there is no such part."""
+    if ensemble.stack.kind in PER_MODEL:
+        return {}
+    found, names = {}, names_of(ensemble.learners)
+    for name in names:
+        rest = [other for other in names if other != name]
+        inputs = ensemble.held_out[[names.index(other) for other in rest]]
+        stack = fit_stack(recipe.stack, inputs, spots.y, spots.groups, seed=recipe.seed)
+        stack = for_averages(stack, spots, ensemble.members, rest)
+        found[f"without {name}"] = stack.combine(np.stack([predictions[other] for other in rest]))
+    return found
+
+
+def folds_inside(cohort: Cohort, spots: np.ndarray, learners: Sequence[Learner]) -> list[Fold]:
+    """Folds among training spots; none if they are of one group, where the stack is the mean."""
+    return folds_within(cohort, spots, learners) if len(np.unique(cohort.groups[spots])) > 1 else []

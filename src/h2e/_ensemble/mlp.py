@@ -1,0 +1,125 @@
+"""A small multilayer perceptron as a stack: the one of the method's source, trained on whatever predictions it is given."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from h2e._learners.network import Dropout, initialized
+
+HIDDEN = (512, 256)
+DROPOUT, LR, BATCH = 0.2, 1e-3, 64
+PATIENCE = (10, 20)
+"""Epochs without improvement until the rate is halved, and until training stops."""
+
+MAX_EPOCHS = 300
+
+
+@dataclass(frozen=True, eq=False)
+class MlpStack:
+    """All predictions of all inputs for all targets in, one value per target out."""
+
+    kind: str
+    weights: dict[str, np.ndarray]  # of the network, and how its inputs and outputs are scaled
+
+    def combine(self, predictions: np.ndarray) -> np.ndarray:
+        """(inputs, n, targets) → (n, targets), ``float32``."""
+        scales = {name: self.weights[name] for name in ("x mean", "x sd", "y mean", "y sd")}
+        state = {k: torch.from_numpy(np.array(v)) for k, v in self.weights.items() if k not in scales}
+        x = (_flat(predictions) - scales["x mean"]) / scales["x sd"]
+        network = _network(x.shape[1], len(scales["y mean"]), seed=0)
+        network.load_state_dict(state)
+        with torch.inference_mode():
+            z = network.eval()(torch.from_numpy(x.astype(np.float32))).numpy()
+        return (z * scales["y sd"] + scales["y mean"]).astype(np.float32)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What to store."""
+        return self.weights
+
+
+def fit_mlp(kind: str, predictions: np.ndarray, y: np.ndarray, validation: np.ndarray, *, seed: int) -> MlpStack:
+    """Train until the error of the validation spots stops falling, and keep the weights of their best epoch.
+
+    Parameters
+    ----------
+    predictions
+        (inputs, n, targets).
+    y
+        (n, targets).
+    validation
+        (n,) which spots training stops by; the others are trained on.
+
+    Examples
+    --------
+    >>> predictions = np.random.default_rng(0).normal(size=(2, 40, 3)).astype(np.float32)
+    >>> stack = fit_mlp("mlp", predictions, predictions[0], np.arange(40) % 5 == 0, seed=0)
+    >>> stack.combine(predictions).shape
+    (40, 3)
+    """
+    x, y = _flat(predictions).astype(np.float64), np.asarray(y, np.float64)
+    scales = {"x mean": x.mean(0), "x sd": _spread(x), "y mean": y.mean(0), "y sd": _spread(y)}
+    x = torch.from_numpy(((x - scales["x mean"]) / scales["x sd"]).astype(np.float32))
+    z = torch.from_numpy(((y - scales["y mean"]) / scales["y sd"]).astype(np.float32))
+    network = _network(x.shape[1], z.shape[1], seed=seed)
+    inner, outer = torch.from_numpy(np.flatnonzero(~validation)), torch.from_numpy(np.flatnonzero(validation))
+    state = _train(network, x[inner], z[inner], x[outer], z[outer], torch.Generator().manual_seed(seed + 1))
+    arrays = {name: value.numpy().copy() for name, value in state.items()}
+    return MlpStack(kind, arrays | {name: value.astype(np.float32) for name, value in scales.items()})
+
+
+def _train(
+    network: nn.Sequential, x: Tensor, z: Tensor, x_validation: Tensor, z_validation: Tensor, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Adam, the rate halved and training stopped by the validation error; returns the best weights."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=LR)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=PATIENCE[0])
+    for module in network:
+        if isinstance(module, Dropout):
+            module.generator = generator
+    best, since, state = np.inf, 0, {}
+    for _ in range(MAX_EPOCHS):
+        network.train()
+        for rows in torch.randperm(len(x), generator=generator).tensor_split(max(1, round(len(x) / BATCH))):
+            optimizer.zero_grad(set_to_none=True)
+            nn.functional.mse_loss(network(x[rows]), z[rows]).backward()
+            optimizer.step()
+        network.eval()
+        with torch.inference_mode():
+            error = float(nn.functional.mse_loss(network(x_validation), z_validation))
+        schedule.step(error)
+        since += 1
+        if error < best or not state:
+            best, since = error, 0
+            state = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        if since >= PATIENCE[1]:
+            break
+    return state
+
+
+def _network(n_in: int, n_out: int, *, seed: int) -> nn.Sequential:
+    """(n, inputs × targets) → 512 → 256 → (n, targets)."""
+
+    def make() -> nn.Sequential:
+        layers: list[nn.Module] = []
+        widths = (n_in, *HIDDEN)
+        for a, b in itertools.pairwise(widths):
+            layers += [nn.Linear(a, b), nn.LeakyReLU(0.01), nn.BatchNorm1d(b), Dropout(DROPOUT)]
+        return nn.Sequential(*layers, nn.Linear(HIDDEN[-1], n_out))
+
+    return initialized(make, seed=seed)
+
+
+def _flat(predictions: np.ndarray) -> np.ndarray:
+    """(inputs, n, targets) → (n, inputs × targets)."""
+    return predictions.transpose(1, 0, 2).reshape(predictions.shape[1], -1)
+
+
+def _spread(values: np.ndarray) -> np.ndarray:
+    """Standard deviation of each column; 1 where it is constant."""
+    sd = values.std(0)
+    return np.where(sd > 1e-9, sd, 1.0)

@@ -1,0 +1,152 @@
+"""Stacks: how several predictions of a spot become one, learned from out-of-fold predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from h2e._learners.folds import group_aside, seed_of
+
+if TYPE_CHECKING:
+    from h2e._ensemble.mlp import MlpStack
+
+STACKS = ("mean", "ridge", "mlp", "in_sample", "nested")
+"""The plain mean over learners; non-negative weights per target, shrunk towards the mean; a multilayer perceptron; and the same
+perceptron on what the model of every fold says, also of the spots that it was trained on, or only of others."""
+
+PER_MODEL = ("in_sample", "nested")
+"""Stacks whose inputs are the models of every fold; those of the others are the learners, each the mean of its models."""
+
+PENALTIES = np.array([0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Weights of the learners, per target: ``center + Σ weights · (prediction − center)``."""
+
+    kind: str
+    center: np.ndarray  # (targets,)
+    weights: np.ndarray  # (learners, targets)
+
+    def combine(self, predictions: np.ndarray) -> np.ndarray:
+        """(learners, n, targets) → (n, targets), ``float32``."""
+        return (self.center + np.einsum("lnt,lt->nt", predictions - self.center, self.weights)).astype(np.float32)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What to store."""
+        return {"center": self.center, "weights": self.weights}
+
+    def of_averages(self, ratio: np.ndarray) -> Stack:
+        """The same stack for averages of models in place of the single models whose predictions it was fitted on.
+
+        An average has the covariance with the truth that the single models have, but less variance: by a factor ``ratio``
+        (learners, targets). Least-squares weights are covariance over variance, so they are divided by it.
+        """
+        return replace(self, weights=self.weights / ratio)
+
+
+def fit_stack(
+    kind: str, predictions: np.ndarray, y: np.ndarray, groups: np.ndarray, *, seed: int = 0
+) -> Stack | MlpStack:
+    """Learn a stack from out-of-fold predictions.
+
+    The penalty of the ridge is chosen by leaving groups out once more, among the out-of-fold predictions; the plain mean
+    is one of the candidates and is kept unless a ridge beats it. With fewer than three groups there is nothing to
+    choose on, and the stack is the mean. The perceptron stops by the error of a group that it is not trained on; as
+    ``"in_sample"``, as in the method's source, by that of a fifth of the spots at random.
+
+    Parameters
+    ----------
+    kind
+        One of ``STACKS``.
+    predictions
+        (inputs, n, targets), each for spots whose group the model did not see (but for ``"in_sample"``).
+    y
+        (n, targets), the truth in the same unit.
+    groups
+        (n,) group of each spot; groups weigh the same, whatever their number of spots.
+    """
+    if kind not in STACKS:
+        msg = f"stack {kind!r} is not one of {list(STACKS)}."
+        raise ValueError(msg)
+    names = np.unique(groups)
+    if kind == "mean" or len(names) < 3:
+        return _mean_stack(predictions, y, groups)
+    if kind == "ridge":
+        return _best_ridge(predictions, y, groups)
+    from h2e._ensemble.mlp import fit_mlp
+
+    validation = group_aside(groups)
+    if kind == "in_sample":
+        validation = np.random.default_rng(seed_of(seed, "in_sample")).random(len(y)) < 0.2
+    return fit_mlp(kind, predictions, y, validation, seed=seed_of(seed, kind, *names))
+
+
+def cross_fitted(kind: str, predictions: np.ndarray, y: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """What stacks say of each group that are fitted without its own predictions, (n, targets)."""
+    out = np.empty(y.shape, np.float32)
+    for name in np.unique(groups):
+        inner, outer = groups != name, groups == name
+        if inner.any():
+            stack = fit_stack(kind, predictions[:, inner], y[inner], groups[inner], seed=seed)
+            out[outer] = stack.combine(predictions[:, outer])
+        else:  # quarters of one slide
+            out[outer] = predictions[:, outer].mean(axis=0)
+    return out
+
+
+def restore_stack(kind: str, arrays: dict[str, np.ndarray]) -> Stack | MlpStack:
+    """The stack that the arrays came from."""
+    if "center" in arrays:
+        return Stack(kind, arrays["center"], arrays["weights"])
+    from h2e._ensemble.mlp import MlpStack
+
+    return MlpStack(kind, arrays)
+
+
+def _best_ridge(predictions: np.ndarray, y: np.ndarray, groups: np.ndarray) -> Stack:
+    """The ridge of the best penalty by groups left out, or the mean if none beats it."""
+    errors = np.zeros((len(PENALTIES) + 1, y.shape[1]))
+    for name in np.unique(groups):
+        inner, outer = groups != name, groups == name
+        candidates = [_mean_stack(predictions[:, inner], y[inner], groups[inner])]
+        candidates += [_ridge_stack(predictions[:, inner], y[inner], groups[inner], p) for p in PENALTIES]
+        for i, stack in enumerate(candidates):
+            errors[i] += ((stack.combine(predictions[:, outer]) - y[outer]) ** 2).mean(axis=0)
+    variance = np.maximum(y.var(axis=0), 1e-12)
+    best = int((errors / variance).mean(axis=1).argmin())
+    return (
+        _mean_stack(predictions, y, groups) if best == 0 else _ridge_stack(predictions, y, groups, PENALTIES[best - 1])
+    )
+
+
+def _mean_stack(predictions: np.ndarray, y: np.ndarray, groups: np.ndarray) -> Stack:
+    """Every learner weighs the same."""
+    n_learners = len(predictions)
+    weights = np.full((n_learners, y.shape[1]), 1 / n_learners)
+    return Stack("mean", group_mean(y, groups), weights)
+
+
+def _ridge_stack(predictions: np.ndarray, y: np.ndarray, groups: np.ndarray, penalty: float) -> Stack:
+    """Non-negative least squares per target, with a ridge towards the mean over learners."""
+    from scipy.optimize import nnls
+
+    center = group_mean(y, groups)
+    n_learners, _, n_targets = predictions.shape
+    size = {name: (groups == name).sum() for name in np.unique(groups)}
+    root = np.sqrt(np.array([1 / (len(size) * size[g]) for g in groups]))  # groups weigh the same
+    weights = np.empty((n_learners, n_targets))
+    for t in range(n_targets):
+        x = (predictions[:, :, t] - center[t]) * root
+        scale = np.sqrt(penalty * max((x**2).sum() / n_learners, 1e-12))
+        design = np.vstack([x.T, scale * np.eye(n_learners)])
+        target = np.concatenate([(y[:, t] - center[t]) * root, np.full(n_learners, scale / n_learners)])
+        weights[:, t] = nnls(design, target)[0]
+    return Stack("ridge", center, weights)
+
+
+def group_mean(y: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Mean over groups of the mean of their spots, per target."""
+    return np.mean([y[groups == name].mean(axis=0) for name in np.unique(groups)], axis=0)

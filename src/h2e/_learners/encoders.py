@@ -1,0 +1,204 @@
+"""Frozen encoders by name, as modules or as callables: all become functions from tiles to features."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache, partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+Encode = Callable[[np.ndarray], np.ndarray]
+
+SHELL = "shell"
+"""The encoder that comes with h2e: 1.5 M parameters, trained on H&E to segment epithelium (lavlab-shell 0.9.1, MIT licence)."""
+
+# Unmixing and typical maxima of haematoxylin and eosin (the reference of Macenko's method in its common implementations).
+STAINS = np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]])
+MOST = {"eosin": 1.3, "haematoxylin": 2.5, "density": 1.6}
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+"""Of its channels, in 0–1: how images are scaled for a network that does not say otherwise."""
+
+BATCH, SHELL_BATCH = 16, 4
+"""Images at a time; the maps of four stay in the cache of a processor."""
+
+
+def encoder_of(encoder: Any, *, device: str | None = None) -> Encode:
+    """The function from ``uint8`` (n, 3, px, px) to (n, d) that an encoder means; a network is made at its first call.
+
+    ``"shell"``, ``"timm:NAME"`` (weights of the timm package, downloaded by it), a ``torch.nn.Module``, whose images are
+    scaled as it was trained, or any callable, which is taken as it is.
+    """
+    if encoder == SHELL:
+        return partial(shell_features, device=device)
+    if isinstance(encoder, str):
+        if not encoder.startswith("timm:"):
+            msg = f"encoder {encoder!r} is not known: pass {SHELL!r}, 'timm:' and the name of a model, a torch module, or a callable."
+            raise ValueError(msg)
+        return lambda images: as_function(_timm(encoder.removeprefix("timm:"), _device(device)))(images)
+    if hasattr(encoder, "state_dict"):
+        return as_function(encoder)
+    if not callable(encoder):
+        msg = f"an encoder is a name, a torch module or a callable, got {type(encoder).__name__}."
+        raise TypeError(msg)
+    return encoder
+
+
+def as_function(module: Any) -> Encode:
+    """A torch module as a function, where its weights are, in evaluation mode; maps are averaged.
+
+    Images are scaled as the module says it was trained (timm's ``pretrained_cfg``), else as for ImageNet.
+    """
+    scaling = IMAGENET | (getattr(module, "pretrained_cfg", None) or {})
+
+    def encode(images: np.ndarray) -> np.ndarray:
+        import torch
+
+        weights = next(iter(module.state_dict().values()), torch.empty(0))
+        mean, sd = (torch.tensor(scaling[key], device=weights.device)[:, None, None] for key in ("mean", "std"))
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(images), BATCH):
+                x = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH])).to(weights.device)
+                features = module.eval()((x.float() / 255 - mean) / sd)
+                parts.append(features.flatten(2).mean(2) if features.ndim > 2 else features)
+        return torch.cat(parts).float().cpu().numpy()
+
+    return encode
+
+
+def shell_features(images: np.ndarray, *, device: str | None = None) -> np.ndarray:
+    """Mean and standard deviation over the area of the maps of all four levels, ``float32`` (n, 480).
+
+    Examples
+    --------
+    >>> shell_features(np.full((1, 3, 32, 32), 200, np.uint8)).shape
+    (1, 480)
+    """
+    import torch
+
+    at = _device(device)
+    network, parts = _shell(at), []
+    with torch.inference_mode():
+        for start in range(0, len(images), SHELL_BATCH):
+            channels = torch.from_numpy(_stain_channels(images[start : start + SHELL_BATCH])).to(at)
+            maps = network(channels.contiguous(memory_format=torch.channels_last))
+            pooled = [p for m in maps for p in (m.mean((2, 3)), m.std((2, 3), correction=0))]
+            parts.append(torch.cat(pooled, dim=1).cpu())
+    return torch.cat(parts).numpy()
+
+
+def _device(device: str | None) -> Any:
+    """The device asked for, else CUDA if there is one."""
+    from h2e._learners.training import find_device
+
+    return find_device(device)
+
+
+def cached(encode: Encode, folder: Path, px: int) -> Encode:
+    """The same function, whose results are kept in a folder by what it was given and by what it says of an image of noise.
+
+    The answer to the noise stands for the encoder: names tell neither two lambdas nor two versions of weights apart.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, (1, 3, px, px), dtype=np.uint8)
+    identity = np.asarray(encode(noise)).tobytes()
+
+    def remember(images: np.ndarray) -> np.ndarray:
+        digest = hashlib.sha256(identity + str(images.shape).encode())
+        digest.update(np.ascontiguousarray(images))
+        path = folder / f"{digest.hexdigest()[:32]}.npy"
+        if path.exists():
+            try:
+                return np.load(path, allow_pickle=False)
+            except (ValueError, EOFError, OSError):  # truncated by a full disk or a kill: encoded again
+                path.unlink()
+        features = encode(images)
+        folder.mkdir(parents=True, exist_ok=True)
+        new = path.with_suffix(f".{uuid4().hex}.tmp.npy")  # of its own in each process
+        np.save(new, features, allow_pickle=False)
+        new.replace(path)
+        return features
+
+    return remember
+
+
+def _stain_channels(images: np.ndarray) -> np.ndarray:
+    """Eosin, haematoxylin and optical density, each in 0 to 1, which is what the encoder was trained on."""
+    density = np.maximum(-np.log((np.arange(256) + 1) / 241), 0).astype(np.float32)[images]
+    unmix = np.linalg.pinv(STAINS).astype(np.float32)
+    h, e = np.einsum("kc,nchw->knhw", unmix, density)
+    channels = [e / MOST["eosin"], h / MOST["haematoxylin"], density.mean(axis=1) / MOST["density"]]
+    return np.clip(np.stack(channels, axis=1), 0, 1).astype(np.float32)
+
+
+@cache
+def _shell(device: Any) -> Any:
+    """The encoder of lavlab-shell: a residual network of four levels, groups normalized, Mish activations."""
+    import torch
+    from safetensors.numpy import load
+    from torch import nn
+
+    class Mish(nn.Module):
+        """x · tanh(log(1 + eˣ)) as a quotient, which torch computes faster than the function of that name."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """The same shape."""
+            e = x.clamp(max=20).exp_()
+            n = e.add(2).mul_(e)
+            return n.div_(n.add(2)).mul_(x)
+
+    class Block(nn.Module):
+        """Two times normalization, activation, convolution, added to what came in."""
+
+        def __init__(self, n: int) -> None:
+            super().__init__()
+            convolution = {"kernel_size": 3, "padding": 1, "bias": False}
+            self.body = nn.Sequential(
+                nn.GroupNorm(8, n), Mish(), nn.Conv2d(n, n, **convolution),
+                nn.GroupNorm(8, n), Mish(), nn.Conv2d(n, n, **convolution),
+            )  # fmt: skip
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """(n, c, h, w) as it came."""
+            return x + self.body(x)
+
+    class Levels(nn.Module):
+        """The maps of all four levels, each at half the size of the one before."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+            widths, blocks = (16, 32, 64, 128), (1, 2, 2, 4)
+            self.levels = nn.ModuleList()
+            for i, (n, k) in enumerate(zip(widths, blocks, strict=True)):
+                down = [nn.Conv2d(n // 2, n, 3, stride=2, padding=1, bias=False)] if i else []
+                self.levels.append(nn.Sequential(*down, *(Block(n) for _ in range(k))))
+
+        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+            """(n, 3, h, w) → (n, 16, h, w), (n, 32, h/2, w/2), and so on."""
+            x, maps = self.first(x), []
+            for level in self.levels:
+                x = level(x)
+                maps.append(x)
+            return maps
+
+    content = files("h2e").joinpath("weights", "shell.safetensors").read_bytes()
+    network = Levels()
+    network.load_state_dict({name: torch.from_numpy(a.astype(np.float32)) for name, a in load(content).items()})
+    return network.eval().to(device, memory_format=torch.channels_last)
+
+
+@cache
+def _timm(name: str, device: Any) -> Any:
+    """A model of timm without its classifier."""
+    try:
+        import timm
+    except ImportError as error:
+        msg = f"encoder 'timm:{name}' needs the package timm: pip install timm."
+        raise ImportError(msg) from error
+    return timm.create_model(name, pretrained=True, num_classes=0).to(device)

@@ -1,0 +1,3 @@
+"""The door to SpatialData and AnnData: the only package that reads or writes them."""
+
+from __future__ import annotations

@@ -1,0 +1,146 @@
+"""Expression values of a table: found, checked, log-normalized; which slide a row belongs to, and where it lies there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+from h2e._sdata.table import labels_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Matrix = np.ndarray | sparse.sparray | sparse.spmatrix
+"""Spots × genes, dense or sparse."""
+
+
+LARGEST_LOG = 25.0
+"""More than the logarithm of any normalized count, to base 2 of ten million, too."""
+
+
+def expression(adata: AnnData, *, layer: str | None = None, log_normalized: bool = False) -> Matrix:
+    """Log-normalized expression, computed from counts if need be: a ``float32`` CSR, or an array if X is one.
+
+    Counts are scaled to 10,000 per spot over *all* genes before the logarithm, so that a subset of spots or of
+    targets changes nothing. Values are taken as they are with ``log_normalized=True``, or where ``uns["log1p"]``
+    (scanpy's mark) says so of an ``adata.X`` that is not whole numbers.
+    """
+    values, where = values_of(adata, layer)
+    if log_normalized or is_marked(adata, layer):
+        check_values(values, where)
+        highest = _stored(values).max(initial=0)
+        if highest > LARGEST_LOG:
+            msg = f"{where} is said to be log-normalized, but holds {highest:g}, which is the logarithm of no expression; leave out log_normalized=True for counts, or take the logarithm first."
+            raise ValueError(msg)
+        return _float32(values)
+    check_counts(values, where)
+    return log_normalize(values)
+
+
+def is_marked(adata: AnnData, layer: str | None) -> bool:
+    """Whether ``adata.X``, if that is what is asked for, is log-normalized by scanpy's mark, and no counts."""
+    return layer is None and "log1p" in adata.uns and not _is_whole(_stored(values_of(adata, layer)[0]))
+
+
+def log_normalize(counts: Matrix, *, target_sum: float = 1e4) -> Matrix:
+    """``log1p`` of counts per ``target_sum``; a spot without counts stays zero; sparse stays sparse (CSR)."""
+    total = np.asarray(counts.sum(axis=1), dtype=np.float64).reshape(-1, 1)
+    scale = np.divide(target_sum, total, out=np.zeros_like(total), where=total > 0)
+    if not sparse.issparse(counts):
+        return np.log1p(np.asarray(counts) * scale).astype(np.float32)
+    result = counts.tocsr().astype(np.float64)  # a copy: the input is not touched
+    result.data = np.log1p(result.data * np.repeat(scale.ravel(), np.diff(result.indptr)))
+    return result.astype(np.float32)
+
+
+def values_of(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
+    """``adata.X`` or a layer of it, and what to call it in an error."""
+    if layer is None:
+        if adata.X is None:
+            msg = f"adata.X is empty; pass layer=, one of {list(adata.layers)}."
+            raise ValueError(msg)
+        if adata.isbacked:
+            msg = "adata.X is on disk (backed); bring it into memory with adata.to_memory()."
+            raise ValueError(msg)
+        return adata.X, "adata.X"
+    if layer not in adata.layers:
+        msg = f"{layer!r} is not in adata.layers; it has {list(adata.layers)}."
+        raise KeyError(msg)
+    return adata.layers[layer], f"adata.layers[{layer!r}]"
+
+
+def check_values(values: Matrix, where: str) -> None:
+    """Refuse missing, infinite and negative values."""
+    stored = _stored(values)
+    if not np.isfinite(stored).all():
+        n = int((~np.isfinite(stored)).sum())
+        msg = f"{where} holds {n} NaN or infinite values; expression must be finite. Drop or fill these spots or genes first."
+        raise ValueError(msg)
+    if (stored < 0).any():
+        n = int((stored < 0).sum())
+        msg = (
+            f"{where} holds {n} negative values (smallest {stored.min():g}), as scaled or centred data do; "
+            "pass layer= with counts or with log-normalized expression"
+            " (those in adata.raw become a layer with adata.layers['counts'] = adata.raw[:, adata.var_names].X)."
+        )
+        raise ValueError(msg)
+
+
+def check_counts(values: Matrix, where: str) -> None:
+    """Refuse what cannot be counts: missing, negative or broken numbers."""
+    check_values(values, where)
+    stored = _stored(values)
+    if not _is_whole(stored):
+        example = stored[stored != np.round(stored)][0]
+        msg = (
+            f"{where} holds no counts (it has values such as {example:g}); pass layer= with the counts, "
+            "or log_normalized=True if these values are log-normalized already (corrected counts: round them, or normalize)."
+        )
+        raise ValueError(msg)
+
+
+def slide_labels(adata: AnnData, library_key: str | None = None) -> np.ndarray:
+    """The slide of each spot: ``library_key``, else the table's region key, else one slide for all."""
+    key = library_key or adata.uns.get("spatialdata_attrs", {}).get("region_key")
+    if key is not None:
+        return labels_of(adata, key)
+    several = list(adata.uns.get("spatial", {}))
+    if len(several) > 1:
+        msg = f"uns['spatial'] has the slides {several}; pass library_key, the column of obs that says which a spot is on."
+        raise ValueError(msg)
+    return np.full(adata.n_obs, "all")
+
+
+def positions_of(adata: AnnData, slides: np.ndarray) -> np.ndarray:
+    """The (x, y) of each spot, in any unit: ``obsm["spatial"]``, else the array coordinates, made isotropic."""
+    if "spatial" in adata.obsm:
+        return np.asarray(adata.obsm["spatial"], dtype=np.float64)[:, :2]
+    if not {"array_row", "array_col"} <= set(adata.obs):
+        msg = (
+            f"no positions: adata.obsm has {list(adata.obsm)} and no 'spatial', adata.obs has {list(adata.obs)} and not "
+            "both 'array_row' and 'array_col'; add one of them."
+        )
+        raise KeyError(msg)
+    xy = adata.obs[["array_col", "array_row"]].to_numpy(dtype=np.float64)
+    for slide in np.unique(slides):
+        rows = slides == slide
+        if len(np.unique(xy[rows].sum(axis=1) % 2)) == 1:  # Visium: columns count half pitches, rows are √3/2 apart
+            xy[rows, 1] *= np.sqrt(3)
+    return xy
+
+
+def _stored(values: Matrix) -> np.ndarray:
+    """The values that are stored: of a sparse matrix the rest are zeros, which need no check."""
+    return values.data if sparse.issparse(values) else np.asarray(values)
+
+
+def _is_whole(stored: np.ndarray) -> bool:
+    """Whether all values are whole numbers."""
+    return np.issubdtype(stored.dtype, np.integer) or bool((stored == np.round(stored)).all())
+
+
+def _float32(values: Matrix) -> Matrix:
+    """A ``float32`` CSR or array."""
+    return (values.tocsr() if sparse.issparse(values) else np.asarray(values)).astype(np.float32)

@@ -1,0 +1,122 @@
+"""Images of a SpatialData as lazy RGB pyramids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from h2e._slide.image import Image
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+AGREE_PX = 2.0
+"""Pixels by which two coordinate systems may disagree where an element lies on an image."""
+
+FINER = 1.2
+"""So many times more pixels make an image the finer one of two of the same scene."""
+
+
+def open_image(sdata: SpatialData, key: str) -> Image:
+    """An element of ``sdata.images`` as a pyramid; refuses what is not 8-bit RGB."""
+    if key not in sdata.images:
+        msg = f"{key!r} is not in sdata.images; it has {sorted(sdata.images)}."
+        raise KeyError(msg)
+    arrays = _levels(sdata.images[key])
+    first = arrays[0]
+    if first.dtype != np.uint8:
+        msg = f"image {key!r} holds {first.dtype} values, h2e reads 8-bit RGB. Convert it first (of a pyramid the array of each scale), with (image // 257).astype('uint8') if its values reach to 65535, with (image * 255).round().astype('uint8') if to 1, with image.astype('uint8') if to 255; or, if it is no H&E, say with image_key which image is."
+        raise ValueError(msg)
+    if 0 in first.shape[1:]:
+        msg = f"image {key!r} is empty: its shape is {first.shape}."
+        raise ValueError(msg)
+    channels = _rgb(first, key)
+    levels = tuple(a.data if channels == [0, 1, 2] and a.sizes["c"] == 3 else a.data[channels] for a in arrays)
+    scales = tuple(_scale(np.array(first.shape[1:]), np.array(a.shape[1:])) for a in arrays)
+    return Image(key, levels, scales)
+
+
+def systems_of(element: object) -> list[str]:
+    """Coordinate systems in which an element is placed."""
+    from spatialdata.transformations import get_transformation
+
+    return list(get_transformation(element, get_all=True))
+
+
+def affine_of(element: object, system: str) -> np.ndarray:
+    """3 × 3 matrix from the element's own (x, y) to a coordinate system."""
+    from spatialdata.transformations import get_transformation
+
+    return get_transformation(element, system).to_affine_matrix(("x", "y"), ("x", "y"))
+
+
+def onto(sdata: SpatialData, image_key: str, element: object, what: str) -> np.ndarray:
+    """3 × 3 matrix from an element's own (x, y) to pixels of level 0 of an image; ``what`` names it in an error."""
+    image = sdata.images[image_key]
+    shared = [system for system in systems_of(element) if system in systems_of(image)]
+    if not shared:
+        msg = f"{what} shares no coordinate system with image {image_key!r}: {systems_of(element)} and {systems_of(image)}. Set one with spatialdata.transformations.set_transformation."
+        raise ValueError(msg)
+    found = [np.linalg.solve(affine_of(image, system), affine_of(element, system)) for system in shared]
+    corners = _corners(sdata, image_key) @ np.linalg.inv(found[0]).T  # in the element's own coordinates
+    for system, other in zip(shared[1:], found[1:], strict=True):
+        if (apart := np.abs((corners @ (other - found[0]).T)[:, :2]).max()) > AGREE_PX:
+            msg = f"coordinate systems {shared[0]!r} and {system!r} disagree by up to {apart:.0f} px where {what} lies on image {image_key!r}. Remove the one that is wrong, from both, with spatialdata.transformations.remove_transformation(element, name)."
+            raise ValueError(msg)
+    return found[0]
+
+
+def same_scene(sdata: SpatialData, finer: str, coarser: str) -> bool:
+    """Whether two images cover the same area of a shared coordinate system, the first with clearly smaller pixels.
+
+    Two slides that were both placed at the origin of one system are often almost, but not quite, of one size.
+    """
+    first, second = sdata.images[finer], sdata.images[coarser]
+    shared = [s for s in systems_of(first) if s in systems_of(second)]
+    if not shared:
+        return False
+    a, b = ((_corners(sdata, key) @ affine_of(sdata.images[key], shared[0]).T)[:, :2] for key in (finer, coarser))
+    size = np.linalg.norm(a[0] - a[3])
+    more = np.prod(_levels(first)[0].shape[1:]) > FINER * np.prod(_levels(second)[0].shape[1:])
+    pixel = size / np.linalg.norm(_levels(second)[0].shape[1:])  # a crop is cut at whole pixels
+    return bool(more and np.abs(a - b).max() < 0.02 * size + 1.5 * pixel)
+
+
+def _corners(sdata: SpatialData, image_key: str) -> np.ndarray:
+    """The four corners of an image in its own pixels, (4, 3): x, y, 1."""
+    height, width = _levels(sdata.images[image_key])[0].shape[1:]
+    return np.array([(0, 0, 1), (width, 0, 1), (0, height, 1), (width, height, 1)], float)
+
+
+def _levels(element: object) -> list:
+    """The arrays of an image element, finest first."""
+    if hasattr(element, "children"):  # a multiscale image is an xarray DataTree
+        arrays = [next(iter(node.values())) for node in element.children.values()]
+    else:
+        arrays = [element]
+    if set(arrays[0].dims) != {"c", "y", "x"}:
+        msg = f"an image has the axes {arrays[0].dims}, h2e reads (c, y, x); say with image_key which image is an H&E."
+        raise ValueError(msg)
+    return sorted((a.transpose("c", "y", "x") for a in arrays), key=lambda a: -a.shape[1])
+
+
+def _rgb(array: object, key: str) -> list[int]:
+    """Positions of red, green and blue."""
+    names = [str(c).lower() for c in array.coords["c"].to_numpy()] if "c" in array.coords else []
+    for wanted in (["r", "g", "b"], ["red", "green", "blue"]):
+        if set(wanted) <= set(names):
+            return [names.index(c) for c in wanted]
+    n_channels = array.sizes["c"]
+    if n_channels in (3, 4) and names in ([], [str(i) for i in range(n_channels)]):  # unnamed: RGB or RGBA
+        return [0, 1, 2]
+    named = names if len(names) <= 8 else [*names[:3], "…"]
+    msg = f"image {key!r} has {n_channels} channels named {named}, h2e reads RGB. If they are these, say so with sdata.set_channel_names({key!r}, ['r', 'g', 'b']); channels go first, (c, y, x)."
+    raise ValueError(msg)
+
+
+def _scale(fine: np.ndarray, coarse: np.ndarray) -> float:
+    """Pixels of one shape per pixel of another: whole where no more than a pixel was trimmed, as pyramids do that halve."""
+    ratio = np.sqrt(np.prod(fine / coarse))
+    whole = np.round(ratio)
+    return float(whole if (np.abs(fine - whole * coarse) <= whole).all() else ratio)

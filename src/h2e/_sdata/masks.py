@@ -1,0 +1,147 @@
+"""Tissue masks as elements of a SpatialData: written by h2e, or read from whoever wrote them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from h2e._sdata import keys as _keys
+from h2e._sdata.images import onto, open_image
+from h2e._sdata.provenance import note, noted
+from h2e._slide.image import Image
+from h2e._slide.tissue import Tissue, tissue_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from spatialdata import SpatialData
+
+SIDE_PX = 1024  # about, of a mask that is resampled or drawn from polygons
+
+
+def write_mask(sdata: SpatialData, image_key: str, name: str, mask: np.ndarray, scale: float, *, method: str) -> None:
+    """Store a mask whose pixels are ``scale`` pixels of the image, where the image is, in all its coordinate systems."""
+    from spatialdata.models import Labels2DModel
+    from spatialdata.transformations import Scale, Sequence, get_transformation
+
+    if name in sdata.labels:
+        del sdata.labels[name]
+    resize = Scale([scale, scale], axes=("x", "y"))
+    placed = get_transformation(sdata.images[image_key], get_all=True)
+    sdata.labels[name] = Labels2DModel.parse(
+        mask.astype(np.uint8),
+        dims=("y", "x"),
+        transformations={system: Sequence([resize, to]) for system, to in placed.items()},
+    )
+    facts = {"image": image_key, "method": method, "scale": float(scale), "tissue_px": int(mask.sum())}
+    note(sdata, _keys.TISSUE, name, facts)
+
+
+def check_free(sdata: SpatialData, name: str, *, overwrite: bool) -> None:
+    """Refuse a name under which there is something that h2e did not write."""
+    taken = next(
+        (kind for kind in ("images", "labels", "points", "shapes", "tables") if name in getattr(sdata, kind)), None
+    )
+    if taken is None or (taken == "labels" and (overwrite or _is_ours(sdata, name))):
+        return
+    hint = "pass overwrite=True to replace it, or key_added" if taken == "labels" else "pass key_added"
+    changed = name in noted(sdata, _keys.TISSUE)
+    what = "was changed or replaced since h2e wrote it (a crop?)" if changed else "was not written by h2e"
+    msg = f"sdata.{taken}[{name!r}] is there already and {what}; {hint}."
+    raise ValueError(msg)
+
+
+def find_mask(sdata: SpatialData, image_key: str, tissue_mask_key: str | None = None) -> Tissue | None:
+    """The tissue mask of an image (``bool``), and how many pixels of level 0 one of its pixels covers.
+
+    It may be labels of any size that cover the image (from h2e or squidpy), or polygons (from LazySlide).
+    Without ``tissue_mask_key``, ``None`` if there is no ``"{image}_tissue"``.
+    """
+    name = tissue_mask_key or _keys.tissue(image_key)
+    if name in sdata.labels:
+        return _from_labels(sdata, image_key, name)
+    if name in sdata.shapes:
+        return _from_polygons(sdata, image_key, name)
+    if tissue_mask_key is None:
+        return None
+    msg = f"{name!r} is neither in sdata.labels nor in sdata.shapes; they have {sorted(sdata.labels)} and {sorted(sdata.shapes)}."
+    raise KeyError(msg)
+
+
+def tissue_of(
+    sdata: SpatialData, image: Image, tissue_mask_key: str | None = None, um_per_px: float | None = None
+) -> Tissue:
+    """The stored tissue mask of an image, or one made now."""
+    return find_mask(sdata, image.key, tissue_mask_key) or tissue_mask(image, um_per_px=um_per_px)
+
+
+def _is_ours(sdata: SpatialData, name: str) -> bool:
+    """Whether h2e wrote the mask that is there, and nobody replaced it since."""
+    facts = noted(sdata, _keys.TISSUE).get(name)
+    return facts is not None and facts["tissue_px"] == int((_finest(sdata.labels[name]) > 0).sum())
+
+
+def _finest(element: object) -> np.ndarray:
+    """The finest level of a labels element, read (masks are small next to images)."""
+    if hasattr(element, "children"):
+        arrays = [next(iter(node.values())) for node in element.children.values()]
+        element = max(arrays, key=lambda a: a.size)
+    return np.asarray(element.transpose("y", "x").data)
+
+
+def _from_labels(sdata: SpatialData, image_key: str, name: str) -> Tissue:
+    """A mask from labels; resampled if they are rotated, shifted or stretched against the image."""
+    mask = _finest(sdata.labels[name]) > 0
+    to_image = onto(sdata, image_key, sdata.labels[name], f"mask {name!r}")
+    height, width = open_image(sdata, image_key).shape
+    scale = float(np.round(np.sqrt(abs(np.linalg.det(to_image[:2, :2]))), 9))
+    straight = np.allclose(to_image, np.diag([scale, scale, 1]), rtol=1e-6, atol=1e-6)
+    covers = abs(mask.shape[0] * scale - height) < 0.02 * height + scale
+    covers &= abs(mask.shape[1] * scale - width) < 0.02 * width + scale
+    if straight and covers:
+        return mask, scale
+    sizes = f"mask {name!r} ({mask.shape[1]} × {mask.shape[0]} px)"
+    hint = "give it a Scale with spatialdata.transformations.set_transformation."
+    if straight and scale * min(mask.shape[0] / height, mask.shape[1] / width) > 1.1:
+        msg = f"{sizes} reaches far beyond image {image_key!r} ({width} × {height} px), both begin in the same corner. If it was made at a finer level, {hint}"
+        raise ValueError(msg)
+    grid = max(scale, max(height, width) / SIDE_PX)
+    y, x = (np.arange(int(np.ceil(n / grid))) * grid + grid / 2 for n in (height, width))
+    points = np.stack(np.broadcast_arrays(x[None, :], y[:, None], 1.0), axis=-1) @ np.linalg.inv(to_image).T
+    column, row = np.floor(points[..., 0] + 1e-9).astype(int), np.floor(points[..., 1] + 1e-9).astype(int)
+    inside = (column >= 0) & (column < mask.shape[1]) & (row >= 0) & (row < mask.shape[0])
+    if inside.mean() < 0.9:
+        msg = f"{sizes} covers {100 * inside.mean():.0f} % of image {image_key!r} ({width} × {height} px). If it was made at a coarser level, {hint}"
+        raise ValueError(msg)
+    out = np.zeros(inside.shape, bool)
+    out[inside] = mask[row[inside], column[inside]]
+    return out, grid
+
+
+def _from_polygons(sdata: SpatialData, image_key: str, name: str) -> Tissue:
+    """A mask drawn from polygons with their holes."""
+    from skimage.draw import polygon
+
+    to_image = onto(sdata, image_key, sdata.shapes[name], f"mask {name!r}")
+    height, width = open_image(sdata, image_key).shape
+    scale = max(1.0, max(height, width) / SIDE_PX)
+    mask = np.zeros((int(np.ceil(height / scale)), int(np.ceil(width / scale))), bool)
+    for part in _polygons(sdata.shapes[name], name):
+        piece = np.zeros_like(mask)
+        for ring, value in [(part.exterior, True), *((hole, False) for hole in part.interiors)]:
+            xy = (np.asarray(ring.coords)[:, :2] @ to_image[:2, :2].T + to_image[:2, 2]) / scale - 0.5
+            piece[polygon(xy[:, 1], xy[:, 0], mask.shape)] = value
+        mask |= piece
+    return mask, scale
+
+
+def _polygons(shapes: object, name: str) -> Iterator:
+    """The polygons of a shapes element, those of multipolygons one by one."""
+    for geometry in shapes.geometry:
+        parts = getattr(geometry, "geoms", [geometry])
+        for part in parts:
+            if part.geom_type != "Polygon":
+                msg = f"mask {name!r} holds a {part.geom_type}; tissue is labels or polygons."
+                raise ValueError(msg)
+            yield part

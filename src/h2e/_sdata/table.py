@@ -1,0 +1,99 @@
+"""Tables of spots, and the shapes that their rows are about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from h2e._sdata import keys as _keys
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from geopandas import GeoDataFrame
+    from spatialdata import SpatialData
+
+
+def check_sdata(sdata: object) -> None:
+    """Refuse what is no SpatialData."""
+    if not hasattr(sdata, "tables"):
+        msg = f"this needs a SpatialData, got {type(sdata).__name__}. An AnnData with images becomes one with spatialdata_io.experimental.from_legacy_anndata; see 'Other tools' in the documentation."
+        raise TypeError(msg)
+
+
+def get_table(sdata: SpatialData, table_key: str = _keys.TABLE) -> AnnData:
+    """The table over all slides, or an error that lists what is there."""
+    check_sdata(sdata)
+    if table_key not in sdata.tables:
+        there = sorted(sdata.tables)
+        hint = "Pass table_key, or make a table with h2e.pp.make_spots"
+        if len(there) > 1:
+            hint += "; tables of several slides become one with spatialdata.concatenate([...], concatenate_tables=True)"
+        msg = f"{table_key!r} is not in sdata.tables; it has {there}. {hint}."
+        raise KeyError(msg)
+    return sdata.tables[table_key]
+
+
+def region_keys(table: AnnData) -> tuple[str, str]:
+    """Names of the ``obs`` columns that say which shapes element, and which of its instances, a row is about."""
+    attrs = table.uns.get("spatialdata_attrs")
+    if attrs is None:
+        msg = "the table annotates no element: uns['spatialdata_attrs'] is missing. Make it with spatialdata.models.TableModel.parse(table, region=..., region_key=..., instance_key=...)."
+        raise ValueError(msg)
+    return attrs["region_key"], attrs["instance_key"]
+
+
+def labels_of(table: AnnData, key: str) -> np.ndarray:
+    """A column of ``obs`` as strings, one per spot, none missing."""
+    if key not in table.obs:
+        msg = f"{key!r} is not in table.obs; it has {list(table.obs)}."
+        raise KeyError(msg)
+    missing = int(table.obs[key].isna().sum())
+    if missing:
+        msg = f"table.obs[{key!r}] is missing for {missing} of {table.n_obs} spots; fill it, or drop these spots."
+        raise ValueError(msg)
+    return table.obs[key].astype(str).to_numpy(dtype=object)
+
+
+def in_tissue(table: AnnData) -> np.ndarray:
+    """Rows that are not said to lie beside the tissue, as Space Ranger says with ``obs["in_tissue"] == 0``."""
+    if "in_tissue" not in table.obs:
+        return np.ones(table.n_obs, bool)
+    return ~table.obs["in_tissue"].astype(str).isin(["0", "0.0", "False"]).to_numpy()
+
+
+def centres_of(
+    shapes: GeoDataFrame, region: str, instances: np.ndarray, to_px: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Centres of all shapes of a region in pixels, (n, 2), and which of them the instances are."""
+    if not shapes.index.is_unique:
+        twice = shapes.index[shapes.index.duplicated()][0]
+        msg = f"shapes {region!r} have several entries of one name, such as {str(twice)!r}; make their index unique."
+        raise ValueError(msg)
+    index = shapes.index.get_indexer(instances)
+    if (index < 0).any():
+        odd = (
+            ""
+            if instances.dtype == shapes.index.dtype
+            else f" (of dtype {instances.dtype}, the shapes' index is {shapes.index.dtype})"
+        )
+        msg = f"{(index < 0).sum()} rows of the table name instances that shapes {region!r} does not have, such as {instances[index < 0][0]!r}{odd}."
+        raise ValueError(msg)
+    centres = np.column_stack([shapes.geometry.centroid.x, shapes.geometry.centroid.y])
+    return centres @ to_px[:2, :2].T + to_px[:2, 2], index
+
+
+def regions_of(sdata: SpatialData, table_key: str) -> list[str]:
+    """Names of the shapes that a table annotates; none without a table."""
+    if table_key not in sdata.tables:
+        return []
+    table = sdata.tables[table_key]
+    return sorted(set(labels_of(table, region_keys(table)[0])))
+
+
+def shapes_of(sdata: SpatialData, region: str) -> GeoDataFrame:
+    """The shapes that the table calls ``region``."""
+    if region not in sdata.shapes:
+        msg = f"the table annotates region {region!r}, which is not in sdata.shapes; it has {sorted(sdata.shapes)}. Drop these rows of the table, or add the shapes."
+        raise KeyError(msg)
+    return sdata.shapes[region]

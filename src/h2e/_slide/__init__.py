@@ -1,0 +1,3 @@
+"""A slide as arrays: its image, its spots, tiles around them, where the tissue is. Nothing here knows SpatialData."""
+
+from __future__ import annotations

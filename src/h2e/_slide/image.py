@@ -1,0 +1,45 @@
+"""A lazy RGB pyramid, and coarse readings of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """A lazy RGB pyramid."""
+
+    key: str  # name in sdata.images
+    levels: tuple[da.Array, ...]  # each (3, y, x) uint8, finest first; nothing is read
+    scales: tuple[float, ...]  # pixels of level 0 per pixel of the level: (1.0, 2.0, 4.0, …)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of level 0."""
+        return self.levels[0].shape[1:]
+
+    def level_at(self, scale: float) -> int:
+        """The coarsest level whose pixels are no larger than ``scale`` pixels of level 0."""
+        fine_enough = [i for i, s in enumerate(self.scales) if s <= scale * (1 + 1e-6)]
+        return fine_enough[-1] if fine_enough else 0
+
+
+def read_coarse(image: Image, scale: float) -> tuple[np.ndarray, float]:
+    """Read an image with about ``scale`` level-0 pixels per pixel: ``uint8`` (y, x, 3), and the scale that it really has."""
+    import dask.array as da
+
+    level = image.level_at(scale)
+    factor = max(1, int(scale / image.scales[level] + 1e-6))
+    array = image.levels[level]
+    if factor > 1:  # block means, a few rows of chunks at a time; the last block is completed with the edge
+        pad = [(0, 0), *((0, -n % factor) for n in array.shape[1:])]
+        chunks = {0: -1, **{i: factor * max(1, min(array.chunks[i]) // factor) for i in (1, 2)}}
+        array = da.pad(array, pad, mode="edge").rechunk(chunks)
+        array = (da.coarsen(np.mean, array, {1: factor, 2: factor}) + 0.5).astype(np.uint8)
+    return np.ascontiguousarray(np.moveaxis(array.compute(), 0, -1)), image.scales[level] * factor

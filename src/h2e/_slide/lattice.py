@@ -1,0 +1,104 @@
+"""The lattice on which spots lie: its pitch and its kind, from positions that may be jittered or incomplete."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PITCH_UM = {"hexagonal": 100.0, "square": 200.0}
+"""Pitch of the technology in µm: Visium (hexagonal), Spatial Transcriptomics version 1 (square)."""
+
+
+def lattice(xy: np.ndarray) -> tuple[float, str]:
+    """Pitch of the spots, in the unit of ``xy``, and ``"hexagonal"`` or ``"square"``.
+
+    Jitter makes the distance to the *nearest* neighbour too small. The pitch is therefore the median length of all
+    links that are within a quarter of it, which jitter shortens as often as it lengthens.
+
+    Examples
+    --------
+    >>> lattice(10.0 * np.stack(np.meshgrid(np.arange(9), np.arange(7)), axis=-1).reshape(-1, 2))
+    (10.0, 'square')
+    """
+    from scipy.spatial import KDTree
+
+    xy = np.unique(xy, axis=0)
+    if len(xy) < 2:
+        msg = f"a spot spacing needs at least 2 spots, there is {len(xy)}."
+        raise ValueError(msg)
+    tree = KDTree(xy)
+    lengths = tree.query(xy, k=range(2, min(7, len(xy)) + 1))[0]  # to the six nearest others
+    pitch = float(np.sort(lengths[:, 0])[(len(xy) - 1) // 2])  # one of them, so that some link is near it
+    for _ in range(20):
+        links = np.abs(lengths - pitch) < pitch / 4
+        pitch = float(np.median(lengths[links]))
+    some = xy[:: max(1, len(xy) // 2000)]
+    farther = tree.query(some, k=range(2, min(20, len(xy)) + 1))[0] / pitch  # the next neighbours are √3 or √2 away
+    hexagonal, square = (((farther > low) & (farther < high)).sum() for low, high in ((1.6, 1.87), (1.28, 1.55)))
+    return round(pitch, 9), "hexagonal" if hexagonal > square else "square"
+
+
+def lattice_of_array(xy: np.ndarray, array: np.ndarray) -> tuple[float, str] | None:
+    """The same from the array coordinates (column, row) of the spots, or ``None`` if they lie on one line.
+
+    An affine map from array to position is fitted, so jitter averages out. Where only
+    every second place of the array is used (Visium, Spatial Transcriptomics 2k), the neighbours are the diagonal ones.
+
+    Examples
+    --------
+    >>> array = np.array([[0, 0], [1, 0], [0, 1], [5, 3]])
+    >>> lattice_of_array(10.0 * array, array)
+    (10.0, 'square')
+    """
+    if np.linalg.matrix_rank(array - array.mean(axis=0)) < 2:
+        return None
+    steps = np.linalg.lstsq(array - array.mean(axis=0), xy - xy.mean(axis=0), rcond=None)[0]
+    alternating = len(np.unique(array.sum(axis=1) % 2)) == 1
+    near = np.linalg.norm(np.array([[1, 1], [1, -1]] if alternating else [[1, 0], [0, 1]]) @ steps, axis=1).mean()
+    along_row = np.linalg.norm(2 * steps[0])
+    hexagonal = alternating and abs(along_row - near) < 0.15 * near
+    pitch = (along_row + 2 * near) / 3 if hexagonal else near
+    return round(float(pitch), 9), "hexagonal" if hexagonal else "square"
+
+
+def pitch_of(whole: tuple[float, str], xy: np.ndarray, obs: pd.DataFrame) -> tuple[tuple[float, str], float]:
+    """Pitch and kind from the array coordinates or from the lattice of all shapes, and the pitch that tells the scale.
+
+    Either can be too large only: a few spots of an array may by chance share a parity, and scattered spots lack their
+    neighbours. So the smaller holds where they disagree. A subset of the spots must not change the scale, which is
+    that of all shapes unless these are scattered, too.
+    """
+    if not {"array_row", "array_col"} <= set(obs):
+        return whole, whole[0]
+    array = obs[["array_col", "array_row"]].to_numpy(float)
+    known = np.isfinite(array).all(axis=1)
+    found = lattice_of_array(xy[known], array[known]) if known.any() else None
+    if found is None or found[0] > 1.2 * whole[0]:
+        return whole, whole[0]
+    return found, found[0] if found[0] < 0.8 * whole[0] else whole[0]
+
+
+def hexagonal_grid(shape: tuple[int, int], spacing: float) -> tuple[np.ndarray, np.ndarray]:
+    """Points (x, y) of a hexagonal grid on an image, and their array coordinates (column, row).
+
+    The grid goes through the centre of the image, so that one of half the spacing has all of its points, exactly.
+
+    Examples
+    --------
+    >>> xy, array = hexagonal_grid((20, 40), 20.0)
+    >>> xy[:, 0], array[:, 0]
+    (array([ 0., 20., 40.]), array([-2,  0,  2]))
+    """
+    height, width = shape
+    rise = np.sqrt(3) / 2 * spacing
+    n_row, n_column = int(height / 2 / rise), int(width / spacing)
+    row, column = np.meshgrid(np.arange(-n_row, n_row + 1), np.arange(-n_column, n_column + 1), indexing="ij")
+    row, column = row.ravel(), column.ravel()
+    hexagonal = (row + column) % 2 == 0
+    array = np.column_stack([column[hexagonal], row[hexagonal]])
+    xy = array * [spacing / 2, rise] + [width / 2, height / 2]
+    return xy, array

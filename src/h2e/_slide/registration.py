@@ -1,0 +1,185 @@
+"""How far, and with what evidence, a set of spots lies beside the tissue: arrays in, numbers out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+CELLS = 8
+"""Grid cells per spot spacing; the peak is then interpolated to a few hundredths of a spacing."""
+
+RIM = 1.5
+"""How far from the spots, in spacings, the absence of spots counts as evidence."""
+
+REACH = 0.72
+"""Half of the diagonal of a spot's cell, in spacings: nearer than this to a spot, no gap is left between spots."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The best placement of the spots: ``xy`` goes to ``centre + zoom · R(rotation) (xy − centre) + shift``."""
+
+    shift: tuple[float, float]  # (x, y) in spacings
+    rotation_deg: float
+    zoom: float
+    score_before: float  # correlation of 'under spots' with 'tissue' where the spots are now
+    score: float  # at the best placement
+    runner_up: float  # the best score more than one spacing away from the best shift
+
+
+def place(
+    mask: np.ndarray,
+    scale: float,
+    xy: np.ndarray,
+    spacing: float,
+    *,
+    max_shift: float = 3.0,
+    max_rotation_deg: float = 0.0,
+    max_zoom: float = 0.0,
+) -> Placement:
+    """Shift spots such that 'under spots' and 'tissue' correlate best, over all shifts up to ``max_shift`` spacings.
+
+    ``xy`` and ``spacing`` are in pixels of level 0, as many of which as ``scale`` make a pixel of the mask. All shifts
+    are compared at once, by Fourier transforms, so the result does not depend on where the search starts. Rotations
+    and zooms are tried one by one, first on a coarse grid of cells, then finer.
+    """
+    centre = xy.mean(axis=0)
+    extent = float(np.ptp(xy, axis=0).max()) / spacing + 2 * (max_shift + RIM)
+    cells = int(np.clip(1500 / extent, 2, CELLS))  # bins by the hundred thousand need no finer grid
+    turn, zoom = 0.0, 1.0
+    if max_rotation_deg or max_zoom:
+        turn, zoom = _turn_and_zoom(
+            mask, scale, xy, spacing, max_shift, max_rotation_deg, max_zoom, cells=max(2, cells // 2)
+        )
+    fine = _cells_of(mask, scale, spacing / cells)
+    scores = _scores(fine, _turned(xy, centre, turn, zoom), spacing, max_shift, cells)
+    middle = scores.shape[0] // 2
+    before = scores[middle, middle]
+    if (turn, zoom) != (0.0, 1.0):
+        before = _scores(fine, xy, spacing, 0, cells).max()
+    peak, score = _peak(scores)
+    yy, xx = np.indices(scores.shape)
+    away = np.hypot(xx - peak[0], yy - peak[1]) > cells
+    runner_up = scores[away].max() if away.any() else -1.0
+    shift = (peak - middle) / cells
+    return Placement((float(shift[0]), float(shift[1])), turn, zoom, float(before), float(score), float(runner_up))
+
+
+def _turn_and_zoom(
+    mask: np.ndarray,
+    scale: float,
+    xy: np.ndarray,
+    spacing: float,
+    max_shift: float,
+    max_rotation_deg: float,
+    max_zoom: float,
+    *,
+    cells: int,
+) -> tuple[float, float]:
+    """The rotation and zoom whose best shift is best: in steps of a degree and a percent, then of a quarter of that."""
+    tissue = _cells_of(mask, scale, spacing / cells)
+    centre, turn, zoom = xy.mean(axis=0), 0.0, 1.0
+    span = (max_rotation_deg, max_zoom)
+    for step in ((1.0, 0.01), (0.25, 0.0025)):
+        around = [
+            (a, z)
+            for a in _about(turn, span[0], step[0])
+            for z in _about(zoom, span[1], step[1])
+            if abs(a) <= max_rotation_deg + 1e-9 and abs(z - 1) <= max_zoom + 1e-9
+        ]
+        scores = [
+            _scores(tissue, _turned(xy, centre, *to), spacing, max_shift, cells, trim=True).max() for to in around
+        ]
+        turn, zoom = around[int(np.argmax(scores))]
+        span = (min(max_rotation_deg, step[0]), min(max_zoom, step[1]))
+    return float(turn), float(zoom)
+
+
+def _about(value: float, span: float, step: float) -> np.ndarray:
+    """Values around one, in steps."""
+    n = round(span / step) if span else 0
+    return value + step * np.arange(-n, n + 1)
+
+
+def _turned(xy: np.ndarray, centre: np.ndarray, turn: float, zoom: float) -> np.ndarray:
+    """Positions rotated by degrees and stretched about a centre."""
+    return centre + (xy - centre) @ (zoom * rotation(turn)).T
+
+
+def rotation(degrees: float) -> np.ndarray:
+    """2 × 2 matrix of a rotation from x towards y."""
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    return np.array([[c, -s], [s, c]])
+
+
+def _cells_of(mask: np.ndarray, scale: float, cell_px: float) -> np.ndarray:
+    """Share of tissue in square cells of ``cell_px`` pixels of level 0."""
+    from h2e._slide.fraction import fraction_at
+
+    n_y, n_x = (int(np.ceil(n * scale / cell_px)) for n in mask.shape)
+    centres = np.stack(np.meshgrid(np.arange(n_x), np.arange(n_y)), axis=-1).reshape(-1, 2) + 0.5
+    return fraction_at(mask, scale, centres * cell_px, cell_px).reshape(n_y, n_x)
+
+
+def _scores(
+    tissue: np.ndarray, xy: np.ndarray, spacing: float, max_shift: float, cells: int, *, trim: bool = False
+) -> np.ndarray:
+    """Correlation of 'under spots' and tissue for each shift, (y, x) in cells, over the spots and their rim on the image."""
+    from scipy.signal import fftconvolve
+
+    at = xy * cells / spacing
+    near, under, low = _footprint(at, cells, trim=trim)
+    reach = int(np.ceil(max_shift * cells))
+    size = np.array(near.shape)[::-1] + 2 * reach
+    tissue, there = (_window(a, low - reach, size) for a in (tissue, np.ones_like(tissue)))
+
+    def slide(image: np.ndarray, template: np.ndarray) -> np.ndarray:
+        """Sum of image × template for each shift."""
+        return fftconvolve(image, template[::-1, ::-1].astype(float), mode="valid")
+
+    weight = np.maximum(slide(there, near), 1e-9)  # cells beside the image say nothing
+    mean_t, mean_u = slide(tissue, near) / weight, slide(there, under) / weight
+    covariance = slide(tissue, under) / weight - mean_t * mean_u
+    variance = (slide(tissue**2, near) / weight - mean_t**2) * (mean_u - mean_u**2)
+    score = covariance / np.sqrt(np.maximum(variance, 1e-9))
+    return np.where(weight > 0.5 * near.sum(), score, -1.0)
+
+
+def _footprint(at: np.ndarray, cells: int, *, trim: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cells that the spots and their rim cover, those under spots, and the (x, y) of the first cell."""
+    from scipy.ndimage import distance_transform_edt
+    from scipy.spatial import KDTree
+
+    margin = int(np.ceil(RIM * cells)) + 1
+    low = np.floor(at.min(axis=0)).astype(int) - margin
+    high = np.ceil(at.max(axis=0)).astype(int) + margin
+    x, y = np.meshgrid(np.arange(low[0], high[0]), np.arange(low[1], high[1]))
+    distance, _ = KDTree(at).query(np.column_stack([x.ravel(), y.ravel()]) + 0.5, distance_upper_bound=RIM * cells)
+    distance = distance.reshape(x.shape)
+    under = distance < REACH * cells
+    if trim:  # on average tissue ends half a spacing from the last spot: matters for sizes; for shifts, all of it is a clearer outline
+        under = distance_transform_edt(under) - 0.5 > (REACH - 0.5) * cells
+    return np.isfinite(distance), under, low
+
+
+def _window(array: np.ndarray, low: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """A window of an array from (x, y) ``low`` on, 0 beside the array."""
+    out = np.zeros((size[1], size[0]))
+    x0, y0 = np.maximum(low, 0)
+    x1, y1 = np.minimum(low + size, array.shape[::-1])
+    if x1 > x0 and y1 > y0:
+        out[y0 - low[1] : y1 - low[1], x0 - low[0] : x1 - low[0]] = array[y0:y1, x0:x1]
+    return out
+
+
+def _peak(scores: np.ndarray) -> tuple[np.ndarray, float]:
+    """The best shift (x, y) in cells, interpolated by a parabola along each axis, and its score."""
+    y, x = np.unravel_index(np.argmax(scores), scores.shape)
+    at = np.array([x, y], float)
+    for axis, line, i in ((0, scores[y], x), (1, scores[:, x], y)):
+        if 0 < i < len(line) - 1:
+            before, here, after = line[i - 1 : i + 2]
+            bend = before - 2 * here + after
+            at[axis] += 0.5 * (before - after) / bend if bend < 0 else 0.0
+    return at, float(scores[y, x])

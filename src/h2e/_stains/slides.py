@@ -1,0 +1,96 @@
+"""Measure and map slides: stain normalization without SpatialData."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from h2e._slide.image import Image
+from h2e._slide.tissue import Tissue
+from h2e._stains.estimation import estimate_stains
+from h2e._stains.maps import map_image
+from h2e._stains.reference import StainReference, from_squidpy
+from h2e._stains.samples import sample_tissue
+
+POOLED = 2_000_000
+"""Pixels that a pooled reference is estimated from at most."""
+
+
+def fit_reference(
+    images: Sequence[Image],
+    tissues: Sequence[Tissue],
+    *,
+    um_per_px: Sequence[float | None] | None = None,
+    method: str = "macenko",
+    n_patches: int = 16,
+    patch_px: int = 256,
+    seed: int = 0,
+) -> StainReference:
+    """The stains that slides have in common, each with the same weight; those with next to no tissue are left out."""
+    sampling = {"n_patches": n_patches, "patch_px": patch_px, "seed": seed}
+    samples = [
+        sample_tissue(image, *tissue, um_per_px=size, **sampling)
+        for image, tissue, size in zip(images, tissues, um_per_px or [None] * len(images), strict=True)
+    ]
+    most = max(map(len, samples), default=0)
+    samples = [sample for sample in samples if len(sample) >= min(most, 1000)]
+    size = min(most, POOLED // max(len(samples), 1))
+    pooled = [sample[np.arange(size) % len(sample)] for sample in samples if len(sample)]
+    found = estimate_stains(np.concatenate(pooled), method) if pooled else None
+    if found is None:
+        msg = f"no stained tissue on {[image.key for image in images]}: nothing to estimate the stains from. Check the tissue masks, or pass a reference."
+        raise ValueError(msg)
+    return replace(found, **sampling)
+
+
+def slide_stains(
+    image: Image, tissue: Tissue, reference: StainReference, *, um_per_px: float | None = None
+) -> StainReference | None:
+    """The stains of one slide, measured as the reference was; ``None`` if there are fewer than 200 stained pixels."""
+    sampling = {"n_patches": reference.n_patches, "patch_px": reference.patch_px, "seed": reference.seed}
+    pixels = sample_tissue(image, *tissue, um_per_px=um_per_px, **sampling)
+    found = estimate_stains(
+        pixels,
+        reference.method,
+        background=reference.background,
+        percentile=reference.percentile,
+        space=reference.space or "cielab",
+    )
+    return None if found is None else replace(found, **sampling)
+
+
+def normalize_image(
+    image: Image,
+    tissue: Tissue,
+    reference: StainReference,
+    *,
+    um_per_px: float | None = None,
+    keep_residual: bool = True,
+) -> Image:
+    """An image with the stains of a reference, lazily: what ``normalize_stains`` writes."""
+    slide = slide_stains(image, tissue, reference, um_per_px=um_per_px)
+    return map_image(image, slide, reference, *tissue, keep_residual=keep_residual)
+
+
+def as_reference(given: object, method: str | None = None) -> StainReference:
+    """A reference from a reference, from one of squidpy, or from an RGB image, all of which is then tissue."""
+    if isinstance(given, StainReference):
+        if method not in (None, given.method):
+            msg = f"the reference was fitted with method {given.method!r}, asked is {method!r}."
+            raise ValueError(msg)
+        return given
+    if hasattr(given, "stain_matrix") and hasattr(given, "mu"):
+        return as_reference(from_squidpy(given), method)
+    pixels = np.asarray(given)
+    if pixels.ndim != 3 or pixels.dtype != np.uint8 or not {pixels.shape[0], pixels.shape[2]} & {3, 4}:
+        msg = f"reference must be a StainReference or an 8-bit RGB image, got {type(given).__name__} of {pixels.dtype} with shape {pixels.shape}."
+        raise TypeError(msg)
+    if pixels.shape[2] not in (3, 4):
+        pixels = pixels.transpose(1, 2, 0)
+    found = estimate_stains(pixels[..., :3].reshape(-1, 3), method or "macenko")
+    if found is None:
+        msg = "the reference image shows no stained tissue."
+        raise ValueError(msg)
+    return found

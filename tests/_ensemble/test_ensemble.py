@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import h2e
+from h2e._ensemble.fitting import Recipe, fit_members
+from h2e._ensemble.fold_models import ALL, Spots, names_of
+from h2e._ensemble.stack import STACKS, fit_stack, group_mean
+from h2e._ensemble.transforms import TRANSFORMS, fit_transform, ranks
+from h2e._learners.baselines import Mean
+from h2e._learners.folds import make_folds, seed_of
+from h2e._learners.texture import Texture
+from h2e._slide.tiles import View
+
+
+def recipe(*learners, stack: str = "mean", transform: str = "standardized", **kwargs) -> Recipe:
+    return Recipe(learners or (Texture(),), transform, stack, 0, progress=False, **kwargs)
+
+
+def folds_of(spots: Spots) -> list:
+    return make_folds(spots.slides, spots.groups, np.zeros((len(spots.slides), 2)), buffer_um=0)
+
+
+# folds
+
+
+def test_folds_leave_out_whole_groups_and_cover_every_spot_once(spots: Spots):
+    folds = folds_of(spots)
+    assert [f.name for f in folds] == ["A", "B", "C", "D"]
+    np.testing.assert_array_equal(np.sort(np.concatenate([f.test for f in folds])), np.arange(100))
+    for fold in folds:
+        assert set(spots.groups[fold.train]).isdisjoint(spots.groups[fold.test])
+        assert len(fold.train) + len(fold.test) == 100
+
+
+def test_quarters_of_one_slide_keep_their_distance():
+    xy = np.stack(np.meshgrid(np.arange(10), np.arange(10)), axis=-1).reshape(-1, 2) * 100.0
+    one = np.full(100, "A")
+    folds = make_folds(one, one, xy, buffer_um=300)
+    assert len(folds) == 4
+    np.testing.assert_array_equal(np.sort(np.concatenate([f.test for f in folds])), np.arange(100))
+    for fold in folds:
+        distance = np.linalg.norm(xy[fold.train, None] - xy[None, fold.test], axis=-1)
+        assert distance.min() > 300
+    with pytest.raises(ValueError, match="too small for folds within it"):
+        make_folds(one, one, xy, buffer_um=2000)
+    with pytest.raises(ValueError, match="at least 8 spots"):
+        make_folds(one[:3], one[:3], xy[:3], buffer_um=0)
+
+
+def test_one_group_of_several_slides_is_refused():
+    slides = np.array(["A", "B"])
+    with pytest.raises(ValueError, match=r"at least 2 groups, the 2 slides have one, \['x'\]"):
+        make_folds(slides, np.array(["x", "x"]), np.zeros((2, 2)), buffer_um=0)
+
+
+def test_seeds_depend_on_names_only():
+    assert seed_of(0, "A", "texture") == seed_of(0, "A", "texture")
+    assert len({seed_of(s, g, n) for s in (0, 1) for g in "AB" for n in ("x", "y")}) == 8
+
+
+# transforms
+
+
+@pytest.mark.parametrize("kind", TRANSFORMS)
+def test_the_way_back_gives_the_unit_of_the_targets(spots: Spots, kind: str):
+    z, transform = fit_transform(kind, spots.y, spots.slides, spots.groups)
+    back = transform.invert(z)
+    assert back.dtype == np.float32
+    assert np.abs(back.mean(axis=0) - spots.y.mean(axis=0)).max() < 0.5
+    for t in range(4):
+        assert np.corrcoef(back[:, t], spots.y[:, t])[0, 1] > (0.2 if kind == "spot_rank" else 0.6)
+    if kind == "log":
+        np.testing.assert_array_equal(back, spots.y)
+
+
+def test_standardized_targets_have_mean_zero_and_spread_one_in_each_slide(spots: Spots):
+    z, _ = fit_transform("standardized", spots.y, spots.slides, spots.groups)
+    for slide in np.unique(spots.slides):
+        np.testing.assert_allclose(z[spots.slides == slide].mean(axis=0), 0, atol=1e-5)
+        np.testing.assert_allclose(z[spots.slides == slide].std(axis=0), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_ranks_do_not_change_under_a_monotone_map(axis: int):
+    y = np.random.default_rng(0).poisson(2, (30, 8)).astype(float)
+    np.testing.assert_array_equal(ranks(y, axis=axis), ranks(np.expm1(y) * 3, axis=axis))
+
+
+def test_a_target_that_is_constant_on_a_slide_stays_finite():
+    y = np.zeros((6, 2), np.float32)
+    y[:3, 1] = [1, 2, 3]
+    for kind in TRANSFORMS:
+        z, transform = fit_transform(kind, y, *[np.repeat(["A", "B"], 3)] * 2)
+        assert np.isfinite(z).all()
+        assert np.isfinite(transform.invert(z)).all()
+
+
+def test_a_group_with_many_slides_does_not_set_the_level():
+    y = np.array([[0.0], [2.0], [0.0], [2.0], [10.0], [12.0]])
+    slides, groups = np.repeat(["A1", "A2", "B1"], 2), np.repeat(["A", "A", "B"], 2)
+    _, transform = fit_transform("standardized", y, slides, groups)
+    np.testing.assert_allclose(transform.invert(np.zeros((1, 1))), [[6.0]])  # (1 + 11) / 2
+
+
+# stack
+
+
+def test_the_mean_stack_is_the_mean(spots: Spots):
+    predictions = np.stack([spots.y + 1, spots.y - 2])
+    stack = fit_stack("mean", predictions, spots.y, spots.groups)
+    np.testing.assert_allclose(stack.combine(predictions), predictions.mean(axis=0), rtol=1e-5)
+
+
+def test_a_ridge_stack_trusts_the_better_learner_and_never_weighs_negatively(spots: Spots):
+    rng = np.random.default_rng(0)
+    good, noise = spots.y + rng.normal(0, 0.3, spots.y.shape), rng.normal(5, 1, spots.y.shape)
+    predictions = np.stack([good, noise])
+    stack = fit_stack("ridge", predictions, spots.y, spots.groups)
+    assert stack.kind == "ridge"
+    assert (stack.weights >= 0).all()
+    assert (stack.weights[0] > stack.weights[1]).all()
+    error = ((stack.combine(predictions) - spots.y) ** 2).mean()
+    assert error < ((predictions.mean(axis=0) - spots.y) ** 2).mean()
+
+
+def test_two_groups_cannot_choose_a_stack(spots: Spots):
+    two = np.isin(spots.groups, ["A", "B"])
+    predictions = np.stack([spots.y, -spots.y])[:, two]
+    assert fit_stack("ridge", predictions, spots.y[two], spots.groups[two]).kind == "mean"
+
+
+def test_groups_weigh_the_same_whatever_their_size():
+    np.testing.assert_allclose(group_mean(np.array([[0.0], [0.0], [6.0]]), np.array(["A", "A", "B"])), [3.0])
+
+
+def test_an_unknown_stack_or_transform_is_refused(spots: Spots):
+    with pytest.raises(ValueError, match="stack 'best' is not one of"):
+        fit_stack("best", spots.y[None], spots.y, spots.groups)
+    with pytest.raises(ValueError, match="transform 'square' is not one of"):
+        fit_transform("square", spots.y, spots.slides, spots.groups)
+
+
+# members
+
+
+def test_held_out_predictions_come_from_models_that_did_not_see_the_group(spots: Spots):
+    fitted = fit_members(spots, folds_of(spots), recipe())
+    assert [m.held_out for m in fitted.members] == ["A", "B", "C", "D", ALL]
+    flipped = Spots(spots.slides, spots.groups, spots.x, spots.y.copy())
+    of_b = spots.groups == "B"
+    flipped.y[of_b] = spots.y[of_b][::-1] * 7
+    held_out, after = fitted.held_out[0], fit_members(flipped, folds_of(spots), recipe()).held_out[0]
+    np.testing.assert_array_equal(after[of_b], held_out[of_b])
+    assert (after[~of_b] != held_out[~of_b]).any()
+
+
+def test_without_folds_there_is_one_model_of_all_and_the_mean(spots: Spots):
+    fitted = fit_members(spots, [], recipe(Texture(), Texture(head="knn"), stack="ridge"))
+    assert [(m.learner, m.held_out) for m in fitted.members] == [("texture", ALL), ("knn", ALL)]
+    assert fitted.stack.kind == "mean"
+    assert np.isnan(fitted.held_out).all()
+
+
+def test_finished_models_are_taken_from_the_run_folder(spots: Spots, tmp_path: Path, monkeypatch):
+    first = fit_members(spots, folds_of(spots), recipe(run_dir=tmp_path)).held_out
+    stored = sorted(tmp_path.iterdir())
+    assert len(stored) == 5
+    (stored[0] / "weights.safetensors").write_bytes(b"broken")
+    calls = []
+    fit = Texture.fit
+    monkeypatch.setattr(Texture, "fit", lambda *args, **kwargs: calls.append(1) or fit(*args, **kwargs))
+    again = fit_members(spots, folds_of(spots), recipe(run_dir=tmp_path)).held_out
+    assert len(calls) == 1  # only the broken one
+    np.testing.assert_array_equal(first, again)
+    fit_members(spots, folds_of(spots), recipe(run_dir=tmp_path, transform="log"))
+    assert len(calls) == 6  # another recipe is another run
+
+
+def test_two_learners_of_a_kind_have_two_names():
+    assert names_of([Texture(), Mean(), Texture(setting=0.1)]) == ["texture", "mean", "texture 2"]
+
+
+# files
+
+
+@pytest.fixture(scope="module")
+def fitted(cohort_source):
+    return h2e.tl.fit(
+        cohort_source,
+        learners=[Texture(views=(View(2, 32),)), Mean()],
+        n_targets=5,
+        group_key="donor",
+        stack=STACKS[1],
+        progress=False,
+    )
+
+
+def test_a_saved_ensemble_loads_with_the_same_predictions(fitted, cohort, tmp_path: Path):
+    fitted.save(tmp_path / "a" / "ensemble")
+    loaded = h2e.Ensemble.load(tmp_path / "a" / "ensemble")
+    assert repr(loaded) == repr(fitted)
+    pd.testing.assert_frame_equal(loaded.loo, fitted.loo)
+    pd.testing.assert_frame_equal(loaded.training, fitted.training)
+    pd.testing.assert_frame_equal(loaded.history, fitted.history)
+    assert (loaded.reference, loaded.spacing_um, loaded.learners) == (
+        fitted.reference,
+        fitted.spacing_um,
+        fitted.learners,
+    )
+    h2e.tl.predict(cohort, fitted, in_sample=True, progress=False)
+    h2e.tl.predict(cohort, loaded, in_sample=True, progress=False, key_added="loaded")
+    table = cohort["table"]
+    np.testing.assert_array_equal(table.obsm["loaded"], table.obsm["h2e"])
+    np.testing.assert_array_equal(table.obsm["loaded_loo"], table.obsm["h2e_loo"])
+
+
+def test_saving_again_replaces_but_never_something_else(fitted, tmp_path: Path):
+    fitted.save(tmp_path / "ensemble")
+    fitted.save(tmp_path / "ensemble")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ensemble"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match=r"holds \['thesis.txt'\] and no ensemble"):
+        fitted.save(tmp_path / "mine")
+    with pytest.raises(FileExistsError, match="is a file"):
+        fitted.save(tmp_path / "mine" / "thesis.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "complaint"),
+    [
+        ("weights.safetensors", lambda b: b[:-7], "truncated or was changed"),
+        ("weights.safetensors", lambda b: b[:-1] + bytes([b[-1] ^ 1]), "truncated or was changed"),
+        ("ensemble.json", lambda b: b[: len(b) // 2], "damaged: it is no JSON"),
+        ("ensemble.json", lambda b: b.replace(b'"spacing_um": 2', b'"spacing_um": 3'), "changed after saving"),
+        (
+            "ensemble.json",
+            lambda b: b.replace(b'"format": 1', b'"format": 99'),
+            "has format 99, this version of h2e reads",
+        ),
+        ("ensemble.json", lambda _: b'{"layers": 3}', "was not written by h2e"),
+        ("ensemble.json", lambda _: b"[1]", "was not written by h2e"),
+    ],
+    ids=["truncated", "bit flipped", "half a description", "number changed", "newer", "foreign", "no object"],
+)
+def test_a_damaged_folder_is_refused(fitted, tmp_path: Path, name: str, change, complaint: str):
+    fitted.save(tmp_path / "ensemble")
+    path = tmp_path / "ensemble" / name
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(ValueError, match=complaint):
+        h2e.Ensemble.load(tmp_path / "ensemble")
+
+
+def test_a_folder_without_an_ensemble_is_named(fitted, tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="no saved ensemble: it has no ensemble.json, but nothing"):
+        h2e.Ensemble.load(tmp_path / "nowhere")
+    fitted.save(tmp_path / "ensemble")
+    (tmp_path / "ensemble" / "weights.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no weights.safetensors, but \['ensemble.json'\]"):
+        h2e.Ensemble.load(tmp_path / "ensemble")
+
+
+def test_the_description_is_plain_json(fitted, tmp_path: Path):
+    fitted.save(tmp_path / "ensemble")
+    about = json.loads((tmp_path / "ensemble" / "ensemble.json").read_text())
+    assert about["targets"] == list(fitted.targets)
+    assert about["settings"]["unit"] == "log-normalized expression"
+
+
+def test_an_interrupted_save_keeps_the_old_ensemble(fitted, tmp_path: Path, monkeypatch):
+    fitted.save(tmp_path / "ensemble")
+    before = (tmp_path / "ensemble" / "ensemble.json").read_bytes()
+
+    def full_disk(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        fitted.save(tmp_path / "ensemble")
+    assert (tmp_path / "ensemble" / "ensemble.json").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ensemble"]
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 3.7, 1e4])
+def test_a_constant_of_a_slide_is_no_deviation_from_it(value: float):
+    y = np.random.default_rng(0).normal(value, 1, (3000, 1)).astype(np.float32)
+    slides = np.repeat(["A", "B", "C"], 1000)
+    y[slides == "B"] = value
+    z, _ = fit_transform("standardized", y, slides, slides)
+    assert np.abs(z[slides == "B"]).max() < 1e-3 < z[slides == "A"].std()
+
+
+def test_ranks_within_the_spot_need_two_targets():
+    with pytest.raises(ValueError, match="there is one target"):
+        fit_transform("spot_rank", np.ones((3, 1)), *[np.repeat("A", 3)] * 2)

@@ -1,0 +1,124 @@
+"""Runs that are killed, on a full disk, or find damaged files: the ensemble is that of a run that nothing happened to."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import h2e
+from h2e._ensemble import store as _store
+from h2e._ensemble.ensemble import Ensemble
+
+# Runs the training in another process, which is killed.
+SCRIPT = """
+import sys, h2e
+from h2e.tl import Multiscale
+network = Multiscale(epochs={epochs}, tile_px=26, subtile_px=16, encoders=("center",), symmetries=False)
+ensemble = h2e.tl.fit(h2e.datasets.toy_cohort(), learners=network, targets=["TOY01", "TOY02"], group_key="donor",
+                      run_dir=sys.argv[1], progress=False)
+ensemble.save(sys.argv[2])
+"""
+EPOCHS = 3
+
+
+def start(run_dir: Path, out: Path) -> subprocess.Popen:
+    """Train in a process of its own, so that all that are compared start alike."""
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT.format(epochs=EPOCHS), str(run_dir), str(out)]
+    return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def fit(run_dir: Path | None) -> Ensemble:
+    network = h2e.tl.Multiscale(epochs=EPOCHS, tile_px=26, subtile_px=16, encoders=("center",), symmetries=False)
+    options = {"targets": ["TOY01", "TOY02"], "group_key": "donor", "run_dir": run_dir, "progress": False}
+    return h2e.tl.fit(h2e.datasets.toy_cohort(), learners=network, **options)
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> Ensemble:
+    return fit(None)
+
+
+def finished(run_dir: Path) -> list[Path]:
+    """Folders of models that are complete."""
+    return [path for path in run_dir.glob("*") if not path.name.startswith(".")]
+
+
+def assert_same(one: Ensemble, other: Ensemble) -> None:
+    pd.testing.assert_frame_equal(one.loo, other.loo, check_exact=True)
+    pd.testing.assert_frame_equal(one.history.drop(columns="seconds"), other.history.drop(columns="seconds"))
+
+
+def test_a_run_that_is_killed_in_the_middle_of_a_fold_goes_on_where_it_was(tmp_path: Path):
+    killed, quiet = tmp_path / "killed", tmp_path / "quiet"
+    process = start(killed, tmp_path / "never")
+    deadline = time.monotonic() + 300
+    while not finished(killed) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)  # the first model is there, the second is being trained
+    process.wait()
+    before = {path: path.stat().st_mtime_ns for path in finished(killed)}
+    assert 1 <= len(before) < 4
+    assert not (tmp_path / "never").exists()
+    (killed / ".half-written").mkdir()  # what a kill in the middle of storing leaves
+    (killed / ".half-written" / "weights.safetensors").write_bytes(b"half")
+    assert start(killed, tmp_path / "one").wait() == 0
+    assert start(quiet, tmp_path / "other").wait() == 0
+    assert_same(Ensemble.load(tmp_path / "one"), Ensemble.load(tmp_path / "other"))
+    assert len(finished(killed)) == len(finished(quiet)) == 4
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in finished(killed)}.items()  # not trained again
+
+
+def test_a_full_disk_loses_nothing_but_the_shortcut(undisturbed: Ensemble, tmp_path: Path, monkeypatch, caplog):
+    written = []
+
+    def write(self: Path, content: bytes) -> int:
+        written.append(self)
+        if len(written) == 2:
+            with self.open("wb") as file:
+                file.write(content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+        return real(self, content)
+
+    real = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", write)
+    assert_same(fit(tmp_path), undisturbed)
+    assert "No space left on device" in caplog.text
+    assert len(list(tmp_path.iterdir())) == 3  # and nothing half-written beside them
+    monkeypatch.undo()
+    assert_same(fit(tmp_path), undisturbed)
+    assert len(finished(tmp_path)) == 4
+
+
+def test_a_damaged_model_is_trained_again(undisturbed: Ensemble, tmp_path: Path, caplog):
+    fit(tmp_path)
+    damaged, cut = finished(tmp_path)[:2]
+    content = bytearray((damaged / _store.ARRAYS).read_bytes())
+    content[-1] ^= 1
+    (damaged / _store.ARRAYS).write_bytes(content)
+    (cut / _store.ABOUT).write_text('{"format"')
+    assert_same(fit(tmp_path), undisturbed)
+    assert sum("again" in message for message in caplog.messages) == 2
+
+
+def test_an_interrupt_while_a_model_is_stored_leaves_the_others(tmp_path: Path, monkeypatch):
+    calls = []
+
+    def interrupted(*args: object) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        real(*args)
+
+    real = _store.save
+    monkeypatch.setattr(_store, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path)
+    assert len(finished(tmp_path)) == len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,459 @@
+"""Learners keep to one interface, choose by groups, and survive as arrays."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.cross_decomposition import PLSRegression
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import LeaveOneGroupOut
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.preprocessing import StandardScaler
+
+from h2e._learners import multiscale as _multiscale
+from h2e._learners.baselines import Coordinates, Mean
+from h2e._learners.embedding import Embedding
+from h2e._learners.encoders import _shell, as_function, encoder_of, shell_features
+from h2e._learners.heads import PENALTIES, fit_linear, fit_nearest, inner_folds
+from h2e._learners.multiscale import Multiscale
+from h2e._learners.registry import from_json, learner_of, to_json
+from h2e._learners.texture import Texture
+from h2e._slide.tiles import View
+
+VIEWS = (View(1, 16), View(3, 24))
+TINY = {"epochs": 1, "tile_px": 26, "subtile_px": 16, "encoders": ("center",)}
+
+
+def colours(images):
+    """An encoder: the mean of each channel."""
+    return images.mean((2, 3))
+
+
+LEARNERS = [
+    Texture(views=VIEWS),
+    Texture("knn", VIEWS, k=3),
+    Texture("pls", VIEWS),
+    Embedding(encoder=colours, px=8),
+    Multiscale(**TINY),
+    Mean(),
+    Coordinates(k=2),
+]
+
+
+def ids(learner):
+    return learner.name + getattr(learner, "head", "")
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    rng = np.random.default_rng(0)
+    n = 24
+    shade = rng.integers(60, 230, (n, 3, 1, 1))
+    y = np.c_[shade[:, 0, 0, 0] / 50, rng.normal(size=n)].astype(np.float32)
+    return shade, y, np.repeat(["A", "B", "C"], 8), rng.uniform(0, 100, (n, 2)).astype(np.float32)
+
+
+def seen(learner, cohort):
+    """What the learner trains on."""
+    shade, _, _, xy = cohort
+    if learner.uses == "xy":
+        return xy
+    rng = np.random.default_rng(1)
+    tiles = [shade + rng.integers(-20, 20, (len(shade), 3, v.px, v.px)) for v in learner.views]
+    return learner.look([t.clip(0, 255).astype(np.uint8) for t in tiles])
+
+
+@pytest.fixture(scope="module")
+def noise():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(60, 7)) * np.arange(1, 8) + 5
+    y = x @ rng.normal(size=(7, 3)) + rng.normal(size=(60, 3))
+    return x, y
+
+
+@pytest.mark.parametrize("learner", LEARNERS, ids=ids)
+def test_every_learner_predicts_the_same_after_a_round_trip(learner, cohort):
+    _, y, groups, _ = cohort
+    x = seen(learner, cohort)
+    model = learner.fit(x, y, groups, seed=0, progress=False, label="x")
+    prediction = model.predict(x)
+    assert prediction.shape == y.shape
+    assert prediction.dtype == np.float32
+    assert isinstance(model.history, list)
+    arrays = {name: array.copy() for name, array in model.arrays().items()}
+    assert all(isinstance(a, np.ndarray) and a.dtype.kind in "fiu" for a in arrays.values())
+    restored = from_json(to_json(learner), encoder=getattr(learner, "encoder", None)).restore(arrays)
+    np.testing.assert_array_equal(restored.predict(x), prediction)
+
+
+@pytest.mark.parametrize("learner", LEARNERS, ids=ids)
+def test_predictions_do_not_depend_on_the_other_spots(learner, cohort):
+    _, y, groups, _ = cohort
+    x = seen(learner, cohort)
+    model = learner.fit(x, y, groups, seed=0, progress=False)
+    together = model.predict(x)
+    np.testing.assert_allclose(model.predict(x[3:5]), together[3:5], rtol=1e-6)
+    np.testing.assert_allclose(model.predict(x[::-1])[::-1], together, rtol=1e-6)
+    assert model.predict(x[:0]).shape == (0, y.shape[1])
+
+
+@pytest.mark.parametrize("learner", LEARNERS, ids=ids)
+def test_the_same_seed_gives_the_same_model(learner, cohort):
+    _, y, groups, _ = cohort
+    x = seen(learner, cohort)
+    first, second = (learner.fit(x, y, groups, seed=3, progress=False) for _ in range(2))
+    np.testing.assert_array_equal(first.predict(x), second.predict(x))
+
+
+@pytest.mark.parametrize("learner", LEARNERS, ids=ids)
+def test_settings_survive_as_json(learner):
+    text = to_json(learner)
+    assert json.loads(text)["name"] == learner.name
+    restored = from_json(text, encoder=getattr(learner, "encoder", None))  # code is not stored
+    assert restored == learner
+    assert hash(restored) == hash(learner)
+
+
+@pytest.mark.parametrize("learner", LEARNERS, ids=ids)
+def test_targets_that_are_missing_or_do_not_match_are_refused(learner, cohort):
+    _, y, groups, _ = cohort
+    x = seen(learner, cohort)
+    with pytest.raises(ValueError, match="same spots"):
+        learner.fit(x, y[:5], groups, progress=False)
+    with pytest.raises(ValueError, match="finite"):
+        learner.fit(x, np.full_like(y, np.nan), groups, progress=False)
+
+
+@pytest.mark.parametrize("name", ["multiscale", "texture", "embedding", "mean", "coordinates"])
+def test_learners_have_names(name):
+    assert learner_of(name).name == name
+    assert learner_of(learner_of(name)) == learner_of(name)
+
+
+def test_unknown_learners_are_refused_with_the_list():
+    with pytest.raises(
+        ValueError, match=r"'forest' is no learner; there are \['coordinates', 'embedding', 'knn', 'mean'"
+    ):
+        learner_of("forest")
+    with pytest.raises(TypeError, match="got int"):
+        learner_of(3)
+    with pytest.raises(ValueError, match="no learner"):
+        from_json('{"name": "forest"}')
+    with pytest.raises(ValueError, match=r"no settings \['depth'\]"):
+        from_json('{"name": "mean", "depth": 3}')
+
+
+@pytest.mark.parametrize("d", [7, 90])
+def test_ridge_is_that_of_scikit_learn(noise, d):
+    x = np.random.default_rng(0).normal(size=(60, d)).clip(-2, 2)
+    y = noise[1]
+    ours = fit_linear(x, y, np.repeat(["A", "B"], 30), kind="ridge", setting=1e-3)
+    scaler = StandardScaler().fit(x)
+    theirs = Ridge(alpha=1e-3 * 60 * d).fit(scaler.transform(x), y)
+    np.testing.assert_allclose(ours.predict(x), theirs.predict(scaler.transform(x)), rtol=1e-5, atol=1e-5)
+
+
+def test_pls_is_that_of_scikit_learn(noise):
+    x, y = noise[0].clip(-3, 8), noise[1]
+    ours = fit_linear(x, y, np.repeat(["A", "B"], 30), kind="pls", setting=2)
+    z = StandardScaler().fit_transform(x).clip(-4, 4)
+    np.testing.assert_allclose(ours.predict(x), PLSRegression(2).fit(z, y).predict(z), rtol=1e-2, atol=1e-2)
+
+
+def test_nearest_neighbours_are_those_of_scikit_learn(noise):
+    x, y = noise
+    ours = fit_nearest(x, y, k=5)
+    z = StandardScaler().fit_transform(x).clip(-4, 4)
+    np.testing.assert_allclose(ours.predict(x), KNeighborsRegressor(5).fit(z, y).predict(z), rtol=1e-4)
+
+
+def test_features_beyond_those_of_training_change_nothing_more(noise):
+    x, y = noise
+    for model in (fit_linear(x, y, np.repeat(["A", "B"], 30), kind="ridge"), fit_nearest(x, y, k=3)):
+        far = model.center + 5 * model.scale
+        np.testing.assert_array_equal(model.predict(far[None]), model.predict(far[None] + 1000))
+
+
+def test_a_group_is_never_divided_between_inner_folds():
+    groups = np.random.default_rng(0).permutation(np.repeat([f"g{i}" for i in range(11)], range(1, 12)))
+    folds = inner_folds(groups, 4)
+    assert set(folds) == {0, 1, 2, 3}
+    assert all(len(set(folds[groups == g])) == 1 for g in set(groups))
+    assert np.bincount(folds).max() <= 22  # 66 rows
+
+
+def test_the_penalty_is_the_one_that_generalizes_to_left_out_groups():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(list("ABCD"), 30)
+    for noise in (0.1, 5, 20):
+        x = rng.normal(size=(120, 40)).clip(-2, 2)
+        y = x[:, :3] + noise * rng.normal(size=(120, 3))
+        scores = []
+        for penalty in PENALTIES:
+            score = []
+            for train, test in LeaveOneGroupOut().split(x, y, groups):
+                scaler = StandardScaler().fit(x[train])
+                model = Ridge(alpha=penalty * len(train) * 40).fit(scaler.transform(x[train]), y[train])
+                p = model.predict(scaler.transform(x[test]))
+                score.append(np.mean([np.corrcoef(p[:, i], y[test, i])[0, 1] for i in range(3)]))
+            scores.append(np.mean(score))
+        chosen = fit_linear(x, y, groups, kind="ridge").settings
+        assert PENALTIES[np.argmax(scores)] in chosen
+        np.testing.assert_array_equal(chosen, PENALTIES[np.array(scores) >= max(scores) - 0.2 * abs(max(scores))])
+
+
+def test_settings_that_are_about_as_good_are_averaged(noise):
+    x, y = noise
+    groups = np.tile(["A", "B"], 30)
+    model = fit_linear(x, y, groups, kind="ridge")
+    each = [fit_linear(x, y, groups, kind="ridge", setting=s).coefficients for s in model.settings]
+    assert len(each) > 1
+    np.testing.assert_allclose(model.coefficients, np.mean(each, axis=0))
+
+
+def test_one_group_gets_a_fixed_penalty(noise):
+    x, y = noise
+    assert fit_linear(x, y, np.repeat("A", 60), kind="ridge").settings == [3e-4]
+    assert fit_linear(x, y, np.repeat("A", 60), kind="pls").settings == [5]
+
+
+def test_constant_features_and_targets_give_finite_predictions():
+    x, y = np.ones((10, 4)), np.zeros((10, 2))
+    for kind in ("ridge", "pls"):
+        assert np.isfinite(fit_linear(x, y, np.repeat(["A", "B"], 5), kind=kind).predict(x)).all()
+
+
+def test_texture_learns_a_colour_in_another_group(cohort):
+    _, y, groups, _ = cohort
+    learner = Texture(views=VIEWS)
+    x = seen(learner, cohort)
+    rest = groups != "C"
+    prediction = learner.fit(x[rest], y[rest], groups[rest]).predict(x[~rest])
+    assert np.corrcoef(prediction[:, 0], y[~rest, 0])[0, 1] > 0.9
+
+
+def test_the_embedding_sees_tile_centre_surroundings_and_subtiles_where_asked():
+    tile, center, around = (np.full((1, 3, 4, 4), grey, np.uint8) for grey in (7, 90, 5))
+    learner = Embedding(encoder=colours, px=4)
+    assert [(view.extent, view.px) for view in learner.views] == [(3, 4), (1, 4), (7, 4)]
+    np.testing.assert_allclose(learner.look([tile, center, around])[0], np.repeat([7, 90, 5], 3))
+    fine = np.zeros((1, 3, 12, 12), np.uint8)
+    fine[:, :, 4:8, 4:8] = 90
+    learner = Embedding(encoder=colours, px=4, subtiles=True)
+    assert [(view.extent, view.px) for view in learner.views] == [(3, 4), (3, 12), (7, 4)]
+    np.testing.assert_allclose(learner.look([tile, fine, around])[0], np.repeat([7, 90, 5, 10], 3))
+    assert len(Embedding(encoder=colours, surroundings=0).views) == 2
+    assert Embedding(obsm="X_uni").views == ()
+
+
+def test_an_embedding_without_a_usable_encoder_is_refused():
+    tiles = [np.zeros((2, 3, v.px, v.px), np.uint8) for v in Embedding(px=8).views]
+    with pytest.raises(ValueError, match="no encoder"):
+        Embedding(encoder=None, px=8).look(tiles)
+    with pytest.raises(ValueError, match=r"must return \(n, d\)"):
+        Embedding(encoder=lambda images: images, px=8).look(tiles)
+    with pytest.raises(ValueError, match="not both"):
+        Embedding(encoder=colours, obsm="x")
+    with pytest.raises(ValueError, match="encoder 'resnet50' is not known: pass 'shell', 'timm:'"):
+        Embedding(encoder="resnet50")
+    with pytest.raises(TypeError, match="a name, a torch module or a callable, got int"):
+        Embedding(encoder=3)
+
+
+def test_a_torch_module_is_an_encoder():
+    class Maps(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    images = np.random.default_rng(0).integers(0, 256, (20, 3, 6, 6), dtype=np.uint8)
+    expected = (images.mean((2, 3)) / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    np.testing.assert_allclose(encoder_of(Maps())(images), expected, atol=1e-5)
+
+
+def test_a_module_is_given_images_where_its_weights_are(noise):
+    module = torch.nn.Conv2d(3, 4, 3)
+    seen = []
+    module.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].device))
+    as_function(module)(np.zeros((1, 3, 8, 8), np.uint8))
+    assert seen == [next(module.parameters()).device]
+    with pytest.raises(NotImplementedError, match="meta"):  # what it gives cannot be read, but the images got there
+        as_function(torch.nn.Conv2d(3, 4, 3, device="meta"))(np.zeros((1, 3, 8, 8), np.uint8))
+
+
+def test_where_a_learner_computed_is_not_stored():
+    for learner in (Multiscale(device="cuda"), Embedding(device="cuda")):
+        assert from_json(to_json(learner)).device is None
+        assert to_json(learner) == to_json(replace(learner, device="cpu"))
+
+
+def test_a_target_without_variation_does_not_disturb_the_others_of_pls(noise):
+    x, y = noise
+    groups = np.repeat(["A", "B", "C"], 20)
+    constant = np.column_stack([y, np.full(len(y), 0.1, np.float32)])
+    one, two = (fit_linear(x, values, groups, kind="pls").predict(x) for values in (y, constant))
+    np.testing.assert_allclose(two[:, :-1], one, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(two[:, -1], 0.1, atol=1e-5)
+
+
+def test_the_encoder_of_h2e_sees_stain_and_not_the_company():
+    rng = np.random.default_rng(0)
+    images = rng.integers(60, 256, (18, 3, 32, 32), dtype=np.uint8)
+    features = shell_features(images)
+    assert features.shape == (18, 480)
+    assert np.isfinite(features).all()
+    np.testing.assert_allclose(shell_features(images[5:6]), features[5:6], rtol=1e-3, atol=1e-4)
+    assert np.ptp(features, axis=0).max() > 0.1
+    assert from_json(to_json(Embedding())) == Embedding()  # stored by name, so that it needs not be passed again
+
+
+def test_the_activation_of_the_encoder_is_mish():
+    x = torch.linspace(-90, 90, 721)
+    found = [module(x) for module in _shell(torch.device("cpu")).modules() if type(module).__name__ == "Mish"]
+    assert len(found) == 18
+    torch.testing.assert_close(found[0], torch.nn.functional.mish(x), rtol=1e-5, atol=1e-6)
+
+
+def test_features_are_cached_by_what_was_seen(tmp_path):
+    calls = []
+    learner = Embedding(encoder=lambda images: calls.append(1) or colours(images), px=4, subtiles=True, cache=tmp_path)
+    rng = np.random.default_rng(0)
+    views = [rng.integers(0, 256, (3, 3, v.px, v.px), dtype=np.uint8) for v in learner.views]
+    first, n = learner.look(views), len(calls)
+    np.testing.assert_array_equal(learner.look(views), first)
+    assert len(calls) == n == 1 + 11  # noise, once; tile, nine subtiles, surroundings
+    next(tmp_path.iterdir()).write_bytes(b"cut off")
+    np.testing.assert_array_equal(learner.look(views), first)
+    assert len(calls) == n + 1
+    learner.look([view[:2] for view in views])
+    assert len(calls) == n + 1 + 11
+
+
+def test_encoders_that_share_a_cache_and_a_name_keep_their_own_features(tmp_path):
+    encoders = [lambda images: images.mean((2, 3)), lambda images: images.max((2, 3)).astype(float)]
+    views = [np.random.default_rng(0).integers(0, 256, (3, 3, v.px, v.px), np.uint8) for v in Embedding(px=4).views]
+    for encoder in encoders:
+        remembering = Embedding(encoder=encoder, px=4, cache=tmp_path)
+        np.testing.assert_array_equal(remembering.look(views), Embedding(encoder=encoder, px=4).look(views))
+
+
+def test_a_model_of_timm_is_made_once_and_when_it_is_first_used(monkeypatch):
+    made = []
+
+    def create_model(name, *, pretrained, num_classes):
+        made.append(name)
+        return torch.nn.Flatten()
+
+    monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(create_model=create_model))
+    learner = Embedding(encoder="timm:a_model_for_this_test", px=4)
+    assert made == []
+    for _ in range(2):
+        learner.look([np.zeros((2, 3, v.px, v.px), np.uint8) for v in learner.views])
+    assert made == ["a_model_for_this_test"]
+
+
+def test_images_are_scaled_as_a_module_was_trained():
+    module, images = torch.nn.Flatten(), np.full((1, 3, 2, 2), 255, np.uint8)
+    imagenet = np.repeat((1 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225], 4)
+    np.testing.assert_allclose(as_function(module)(images)[0], imagenet, rtol=1e-5)
+    module.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    np.testing.assert_allclose(as_function(module)(images), 1)
+
+
+def test_settings_that_make_no_sense_are_refused(cohort):
+    for make in (lambda: Texture("forest"), lambda: Texture(k=0), lambda: Texture(views=()), lambda: Coordinates(0)):
+        with pytest.raises(ValueError):
+            make()
+    with pytest.raises(ValueError, match="extent"):
+        Multiscale(extent=0)
+    _, y, groups, _ = cohort
+    with pytest.raises(ValueError, match="not finite"):
+        Texture().fit(np.full((24, 3), np.nan), y, groups)
+    model = Texture().fit(np.random.default_rng(0).normal(size=(24, 3)), y, groups)
+    with pytest.raises(ValueError, match="trained on 3 features"):
+        model.predict(np.zeros((2, 4)))
+
+
+def test_the_mean_weighs_groups_not_spots():
+    y = np.array([[0.0], [0.0], [0.0], [1.0]])
+    assert Mean().fit(np.zeros((4, 2)), y, np.array(list("AAAB"))).predict(np.zeros((2, 2))).tolist() == [[0.5], [0.5]]
+
+
+def test_the_network_learner_scales_targets_back(cohort):
+    shade, y, groups, _ = cohort
+    x = np.broadcast_to(shade, (24, 3, 26, 26)).astype(np.uint8)
+    near, far = (
+        Multiscale(**TINY).fit(x, (y * s + o).astype(np.float32), groups, progress=False).predict(x)
+        for s, o in ((1, 0), (100, 5000))
+    )
+    np.testing.assert_allclose(far, near * 100 + 5000, rtol=1e-3)
+    history = Multiscale(**TINY).fit(x, y, groups, progress=False).history
+    assert [set(row) for row in history] == [{"epoch", "loss", "seconds"}]
+
+
+@pytest.mark.parametrize(("symmetries", "k"), [(True, 8), (False, 1)])
+def test_the_network_predicts_the_mean_of_its_variants(cohort, symmetries, k):
+    shade, y, groups, _ = cohort
+    x = (np.broadcast_to(shade, (24, 3, 26, 26)) * np.linspace(0.5, 1, 26)).astype(np.uint8)
+    model = Multiscale(**TINY, symmetries=symmetries).fit(x, (100 * y).astype(np.float32), groups, progress=False)
+    variants = model.variants(x)
+    assert variants.shape == (k, *y.shape)
+    np.testing.assert_array_equal(model.predict(x), variants.mean(axis=0))
+    assert abs(variants.mean() - 100 * y.mean()) < 50  # in the unit of y
+    assert (np.ptp(variants, axis=0).max() > 0) == symmetries
+
+
+def patterns(n=32):
+    """Tiles of two donors, and targets that have to do with their shade."""
+    rng = np.random.default_rng(0)
+    x = (rng.integers(0, 200, (n, 3, 1, 1)) + rng.integers(0, 56, (n, 3, 26, 26))).astype(np.uint8)
+    return x, (x.mean((2, 3)) / 50).astype(np.float32), np.repeat(np.array(["A", "B"]), [n * 3 // 4, n // 4])
+
+
+def weights_of(learner, x, y, groups):
+    model = learner.fit(x, y, groups, progress=False)
+    return {name: a for name, a in model.arrays().items() if name.startswith("network.")}
+
+
+def test_stopping_keeps_the_epoch_that_is_best_on_a_training_group(monkeypatch):
+    x, y, groups = patterns()
+    y[groups == "B"] = 5 - y[groups == "B"]  # the other way round there: the longer the training, the worse
+    seen = []
+    look = _multiscale.BestEpoch.__call__
+    monkeypatch.setattr(_multiscale.BestEpoch, "__call__", lambda self, n: (look(self, n), seen.append(self)))
+    learner = Multiscale(**TINY | {"epochs": 6, "lr": 3e-3, "ema": None, "symmetries": False}, stopping="inner group")
+    model = learner.fit(x, y, groups, progress=False)
+    (best,) = set(seen)
+    assert len(best.errors) == len(model.history) == 6
+    assert min(best.errors) < best.errors[-1]  # else the choice would be trivial
+    kept = (((model.predict(x[groups == "B"]) - y[groups == "B"]) / model.scale) ** 2).mean()
+    assert kept == pytest.approx(min(best.errors), rel=1e-3)
+    np.testing.assert_array_equal(best.tiles, x[groups == "B"])
+
+
+def test_the_group_that_stops_a_training_is_not_trained_on():
+    x, y, groups = patterns()
+    learner = Multiscale(**TINY, stopping="inner group")  # one epoch: there is nothing to choose
+    other = np.where((groups == "B")[:, None, None, None], 255 - x, x)
+    stopped, again = weights_of(learner, x, y, groups), weights_of(learner, other, y, groups)
+    plain = weights_of(Multiscale(**TINY), x, y, groups)
+    for name, value in stopped.items():
+        np.testing.assert_array_equal(again[name], value)
+    assert any(not np.array_equal(plain[name], value) for name, value in stopped.items())
+
+
+def test_with_one_group_there_is_none_to_stop_on():
+    x, y, _ = patterns()
+    one = np.full(len(x), "A")
+    for name, value in weights_of(Multiscale(**TINY, stopping="inner group"), x, y, one).items():
+        np.testing.assert_array_equal(value, weights_of(Multiscale(**TINY), x, y, one)[name])
+
+
+def test_an_unknown_way_to_stop_is_refused():
+    with pytest.raises(ValueError, match="stopping 'early' is not one of"):
+        Multiscale(stopping="early")
