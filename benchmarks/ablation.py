@@ -26,7 +26,7 @@ import torch
 from ablation_rows import CHEAP, NETWORK, Row
 from ablation_runs import Data, predictions_of
 
-from h2e._ensemble.training import Truth, folds_within
+from h2e._ensemble.training import TargetSpec, folds_within
 from h2e.metrics import score, summarize
 
 OUT = Path(__file__).parent / "results" / "ablation.csv"
@@ -39,7 +39,7 @@ def one_run(row: Row, data: Data, *, epochs: int, seed: int) -> pd.DataFrame:
     """Scores of each held-out group and over groups, for each method that the row names."""
     start = time.process_time()
     cohort, scored = data.cohort(row)
-    truth = Truth(cohort.table, None, N_TARGETS, None, None, log_normalized=False)
+    truth = TargetSpec(cohort.table, None, N_TARGETS, None, None, log_normalized=False)
     parts = []
     for fold in folds_within(cohort, np.arange(len(cohort.rows)), (row.learner,)):
         values = truth.of(cohort, fold.train)

@@ -17,9 +17,9 @@ from h2e._ensemble.cohort import Cohort, open_cohort
 from h2e._ensemble.mlp import fit_mlp
 from h2e._ensemble.stack import group_mean
 from h2e._ensemble.transforms import Transform, fit_transform
-from h2e._learners.folds import Fold, seed_of
-from h2e._learners.heads import spread_of
-from h2e._learners.registry import Learner, eyes_of
+from h2e._learners.folds import Fold, derive_seed
+from h2e._learners.heads import mean_and_std
+from h2e._learners.registry import Learner, feature_key
 from h2e._learners.training import TrainingConfig, arrays_of, network_of, predict, train
 from h2e._sdata.slides import find_slides
 
@@ -54,15 +54,23 @@ class Data:
             self.cohorts[key] = cohort, np.isin(cohort.rows, filtered.rows)
         return self.cohorts[key]
 
-    def look(self, row: Row, fold: Fold) -> np.ndarray:
+    def extract_features(self, row: Row, fold: Fold) -> np.ndarray:
         """What the learner sees of all spots; images are normalized by the training slides of the fold."""
         cohort, _ = self.cohort(row)
         spacing_um = cohort.spacing_um(fold.train)
         by_fold = fold.name if row.images == "normalized" else ""
-        key = (row.images, row.spots, row.filtered, by_fold, spacing_um, row.learner.views, eyes_of(row.learner).name)
+        key = (
+            row.images,
+            row.spots,
+            row.filtered,
+            by_fold,
+            spacing_um,
+            row.learner.views,
+            feature_key(row.learner).name,
+        )
         if key not in self.looked:
             reference = cohort.reference_of(fold.train)
-            seen = cohort.look([row.learner], reference=reference, spacing_um=spacing_um, progress=False)
+            seen = cohort.extract_features([row.learner], reference=reference, spacing_um=spacing_um, progress=False)
             cohort.looked.clear()
             if len(self.looked) > 6:
                 self.looked.clear()
@@ -108,7 +116,7 @@ class Task:
         """Only the training spots of the other slides."""
         keep = self.slides != slide
         several = {name: getattr(self, name)[keep] for name in ("x", "y", "slides", "groups")}
-        return dataclasses.replace(self, seed=seed_of(self.seed, slide), **several)
+        return dataclasses.replace(self, seed=derive_seed(self.seed, slide), **several)
 
     def learned(self) -> tuple[np.ndarray, Transform]:
         """What the model is to learn, and the way back."""
@@ -126,12 +134,12 @@ def predictions_of(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Predictions of the held-out spots by each method that a row names, and the mean of the training groups."""
     cohort, _ = data.cohort(row)
-    x, y = data.look(row, fold), values.to_numpy(np.float32)
+    x, y = data.extract_features(row, fold), values.to_numpy(np.float32)
     learner = dataclasses.replace(row.learner, epochs=epochs) if hasattr(row.learner, "epochs") else row.learner
     task = Task(
         learner, row.transform,
         x[fold.train], y[fold.train], cohort.names[fold.train], cohort.groups[fold.train],
-        x[fold.test], y[fold.test], cohort.names[fold.test], seed_of(seed, fold.name),
+        x[fold.test], y[fold.test], cohort.names[fold.test], derive_seed(seed, fold.name),
     )  # fmt: skip
     found = RUNS[row.run](task)
     return dict(zip(row.methods, found, strict=True)), group_mean(task.y, task.groups)
@@ -160,7 +168,7 @@ def epochs(task: Task) -> list[np.ndarray]:
     """The last epoch, and that which is best on the held-out slides: by Spearman over the targets of a spot, as in the source."""
     learner = task.learner
     z, transform = task.learned()
-    mean, scale = spread_of(z)
+    mean, scale = mean_and_std(z)
     config = learner._config(z.shape[1])
     settings = TrainingConfig(
         learner.epochs, learner.lr, learner.weight_decay, learner.batch_size,

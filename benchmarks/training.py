@@ -32,7 +32,7 @@ import torch
 
 import h2e
 from h2e._ensemble.cohort import open_cohort
-from h2e._ensemble.training import Truth
+from h2e._ensemble.training import TargetSpec
 from h2e._ensemble.transforms import fit_transform
 from h2e._learners import training as _training
 from h2e._learners.multiscale import Multiscale
@@ -171,8 +171,10 @@ def fold_of_her2st() -> dict[str, np.ndarray]:
     train = np.flatnonzero(cohort.names != LEFT_OUT)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tiles of A1 are enlarged
-        seen = cohort.look([Multiscale()], reference=None, spacing_um=cohort.spacing_um(train), progress=False)
-    y = Truth(cohort.table, None, 35, None, None, log_normalized=False).of(cohort, train)
+        seen = cohort.extract_features(
+            [Multiscale()], reference=None, spacing_um=cohort.spacing_um(train), progress=False
+        )
+    y = TargetSpec(cohort.table, None, 35, None, None, log_normalized=False).of(cohort, train)
     return {"x": seen["multiscale"], "y": y.to_numpy(np.float32), "slides": cohort.names, "groups": cohort.groups}
 
 

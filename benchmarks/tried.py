@@ -25,9 +25,9 @@ from scipy.spatial import KDTree
 
 import h2e
 from h2e._ensemble.cohort import open_cohort
-from h2e._ensemble.programmes import with_programmes
+from h2e._ensemble.programmes import denoise_targets
 from h2e._ensemble.stack import group_mean
-from h2e._ensemble.training import Truth, folds_within
+from h2e._ensemble.training import TargetSpec, folds_within
 from h2e._ensemble.transforms import fit_transform
 from h2e._learners.augmentation import augment
 from h2e._learners.embedding import Embedding
@@ -63,7 +63,7 @@ def side_by_side(tiles: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([shell_features(view) for view in tiles], axis=1)
 
 
-EYES = {
+DOMAIN_FEATURES = {
     "texture": of(Texture()),
     "encoder": of(Embedding()),
     "encoder, 112 px": of(Embedding(px=112)),
@@ -131,20 +131,26 @@ class Data:
         options = dict.fromkeys(("image_key", "tissue_mask_key", "library_key", "um_per_px"))
         self.sdata = load(progress=False)
         self.cohort = open_cohort(self.sdata, table_key="table", group_key=group_key, **options)
-        self.truth = Truth(self.cohort.table, None, 35, None, None, log_normalized=False)
+        self.truth = TargetSpec(self.cohort.table, None, 35, None, None, log_normalized=False)
         self.every = np.arange(len(self.cohort.rows))
         self.folds = folds_within(self.cohort, self.every, ())
         self.values = {fold.name: self.truth.of(self.cohort, fold.train) for fold in self.folds}
 
-    def look(self, eyes: str, copy: int = 0, *, standardized: bool = False) -> np.ndarray:
+    def extract_features(self, eyes: str, copy: int = 0, *, standardized: bool = False) -> np.ndarray:
         """Features of all spots; those of a copy are of jittered stains, the same jitter for all views of a spot."""
         if " + " in eyes:
-            return np.hstack([self.look(part, copy, standardized=standardized) for part in eyes.split(" + ")])
+            return np.hstack(
+                [self.extract_features(part, copy, standardized=standardized) for part in eyes.split(" + ")]
+            )
         if (eyes, copy) not in self.features:
             spacing_um, found = self.cohort.spacing_um(self.every), []
             for i, slide in enumerate(self.cohort.slides):
-                tiles = read_views(slide, slide.xy, EYES[eyes].views, spacing_um=spacing_um)
-                found.append(EYES[eyes].look([jittered(view, 100 * i + copy) if copy else view for view in tiles]))
+                tiles = read_views(slide, slide.xy, DOMAIN_FEATURES[eyes].views, spacing_um=spacing_um)
+                found.append(
+                    DOMAIN_FEATURES[eyes].extract_features(
+                        [jittered(view, 100 * i + copy) if copy else view for view in tiles]
+                    )
+                )
             self.features[eyes, copy] = np.concatenate(found)
         x = self.features[eyes, copy]
         if standardized:
@@ -159,7 +165,7 @@ class Data:
         y, slides = self.values[fold.name].to_numpy(np.float32)[fold.train], self.cohort.names[fold.train]
         if not row.smooth:
             genes = self.truth.expression[self.cohort.rows[fold.train]]
-            return with_programmes(y, genes, slides, row.n_programmes)
+            return denoise_targets(y, genes, slides, row.n_programmes)
         xy, smoothed = self.cohort.xy_um[fold.train], y.copy()
         for slide in np.unique(slides):
             rows = slides == slide
@@ -186,7 +192,7 @@ def predict(row: Row, data: Data, fold: Fold) -> np.ndarray:
         for transform, standardized in row.standardized:
             z, back = fit_transform(transform, y, slides, groups)
             back = back.within(data.values[fold.name].to_numpy(np.float32)[fold.train])
-            x = [data.look(seen, copy, standardized=standardized) for copy in copies]
+            x = [data.extract_features(seen, copy, standardized=standardized) for copy in copies]
             learner = Texture(head=head, k=30 * len(copies))
             train = np.concatenate([of_copy[fold.train] for of_copy in x])
             model = learner.fit(train, np.tile(z, (len(copies), 1)), np.tile(groups, len(copies)))

@@ -130,8 +130,8 @@ def spy_on_predictions(monkeypatch, seen: list) -> None:
 def test_the_leak_test_sees_a_leak_in_the_choice_of_targets(cohort, monkeypatch):
     from h2e._ensemble import training as _train
 
-    real = _train.Truth.of
-    monkeypatch.setattr(_train.Truth, "of", lambda self, c, train: real(self, c, np.arange(len(c.rows))))
+    real = _train.TargetSpec.of
+    monkeypatch.setattr(_train.TargetSpec, "of", lambda self, c, train: real(self, c, np.arange(len(c.rows))))
     with pytest.raises(AssertionError):
         assert_held_out_labels_do_not_matter(cohort, QUICK, "mean", monkeypatch)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 
-def within_slides(values: np.ndarray, slides: np.ndarray) -> np.ndarray:
+def center_by_slide(values: np.ndarray, slides: np.ndarray) -> np.ndarray:
     """What is left of (…, n, targets) after the mean of each slide is taken off, ``float64``.
 
     Examples
     --------
-    >>> within_slides(np.array([[1.0], [3.0], [8.0]]), np.array(list("AAB"))).ravel()
+    >>> center_by_slide(np.array([[1.0], [3.0], [8.0]]), np.array(list("AAB"))).ravel()
     array([-1.,  1.,  0.])
     """
     out = np.array(values, np.float64)

@@ -8,18 +8,18 @@ import pandas as pd
 import pytest
 
 import h2e
-from h2e._ensemble.fitting import Recipe, fit_members
+from h2e._ensemble.fitting import FitConfig, fit_members
 from h2e._ensemble.fold_models import ALL, Spots, names_of
 from h2e._ensemble.stack import STACKS, fit_stack, group_mean
 from h2e._ensemble.transforms import TRANSFORMS, fit_transform, ranks
 from h2e._learners.baselines import Mean
-from h2e._learners.folds import make_folds, seed_of
+from h2e._learners.folds import derive_seed, make_folds
 from h2e._learners.texture import Texture
 from h2e._slide.tiles import View
 
 
-def recipe(*learners, stack: str = "mean", transform: str = "standardized", **kwargs) -> Recipe:
-    return Recipe(learners or (Texture(),), transform, stack, 0, progress=False, **kwargs)
+def recipe(*learners, stack: str = "mean", transform: str = "standardized", **kwargs) -> FitConfig:
+    return FitConfig(learners or (Texture(),), transform, stack, 0, progress=False, **kwargs)
 
 
 def folds_of(spots: Spots) -> list:
@@ -60,8 +60,8 @@ def test_one_group_of_several_slides_is_refused():
 
 
 def test_seeds_depend_on_names_only():
-    assert seed_of(0, "A", "texture") == seed_of(0, "A", "texture")
-    assert len({seed_of(s, g, n) for s in (0, 1) for g in "AB" for n in ("x", "y")}) == 8
+    assert derive_seed(0, "A", "texture") == derive_seed(0, "A", "texture")
+    assert len({derive_seed(s, g, n) for s in (0, 1) for g in "AB" for n in ("x", "y")}) == 8
 
 
 # transforms

@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 import h2e
-from h2e._ensemble.programmes import with_programmes
+from h2e._ensemble.programmes import denoise_targets
 from h2e._sdata.expression import log_normalize
 from h2e._slide.tiles import View
 
@@ -32,13 +32,13 @@ def test_the_projection_is_that_of_a_singular_value_decomposition(planted):
     basis = np.linalg.svd(z / z.std(axis=0), full_matrices=False)[0][:, :4]
     y = genes[:, :7]
     expected = (y + (y - z[:, :7]) + basis @ (basis.T @ z[:, :7])) / 2
-    np.testing.assert_allclose(with_programmes(y, genes, slides, 4), expected, atol=1e-5)
-    np.testing.assert_allclose(with_programmes(y, sparse.csr_matrix(genes), slides, 4), expected, atol=1e-5)
+    np.testing.assert_allclose(denoise_targets(y, genes, slides, 4), expected, atol=1e-5)
+    np.testing.assert_allclose(denoise_targets(y, sparse.csr_matrix(genes), slides, 4), expected, atol=1e-5)
 
 
 def test_values_come_closer_to_the_truth_and_slide_means_stay(planted):
     truth, genes, slides = planted
-    blended = with_programmes(genes, genes, slides, 3)
+    blended = denoise_targets(genes, genes, slides, 3)
     for slide in "AB":
         rows = slides == slide
         np.testing.assert_allclose(blended[rows].mean(axis=0), genes[rows].mean(axis=0), atol=1e-4)
@@ -53,18 +53,18 @@ def test_genes_that_are_rarely_detected_or_do_not_vary_have_no_say(planted):
     constant = np.column_stack([np.full(250, 7.0), np.where(slides == "A", 1.0, 90.0)])
     more = np.hstack([genes, rare, constant])
     np.testing.assert_allclose(
-        with_programmes(genes, more, slides, 3), with_programmes(genes, genes, slides, 3), atol=1e-5
+        denoise_targets(genes, more, slides, 3), denoise_targets(genes, genes, slides, 3), atol=1e-5
     )
 
 
 def test_without_programmes_genes_or_enough_spots_nothing_changes(planted):
     _, genes, slides = planted
-    assert with_programmes(genes, genes, slides, 0) is genes
-    assert with_programmes(genes, None, slides, 5) is genes
-    assert with_programmes(genes, np.ones_like(genes), slides, 5) is genes
+    assert denoise_targets(genes, genes, slides, 0) is genes
+    assert denoise_targets(genes, None, slides, 5) is genes
+    assert denoise_targets(genes, np.ones_like(genes), slides, 5) is genes
     few = genes[:9]
-    assert with_programmes(few, few, slides[:9], 5) is few
-    one, two = (with_programmes(genes[:29], genes[:29], slides[:29], n) for n in (2, 10))  # one for ten spots
+    assert denoise_targets(few, few, slides[:9], 5) is few
+    one, two = (denoise_targets(genes[:29], genes[:29], slides[:29], n) for n in (2, 10))  # one for ten spots
     np.testing.assert_array_equal(one, two)
 
 
@@ -103,7 +103,7 @@ def test_a_gene_that_is_the_same_everywhere_belongs_to_no_programme(planted, mat
     _, genes, slides = planted
     several = [np.tile(x, (12, 1)) for x in (genes, np.full((250, 1), 3.7, np.float32))]
     slides = np.tile(slides, 12)
-    found = with_programmes(several[0][:, :3], matrix(np.hstack(several)), slides, 4)
-    np.testing.assert_allclose(found, with_programmes(several[0][:, :3], several[0], slides, 4), atol=1e-5)
+    found = denoise_targets(several[0][:, :3], matrix(np.hstack(several)), slides, 4)
+    np.testing.assert_allclose(found, denoise_targets(several[0][:, :3], several[0], slides, 4), atol=1e-5)
     constant = np.full((3000, 5), 3.7, np.float32)
-    np.testing.assert_array_equal(with_programmes(constant, matrix(constant), slides, 4), constant)
+    np.testing.assert_array_equal(denoise_targets(constant, matrix(constant), slides, 4), constant)

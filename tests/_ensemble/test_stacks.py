@@ -7,7 +7,7 @@ import pytest
 
 from h2e._ensemble import fitting as _fitting
 from h2e._ensemble import mlp as _mlp
-from h2e._ensemble.fitting import Recipe, averaging_ratio, fit_members, for_averages
+from h2e._ensemble.fitting import FitConfig, averaging_ratio, fit_members, for_averages
 from h2e._ensemble.fold_models import ALL, Spots
 from h2e._ensemble.mlp import fit_mlp
 from h2e._ensemble.stack import STACKS, Stack, cross_fitted, fit_stack, restore_stack
@@ -19,7 +19,7 @@ from h2e._learners.texture import Texture
 
 def fit(spots: Spots, stack: str, *learners):
     folds = make_folds(spots.slides, spots.groups, np.zeros((len(spots.slides), 2)), buffer_um=0)
-    return fit_members(spots, folds, Recipe(learners or (Texture(),), "log", stack, 0, progress=False))
+    return fit_members(spots, folds, FitConfig(learners or (Texture(),), "log", stack, 0, progress=False))
 
 
 def spied(monkeypatch) -> list:
@@ -73,7 +73,7 @@ def test_models_of_the_same_groups_are_the_same_whoever_asks_for_them(spots: Spo
     def run(keep: str) -> int:
         some = spots.take(np.flatnonzero(spots.groups != keep))
         folds = make_folds(some.slides, some.groups, np.zeros((len(some.slides), 2)), buffer_um=0)
-        fit_members(some, folds, Recipe((Texture(),), "log", "mean", 0, run_dir=tmp_path, progress=False))
+        fit_members(some, folds, FitConfig((Texture(),), "log", "mean", 0, run_dir=tmp_path, progress=False))
         return len(list(tmp_path.iterdir()))
 
     assert run("A") == 4  # without B, C, D, and of all three

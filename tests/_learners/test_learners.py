@@ -66,7 +66,7 @@ def seen(learner, cohort):
         return xy
     rng = np.random.default_rng(1)
     tiles = [shade + rng.integers(-20, 20, (len(shade), 3, v.px, v.px)) for v in learner.views]
-    return learner.look([t.clip(0, 255).astype(np.uint8) for t in tiles])
+    return learner.extract_features([t.clip(0, 255).astype(np.uint8) for t in tiles])
 
 
 @pytest.fixture(scope="module")
@@ -242,12 +242,12 @@ def test_the_embedding_sees_tile_centre_surroundings_and_subtiles_where_asked():
     tile, center, around = (np.full((1, 3, 4, 4), grey, np.uint8) for grey in (7, 90, 5))
     learner = Embedding(encoder=colours, px=4)
     assert [(view.extent, view.px) for view in learner.views] == [(3, 4), (1, 4), (7, 4)]
-    np.testing.assert_allclose(learner.look([tile, center, around])[0], np.repeat([7, 90, 5], 3))
+    np.testing.assert_allclose(learner.extract_features([tile, center, around])[0], np.repeat([7, 90, 5], 3))
     fine = np.zeros((1, 3, 12, 12), np.uint8)
     fine[:, :, 4:8, 4:8] = 90
     learner = Embedding(encoder=colours, px=4, subtiles=True)
     assert [(view.extent, view.px) for view in learner.views] == [(3, 4), (3, 12), (7, 4)]
-    np.testing.assert_allclose(learner.look([tile, fine, around])[0], np.repeat([7, 90, 5, 10], 3))
+    np.testing.assert_allclose(learner.extract_features([tile, fine, around])[0], np.repeat([7, 90, 5, 10], 3))
     assert len(Embedding(encoder=colours, surroundings=0).views) == 2
     assert Embedding(obsm="X_uni").views == ()
 
@@ -255,9 +255,9 @@ def test_the_embedding_sees_tile_centre_surroundings_and_subtiles_where_asked():
 def test_an_embedding_without_a_usable_encoder_is_refused():
     tiles = [np.zeros((2, 3, v.px, v.px), np.uint8) for v in Embedding(px=8).views]
     with pytest.raises(ValueError, match="no encoder"):
-        Embedding(encoder=None, px=8).look(tiles)
+        Embedding(encoder=None, px=8).extract_features(tiles)
     with pytest.raises(ValueError, match=r"must return \(n, d\)"):
-        Embedding(encoder=lambda images: images, px=8).look(tiles)
+        Embedding(encoder=lambda images: images, px=8).extract_features(tiles)
     with pytest.raises(ValueError, match="not both"):
         Embedding(encoder=colours, obsm="x")
     with pytest.raises(ValueError, match="encoder 'resnet50' is not known: pass 'shell', 'timm:'"):
@@ -324,13 +324,13 @@ def test_features_are_cached_by_what_was_seen(tmp_path):
     learner = Embedding(encoder=lambda images: calls.append(1) or colours(images), px=4, subtiles=True, cache=tmp_path)
     rng = np.random.default_rng(0)
     views = [rng.integers(0, 256, (3, 3, v.px, v.px), dtype=np.uint8) for v in learner.views]
-    first, n = learner.look(views), len(calls)
-    np.testing.assert_array_equal(learner.look(views), first)
+    first, n = learner.extract_features(views), len(calls)
+    np.testing.assert_array_equal(learner.extract_features(views), first)
     assert len(calls) == n == 1 + 11  # noise, once; tile, nine subtiles, surroundings
     next(tmp_path.iterdir()).write_bytes(b"cut off")
-    np.testing.assert_array_equal(learner.look(views), first)
+    np.testing.assert_array_equal(learner.extract_features(views), first)
     assert len(calls) == n + 1
-    learner.look([view[:2] for view in views])
+    learner.extract_features([view[:2] for view in views])
     assert len(calls) == n + 1 + 11
 
 
@@ -339,7 +339,9 @@ def test_encoders_that_share_a_cache_and_a_name_keep_their_own_features(tmp_path
     views = [np.random.default_rng(0).integers(0, 256, (3, 3, v.px, v.px), np.uint8) for v in Embedding(px=4).views]
     for encoder in encoders:
         remembering = Embedding(encoder=encoder, px=4, cache=tmp_path)
-        np.testing.assert_array_equal(remembering.look(views), Embedding(encoder=encoder, px=4).look(views))
+        np.testing.assert_array_equal(
+            remembering.extract_features(views), Embedding(encoder=encoder, px=4).extract_features(views)
+        )
 
 
 def test_a_model_of_timm_is_made_once_and_when_it_is_first_used(monkeypatch):
@@ -353,7 +355,7 @@ def test_a_model_of_timm_is_made_once_and_when_it_is_first_used(monkeypatch):
     learner = Embedding(encoder="timm:a_model_for_this_test", px=4)
     assert made == []
     for _ in range(2):
-        learner.look([np.zeros((2, 3, v.px, v.px), np.uint8) for v in learner.views])
+        learner.extract_features([np.zeros((2, 3, v.px, v.px), np.uint8) for v in learner.views])
     assert made == ["a_model_for_this_test"]
 
 
@@ -401,7 +403,7 @@ def test_the_network_predicts_the_mean_of_its_variants(cohort, symmetries, k):
     shade, y, groups, _ = cohort
     x = (np.broadcast_to(shade, (24, 3, 26, 26)) * np.linspace(0.5, 1, 26)).astype(np.uint8)
     model = Multiscale(**TINY, symmetries=symmetries).fit(x, (100 * y).astype(np.float32), groups, progress=False)
-    variants = model.variants(x)
+    variants = model.tta_predictions(x)
     assert variants.shape == (k, *y.shape)
     np.testing.assert_array_equal(model.predict(x), variants.mean(axis=0))
     assert abs(variants.mean() - 100 * y.mean()) < 50  # in the unit of y

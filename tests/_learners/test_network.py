@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from h2e._learners.augmentation import augment, symmetry_table
-from h2e._learners.network import MultiscaleNetwork, NetworkConfig, build, folded, subtiles
+from h2e._learners.network import MultiscaleNetwork, NetworkConfig, build, fuse_batchnorm, subtiles
 from h2e._learners.training import TrainingConfig, arrays_of, mixed_precision, network_of, predict, predict_views, train
 
 SMALL = NetworkConfig(n_targets=3, tile_px=26, subtile_px=16, encoders=("subtiles", "center"))
@@ -120,7 +120,7 @@ def with_statistics(network):
 
 def test_folding_batch_normalization_into_convolutions_changes_no_feature():
     network = with_statistics(build(NetworkConfig(n_targets=3), seed=0))
-    before, without = arrays_of(network), folded(network)
+    before, without = arrays_of(network), fuse_batchnorm(network)
     tiles = torch.randn((2, 3, 78, 78), generator=torch.Generator().manual_seed(0))
     for name, side in (("tile", 78), ("subtiles", 26), ("center", 26)):
         with torch.inference_mode():

@@ -19,7 +19,7 @@ from h2e._sdata.images import open_image
 from h2e._slide.image import Image
 from h2e._stains.estimation import density, estimate_stains, macenko_vectors, sparse_codes, stained, vahadane_vectors
 from h2e._stains.kernels import boxes_of, map_density, map_lab
-from h2e._stains.maps import map_block, settings_of, steadied
+from h2e._stains.maps import map_block, settings_of, shrink_to_reference
 from h2e._stains.samples import sample_tissue
 from h2e._stains.slides import as_reference, fit_reference, normalize_image, slide_stains
 from h2e._stains.spaces import to_lab, to_rgb
@@ -317,7 +317,10 @@ def test_a_slide_with_little_evidence_is_drawn_towards_the_reference() -> None:
     odd = random_stains(np.random.default_rng(5))
     found = [
         degrees(
-            steadied(StainReference("macenko", stains=odd, concentrations=(4.0, 3.0), n_pixels=n), reference).stains, HE
+            shrink_to_reference(
+                StainReference("macenko", stains=odd, concentrations=(4.0, 3.0), n_pixels=n), reference
+            ).stains,
+            HE,
         )
         for n in (300, 2_000, 50_000)
     ]
@@ -325,7 +328,7 @@ def test_a_slide_with_little_evidence_is_drawn_towards_the_reference() -> None:
     assert (found[1] < found[2]).all()
     np.testing.assert_allclose(found[2], degrees(odd, HE), atol=1e-3)
     far = StainReference("macenko", stains=((0.1, 0.2, 0.97), (0.9, 0.3, 0.3)), concentrations=(1, 1), n_pixels=100_000)
-    assert degrees(steadied(far, reference).stains, HE).max() < 21
+    assert degrees(shrink_to_reference(far, reference).stains, HE).max() < 21
 
 
 def test_every_slide_has_the_same_weight() -> None:

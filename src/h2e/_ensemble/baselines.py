@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from h2e._ensemble.fitting import Recipe, fit_members
+from h2e._ensemble.fitting import FitConfig, fit_members
 from h2e._ensemble.fold_models import Spots
-from h2e._learners.folds import seed_of
+from h2e._learners.folds import derive_seed
 from h2e._learners.registry import Learner, learner_of
 from h2e._learners.texture import Texture
 
@@ -24,23 +24,23 @@ of each domain of the tissue, taken from half of the very spots that are scored;
 N_DOMAINS = 8
 """Domains of a slide: k-means of its texture features."""
 
-EYES = "texture"
+DOMAIN_FEATURES = "texture"
 """Name of the learner whose features tell the domains."""
 
 
 def learners_beside(baselines: Sequence[str], *, domains: bool) -> dict[str, Learner]:
     """The learners whose look at the slides the baselines and the domains need, by the name of the baseline."""
     models = {name: learner_of(name) for name in baselines if name not in ("domains", "shuffled")}
-    return {EYES: Texture(), **models} if domains or {"domains", "shuffled"} & set(baselines) else models
+    return {DOMAIN_FEATURES: Texture(), **models} if domains or {"domains", "shuffled"} & set(baselines) else models
 
 
 def baseline_predictions(
-    baselines: Sequence[str], spots: Spots, fold: Fold, recipe: Recipe, domains: np.ndarray
+    baselines: Sequence[str], spots: Spots, fold: Fold, recipe: FitConfig, domains: np.ndarray
 ) -> dict[str, np.ndarray]:
     """What each baseline says of the spots left out; ``spots.x`` is by the name of the baseline."""
     found = {}
     train, test = spots.take(fold.train), spots.take(fold.test)
-    seed = seed_of(recipe.seed, fold.name)
+    seed = derive_seed(recipe.seed, fold.name)
     for name in baselines:
         if name == "domains":
             found[name] = domain_means(test.y, test.slides, domains, seed=seed)
@@ -48,7 +48,7 @@ def baseline_predictions(
             found["domains by chance"] = domain_means(test.y, test.slides, chance, seed=seed)
         elif name == "shuffled":
             wrong = replace(train, y=shuffled_within(train.y, train.slides, seed=seed))
-            found[name] = _one_model(EYES, wrong, test.x, recipe)
+            found[name] = _one_model(DOMAIN_FEATURES, wrong, test.x, recipe)
         else:
             found[name] = _one_model(name, train, test.x, recipe)
     return {f"baseline: {name}": prediction for name, prediction in found.items()}
@@ -100,7 +100,7 @@ def shuffled_within(values: np.ndarray, slides: np.ndarray, *, seed: int) -> np.
     return out
 
 
-def _one_model(name: str, spots: Spots, x: Mapping[str, np.ndarray], recipe: Recipe) -> np.ndarray:
+def _one_model(name: str, spots: Spots, x: Mapping[str, np.ndarray], recipe: FitConfig) -> np.ndarray:
     """One model of all training spots."""
     learner = learner_of(name)
     transform = "log" if name == "mean" else recipe.transform  # the mean is that of the unit scored in

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from h2e._ensemble.extraction import look_at
+from h2e._ensemble.extraction import extract_features
 from h2e._ensemble.fold_models import ALL, names_of
 from h2e._learners.registry import Learner
 from h2e._parallel import in_parallel
 from h2e._sdata import keys as _keys
 from h2e._sdata.masks import tissue_of
-from h2e._sdata.provenance import noted
+from h2e._sdata.provenance import get_provenance
 from h2e._sdata.slides import find_slides
 from h2e._sdata.table import get_table, in_tissue
 from h2e._slide.fraction import fraction_at
@@ -99,7 +99,7 @@ class Cohort:
             seed=self.reference.seed,
         )
 
-    def look(
+    def extract_features(
         self, learners: Sequence[Learner], *, reference: StainReference | None, spacing_um: float, progress: bool
     ) -> dict[str, np.ndarray]:
         """What each learner keeps of each spot, by its name."""
@@ -116,7 +116,7 @@ class Cohort:
                 size = slide.um_per_px
                 image = normalize_image(slide.image, tissue, reference, um_per_px=size, keep_residual=keep)
                 slide = replace(slide, image=image)
-            return look_at(slide, tissue, learners, table, spacing_um=spacing_um)
+            return extract_features(slide, tissue, learners, table, spacing_um=spacing_um)
 
         views = [view for learner in learners for view in learner.views]
         warn_of_enlarging(self.slides, views, spacing_um=spacing_um)
@@ -153,7 +153,7 @@ def open_cohort(
         group_key=group_key,
         um_per_px=um_per_px,
     )
-    stains = noted(sdata, _keys.STAINS)
+    stains = get_provenance(sdata, _keys.STAINS)
     tissues = []
     for slide in slides:
         if slide.image.key in stains:
@@ -197,7 +197,7 @@ def _check_groups(slides: Sequence[Slide]) -> None:
 
 def stored_reference(sdata: SpatialData, image_keys: Sequence[str]) -> tuple[StainReference | None, bool, bool]:
     """What the images were normalized with, the same for all, ``None`` if none was; whether pooled; the residual."""
-    stains = noted(sdata, _keys.STAINS)
+    stains = get_provenance(sdata, _keys.STAINS)
     normalized = [_keys.normalized(key) for key in image_keys]
     made = [key for key in normalized if key in sdata.images]
     if not made:

@@ -13,13 +13,13 @@ import pandas as pd
 
 from h2e._ensemble import store as _store
 from h2e._ensemble.conformal import half_widths
-from h2e._ensemble.fold_models import ALL, Member, heard, names_of
+from h2e._ensemble.fold_models import ALL, FoldModel, averaged_members, names_of
 from h2e._ensemble.novelty import Novelty
 from h2e._ensemble.stack import PER_MODEL, Stack, restore_stack
 from h2e._ensemble.transforms import Transform
 from h2e._learners.registry import Learner, from_json, to_json
 from h2e._stains.reference import StainReference
-from h2e._statistics import within_slides
+from h2e._statistics import center_by_slide
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -45,7 +45,7 @@ class Ensemble:
 
     targets: tuple[str, ...]
     learners: tuple[Learner, ...]
-    members: tuple[Member, ...]
+    members: tuple[FoldModel, ...]
     stack: Stack | MlpStack
     loo: pd.DataFrame
     held_out: np.ndarray  # (learners, training spots, targets), what loo is the mean of
@@ -78,13 +78,15 @@ class Ensemble:
         inputs, every = [], []
         for name in names_of(self.learners):
             members = [member for member in self.members if member.learner == name]
-            variants = [member.variants(x[name]) for member in members]
+            variants = [member.tta_predictions(x[name]) for member in members]
             means = {member.held_out: v.mean(axis=0) for member, v in zip(members, variants, strict=True)}
             every.extend(variants)
             if self.stack.kind in PER_MODEL:
                 inputs.extend(mean for held_out, mean in means.items() if held_out != ALL)
             else:
-                inputs.append(np.mean([means[m.held_out] for m in heard(members, name, self.n_groups)], axis=0))
+                inputs.append(
+                    np.mean([means[m.held_out] for m in averaged_members(members, name, self.n_groups)], axis=0)
+                )
         return self.stack.combine(np.stack(inputs)), _spread(every)
 
     def predict_alone(self, x: Mapping[str, np.ndarray], name: str) -> np.ndarray:
@@ -92,7 +94,7 @@ class Ensemble:
 
         :meta private:
         """
-        return np.mean([m.predict(x[name]) for m in heard(self.members, name, self.n_groups)], axis=0)
+        return np.mean([m.predict(x[name]) for m in averaged_members(self.members, name, self.n_groups)], axis=0)
 
     @property
     def n_groups(self) -> int:
@@ -127,7 +129,7 @@ class Ensemble:
         (2, 2)
         """
         slides = self.training["slide"].to_numpy()
-        errors = within_slides(self.held_out - self.truth, slides)
+        errors = center_by_slide(self.held_out - self.truth, slides)
         found = []
         for slide in np.unique(slides):
             e = errors[:, slides == slide]
@@ -213,7 +215,7 @@ class Ensemble:
         members = []
         for i, (name, held_out, kind) in enumerate(about["members"]):
             transform = Transform(kind, **{key: arrays[f"{i}/{key}"] for key in TRANSFORM})
-            members.append(Member(name, held_out, by_name[name].restore(_under(f"{i}/model/", arrays)), transform))
+            members.append(FoldModel(name, held_out, by_name[name].restore(_under(f"{i}/model/", arrays)), transform))
         index = pd.MultiIndex.from_tuples([tuple(pair) for pair in about["index"]], names=["region", "instance"])
         return cls(
             targets=tuple(about["targets"]),

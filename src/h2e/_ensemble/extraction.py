@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from h2e._ensemble.fold_models import names_of
-from h2e._learners.registry import Learner, eyes_of
+from h2e._learners.registry import Learner, feature_key
 from h2e._slide.slide import Slide
 from h2e._slide.tiles import read_views, tile_bytes
 from h2e._slide.tissue import Tissue
@@ -21,7 +21,7 @@ BATCH_BYTES = 2**27
 """Tiles that are in memory at a time, for each slide that is looked at."""
 
 
-def look_at(
+def extract_features(
     slide: Slide, tissue: Tissue, learners: Sequence[Learner], table: AnnData | None, *, spacing_um: float
 ) -> dict[str, np.ndarray]:
     """What each learner keeps of each spot of a slide, by its name; all views of a batch of spots are cut in one pass, batches go down the slide."""
@@ -29,19 +29,21 @@ def look_at(
     step = max(1, BATCH_BYTES // max(1, tile_bytes(slide, views, spacing_um=spacing_um)))
     order = np.argsort(slide.xy[:, 1], kind="stable")
     back = np.argsort(order)
-    looking = {eyes_of(learner): [] for learner in learners if learner.views}  # learners that see the same look once
+    looking = {
+        feature_key(learner): [] for learner in learners if learner.views
+    }  # learners that see the same look once
     for start in range(0, len(order), step):
         some = order[start : start + step]
         tiles = dict(zip(views, read_views(slide, slide.xy[some], views, spacing_um=spacing_um), strict=True))
         for learner, parts in looking.items():
-            parts.append(learner.look([tiles[view] for view in learner.views]))
+            parts.append(learner.extract_features([tiles[view] for view in learner.views]))
     seen = {eyes: np.concatenate(parts)[back] for eyes, parts in looking.items()}
     x = {}
     for name, learner in zip(names_of(learners), learners, strict=True):
         if learner.uses == "xy":
             x[name] = from_middle_um(slide, tissue)
         elif learner.views:
-            x[name] = seen[eyes_of(learner)]
+            x[name] = seen[feature_key(learner)]
         else:
             x[name] = _stored_features(table, learner.obsm, slide.rows)
     return x

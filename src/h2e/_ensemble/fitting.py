@@ -16,13 +16,13 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from h2e._ensemble import store as _store
-from h2e._ensemble.fold_models import ALL, Member, Spots, heard, names_of
-from h2e._ensemble.programmes import with_programmes
+from h2e._ensemble.fold_models import ALL, FoldModel, Spots, averaged_members, names_of
+from h2e._ensemble.programmes import denoise_targets
 from h2e._ensemble.stack import Stack, cross_fitted, fit_stack
 from h2e._ensemble.transforms import fit_transform
-from h2e._learners.folds import Fold, seed_of
+from h2e._learners.folds import Fold, derive_seed
 from h2e._learners.registry import Learner, to_json
-from h2e._statistics import within_slides
+from h2e._statistics import center_by_slide
 
 if TYPE_CHECKING:
     from h2e._ensemble.mlp import MlpStack
@@ -34,7 +34,7 @@ FEW_SPOTS = 512
 
 
 @dataclass(frozen=True)
-class Recipe:
+class FitConfig:
     """How an ensemble is trained."""
 
     learners: tuple[Learner, ...]
@@ -47,10 +47,10 @@ class Recipe:
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
+class FitResult:
     """What training gives."""
 
-    members: list[Member]
+    members: list[FoldModel]
     stack: Stack | MlpStack
     held_out: np.ndarray  # (learners, n, targets), each spot by a model that did not see its group; NaN without folds
     calibration: (
@@ -58,7 +58,7 @@ class Fitted:
     )  # (n, targets), the same of a stack that was fitted without the group's own; NaN if "in_sample"
 
 
-def fit_members(spots: Spots, folds: Sequence[Fold], recipe: Recipe) -> Fitted:
+def fit_members(spots: Spots, folds: Sequence[Fold], recipe: FitConfig) -> FitResult:
     """All members, the stack, and the held-out predictions.
 
     For each learner one model of every fold and one of all spots. Without folds (one group) only the latter.
@@ -68,7 +68,7 @@ def fit_members(spots: Spots, folds: Sequence[Fold], recipe: Recipe) -> Fitted:
         return _fit_all(_Trainer(spots, recipe, bar), folds)
 
 
-def _fit_all(trainer: _Trainer, folds: Sequence[Fold]) -> Fitted:
+def _fit_all(trainer: _Trainer, folds: Sequence[Fold]) -> FitResult:
     """The same with a trainer, which knows the spots and the recipe."""
     spots, recipe = trainer.spots, trainer.recipe
     names = names_of(recipe.learners)
@@ -81,7 +81,7 @@ def _fit_all(trainer: _Trainer, folds: Sequence[Fold]) -> Fitted:
             members.append(member)
         members.append(trainer.model(name))
     if not folds:
-        return Fitted(members, fit_stack("mean", held_out, spots.y, spots.groups), held_out, held_out.mean(axis=0))
+        return FitResult(members, fit_stack("mean", held_out, spots.y, spots.groups), held_out, held_out.mean(axis=0))
     kind = recipe.stack if len(np.unique(spots.groups)) > 2 else "mean"
     inputs = held_out
     if kind == "in_sample":
@@ -95,7 +95,7 @@ def _fit_all(trainer: _Trainer, folds: Sequence[Fold]) -> Fitted:
         calibration = np.full_like(calibration, np.nan)
     elif kind != "mean":
         calibration = cross_fitted(kind, inputs, spots.y, spots.groups, seed=recipe.seed)
-    return Fitted(members, stack, held_out, calibration)
+    return FitResult(members, stack, held_out, calibration)
 
 
 def _nested(trainer: _Trainer, names: Sequence[str], folds: Sequence[Fold]) -> np.ndarray:
@@ -116,7 +116,7 @@ def _nested(trainer: _Trainer, names: Sequence[str], folds: Sequence[Fold]) -> n
 
 
 def for_averages(
-    stack: Stack | MlpStack, spots: Spots, members: Sequence[Member], names: Sequence[str]
+    stack: Stack | MlpStack, spots: Spots, members: Sequence[FoldModel], names: Sequence[str]
 ) -> Stack | MlpStack:
     """A stack that was fitted on what single models say, for the averages of a learner's models that it combines."""
     if not isinstance(stack, Stack) or stack.kind == "mean":
@@ -124,16 +124,16 @@ def for_averages(
     return stack.of_averages(averaging_ratio(spots, members, names))
 
 
-def averaging_ratio(spots: Spots, members: Sequence[Member], names: Sequence[str]) -> np.ndarray:
+def averaging_ratio(spots: Spots, members: Sequence[FoldModel], names: Sequence[str]) -> np.ndarray:
     """Variance within slides of the average of a learner's models over that of one of them, (learners, targets)."""
     few = np.unique(np.linspace(0, len(spots.y) - 1, FEW_SPOTS).astype(int))
     slides, n_groups = spots.slides[few], len(np.unique(spots.groups))
     ratio = np.ones((len(names), spots.y.shape[1]))
     for k, name in enumerate(names):
-        averaged = heard(members, name, n_groups)
+        averaged = averaged_members(members, name, n_groups)
         if len(averaged) < 2:
             continue
-        each = within_slides(np.stack([member.predict(spots.x[name][few]) for member in averaged]), slides)
+        each = center_by_slide(np.stack([member.predict(spots.x[name][few]) for member in averaged]), slides)
         single, average = (each**2).mean(axis=(0, 1)), (each.mean(axis=0) ** 2).mean(axis=0)
         ratio[k] = np.where(single > 0, average / np.where(single > 0, single, 1), 1)
     return np.clip(ratio, 0.5, 1)
@@ -144,11 +144,11 @@ class _Trainer:
     """Trains each model once: some stacks ask for the same one twice."""
 
     spots: Spots
-    recipe: Recipe
+    recipe: FitConfig
     bar: tqdm
-    trained: dict[tuple[str, ...], Member] = field(default_factory=dict)
+    trained: dict[tuple[str, ...], FoldModel] = field(default_factory=dict)
 
-    def model(self, name: str, *left_out: Fold) -> Member:
+    def model(self, name: str, *left_out: Fold) -> FoldModel:
         """The model of a learner without some folds."""
         key = (name, *sorted(fold.name for fold in left_out))
         if key not in self.trained:
@@ -163,13 +163,13 @@ class _Trainer:
         return self.trained[key]
 
 
-def _fit_one(name: str, learner: Learner, spots: Spots, held_out: str, recipe: Recipe) -> Member:
+def _fit_one(name: str, learner: Learner, spots: Spots, held_out: str, recipe: FitConfig) -> FoldModel:
     """One model, from ``run_dir`` if it was trained before."""
     x = spots.x[name]
-    y = with_programmes(spots.y, spots.genes, spots.slides, recipe.n_programmes)
+    y = denoise_targets(spots.y, spots.genes, spots.slides, recipe.n_programmes)
     z, transform = fit_transform(recipe.transform, y, spots.slides, spots.groups)
     transform = transform.within(spots.y)  # as measured: what models are trained on may be negative
-    seed = seed_of(
+    seed = derive_seed(
         recipe.seed, name, *np.unique(spots.groups)
     )  # of what is trained on: who asks for it does not matter
     label = f"{name} without {held_out}" if held_out != ALL else f"{name} of all"
@@ -184,11 +184,11 @@ def _fit_one(name: str, learner: Learner, spots: Spots, held_out: str, recipe: R
             log.warning("training %s again: %s", label, error)
         else:
             log.info("%s: taken from %s", label, folder)
-            return Member(name, held_out, replace(learner.restore(arrays), history=about["history"]), transform)
+            return FoldModel(name, held_out, replace(learner.restore(arrays), history=about["history"]), transform)
     model = learner.fit(x, z, spots.groups, seed=seed, progress=recipe.progress, label=label)
     if folder is not None:
         _keep(folder, {"label": label, "history": model.history}, model.arrays())
-    return Member(name, held_out, model, transform)
+    return FoldModel(name, held_out, model, transform)
 
 
 def _keep(folder: Path, about: dict[str, object], arrays: dict[str, np.ndarray]) -> None:

@@ -38,7 +38,7 @@ class Spots:
 
 
 @dataclass(frozen=True, eq=False)
-class Member:
+class FoldModel:
     """One trained model."""
 
     learner: str
@@ -50,11 +50,11 @@ class Member:
         """(n, targets) in the unit of the targets."""
         return self.transform.invert(self.model.predict(x))
 
-    def variants(self, x: np.ndarray) -> np.ndarray:
+    def tta_predictions(self, x: np.ndarray) -> np.ndarray:
         """(k, n, targets): what a network says of each turn and flip of the tiles, of which it predicts the mean; else one."""
-        if not hasattr(self.model, "variants"):
+        if not hasattr(self.model, "tta_predictions"):
             return self.predict(x)[None]
-        return np.stack([self.transform.invert(z) for z in self.model.variants(x)])
+        return np.stack([self.transform.invert(z) for z in self.model.tta_predictions(x)])
 
 
 def names_of(learners: Sequence[Learner]) -> list[str]:
@@ -71,7 +71,7 @@ def names_of(learners: Sequence[Learner]) -> list[str]:
     return [kind if number == 1 else f"{kind} {number}" for kind, number in zip(kinds, numbers, strict=True)]
 
 
-def heard(members: Sequence[Member], learner: str, n_groups: int) -> list[Member]:
+def averaged_members(members: Sequence[FoldModel], learner: str, n_groups: int) -> list[FoldModel]:
     """The members of a learner whose mean is its prediction: those that saw enough groups."""
     enough = n_groups > ENOUGH_GROUPS
     return [member for member in members if member.learner == learner and (enough or member.held_out == ALL)]

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from h2e._ensemble.baselines import EYES, baseline_predictions, domains_of, learners_beside
+from h2e._ensemble.baselines import DOMAIN_FEATURES, baseline_predictions, domains_of, learners_beside
 from h2e._ensemble.cohort import Cohort
 from h2e._ensemble.ensemble import Ensemble
-from h2e._ensemble.fitting import Recipe, for_averages
+from h2e._ensemble.fitting import FitConfig, for_averages
 from h2e._ensemble.fold_models import Spots, names_of
 from h2e._ensemble.stack import PER_MODEL, fit_stack, group_mean
-from h2e._ensemble.training import Truth, folds_within, train
+from h2e._ensemble.training import TargetSpec, folds_within, train
 from h2e._learners.folds import Fold
 from h2e._learners.registry import Learner
 
@@ -34,14 +34,14 @@ class HeldOut:
 
 
 def held_out_predictions(
-    cohort: Cohort, truth: Truth, fold: Fold, recipe: Recipe, baselines: Sequence[str], *, domains: bool = False
+    cohort: Cohort, truth: TargetSpec, fold: Fold, recipe: FitConfig, baselines: Sequence[str], *, domains: bool = False
 ) -> HeldOut:
     """Train on the spots of a fold, and predict those that it leaves out by each method."""
     values = truth.of(cohort, fold.train)
     reference, spacing_um = cohort.reference_of(fold.train), cohort.spacing_um(fold.train)
     beside = learners_beside(baselines, domains=domains)
     several = (*recipe.learners, *beside.values())
-    x = cohort.look(several, reference=reference, spacing_um=spacing_um, progress=recipe.progress)
+    x = cohort.extract_features(several, reference=reference, spacing_um=spacing_um, progress=recipe.progress)
     own, every = names_of(recipe.learners), names_of(several)
     inner = folds_inside(cohort, fold.train, recipe.learners)
     settings = {"unit": truth.unit}
@@ -56,7 +56,7 @@ def held_out_predictions(
         predictions |= _without_each(ensemble, spots.take(fold.train), predictions, recipe)
     looks = {name: x[label] for name, label in zip(beside, every[len(own) :], strict=True)}
     spots = replace(spots, x=looks)
-    found = domains_of(looks[EYES][fold.test], cohort.names[fold.test]) if EYES in looks else None
+    found = domains_of(looks[DOMAIN_FEATURES][fold.test], cohort.names[fold.test]) if DOMAIN_FEATURES in looks else None
     predictions |= baseline_predictions(baselines, spots, fold, recipe, found)
     widths = {level: width for level in LEVELS if (width := ensemble.half_width(level)) is not None}
     mean = group_mean(values.to_numpy()[fold.train], cohort.groups[fold.train])
@@ -64,7 +64,7 @@ def held_out_predictions(
 
 
 def _without_each(
-    ensemble: Ensemble, spots: Spots, predictions: Mapping[str, np.ndarray], recipe: Recipe
+    ensemble: Ensemble, spots: Spots, predictions: Mapping[str, np.ndarray], recipe: FitConfig
 ) -> dict[str, np.ndarray]:
     """The ensemble without each of its learners, whose stack is fitted anew; of stacks of single models there is no such part."""
     if ensemble.stack.kind in PER_MODEL:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from h2e._learners.heads import spread_of
+from h2e._learners.heads import mean_and_std
 from h2e._learners.texture_features import texture_features
 
 N_NEIGHBOURS = 5
@@ -53,7 +53,7 @@ def fit_novelty(learner: str, x: np.ndarray, groups: np.ndarray) -> Novelty:
     """
     few = np.unique(np.linspace(0, len(x) - 1, MOST_SPOTS).astype(int))
     features, groups = _features(x[few]), groups[few]
-    center, scale = spread_of(features)
+    center, scale = mean_and_std(features)
     z = ((features - center) / scale).astype(np.float32)
     names = np.unique(groups)
     if len(names) > 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from h2e._statistics import within_slides
+from h2e._statistics import center_by_slide
 
 N_GENES = 1000
 """Genes that programmes are found in: those that vary most within slides."""
@@ -17,7 +17,7 @@ MIN_SPOTS = 10
 """Of each programme."""
 
 
-def with_programmes(
+def denoise_targets(
     y: np.ndarray, genes: np.ndarray | sparse.csr_matrix | None, slides: np.ndarray, n: int
 ) -> np.ndarray:
     """Training values averaged with their projection on the leading principal components of the expression within slides.
@@ -41,7 +41,7 @@ def with_programmes(
     >>> rng = np.random.default_rng(0)
     >>> programme = rng.normal(size=(200, 1))
     >>> genes = 5 + programme + rng.normal(size=(200, 50))
-    >>> y = with_programmes(genes, genes, np.repeat("A", 200), 1)
+    >>> y = denoise_targets(genes, genes, np.repeat("A", 200), 1)
     >>> bool(np.square(y - 5 - programme).mean() < 0.4 * np.square(genes - 5 - programme).mean())
     True
     """
@@ -52,14 +52,14 @@ def with_programmes(
     from sklearn.decomposition import PCA
 
     x = genes[:, chosen]
-    z = within_slides(x.toarray() if sparse.issparse(x) else x, slides)
+    z = center_by_slide(x.toarray() if sparse.issparse(x) else x, slides)
     z = z[:, z.std(axis=0) > 1e-6]  # sums of squares of large constants leave more than nothing
     if not z.shape[1]:
         return y
     scores = PCA(min(n, z.shape[1]), svd_solver="covariance_eigh").fit_transform(z / z.std(axis=0))
     length = np.linalg.norm(scores, axis=0)
     basis = scores[:, length > 1e-6 * length.max()] / length[length > 1e-6 * length.max()]
-    deviation = within_slides(y, slides)
+    deviation = center_by_slide(y, slides)
     return (y - (deviation - basis @ (basis.T @ deviation)) / 2).astype(np.float32)
 
 

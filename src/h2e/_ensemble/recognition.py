@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NEW, KIN = -1, -2
+NEW, SAME_SLIDE = -1, -2
 """In place of the position of a training spot: of a slide that was not trained on; of one that was, but not this spot."""
 
 
@@ -30,7 +30,7 @@ NEAR = 0.1
 
 
 def training_rows(cohort: Cohort, ensemble: Ensemble) -> np.ndarray:
-    """For each spot of a cohort the training spot that it is, ``NEW`` or ``KIN``.
+    """For each spot of a cohort the training spot that it is, ``NEW`` or ``SAME_SLIDE``.
 
     A slide is recognized by the colours of its image, whatever its name and its resolution, and a spot on it by its place,
     whatever its name: instances are often plain numbers, which those of a grid are, too. A part of a slide shows other
@@ -49,14 +49,14 @@ def training_rows(cohort: Cohort, ensemble: Ensemble) -> np.ndarray:
             rows = np.flatnonzero(ensemble.training.index.get_level_values("region") == region)
             distance, nearest = KDTree(ensemble.training[["x", "y"]].to_numpy()[rows] * px).query(places(slide) * px)
             same = distance * slide.um_per_px < NEAR * ensemble.spacing_um
-            mine = np.where(same, rows[nearest], np.where(mine == NEW, KIN, mine))  # regions may share an image
+            mine = np.where(same, rows[nearest], np.where(mine == NEW, SAME_SLIDE, mine))  # regions may share an image
             log.info("slide %r is training slide %r: %d spots trained on", slide.name, region, same.sum())
         if (mine == NEW).all():
             mine = _rows_by_record(cohort.table, slide.rows, ensemble)
         found[of_slide] = mine
-        if (mine == KIN).any():
+        if (mine == SAME_SLIDE).any():
             what = "slide %r was trained on: nothing is predicted for %d spots, where none was; with in_sample=True it is, but never score that"
-            log.warning(what, slide.name, (mine == KIN).sum())
+            log.warning(what, slide.name, (mine == SAME_SLIDE).sum())
     return found
 
 
@@ -79,7 +79,7 @@ def _rows_by_record(table: AnnData, rows: np.ndarray, ensemble: Ensemble) -> np.
         same = np.abs(look(measured) - truth[trained[named]]).max(axis=1) < 1e-3
         evidence = _only_ones(truth)[trained[named]]
         if evidence.any() and same[evidence].mean() >= 0.9:
-            found[:] = KIN
+            found[:] = SAME_SLIDE
             found[named[same]] = trained[named[same]]
             log.info("%d spots are training spots by their names and by what was measured", same.sum())
             break

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from h2e._learners.folds import group_aside, seed_of
+from h2e._learners.folds import derive_seed, validation_group
 
 if TYPE_CHECKING:
     from h2e._ensemble.mlp import MlpStack
@@ -78,10 +78,10 @@ def fit_stack(
         return _best_ridge(predictions, y, groups)
     from h2e._ensemble.mlp import fit_mlp
 
-    validation = group_aside(groups)
+    validation = validation_group(groups)
     if kind == "in_sample":
-        validation = np.random.default_rng(seed_of(seed, "in_sample")).random(len(y)) < 0.2
-    return fit_mlp(kind, predictions, y, validation, seed=seed_of(seed, kind, *names))
+        validation = np.random.default_rng(derive_seed(seed, "in_sample")).random(len(y)) < 0.2
+    return fit_mlp(kind, predictions, y, validation, seed=derive_seed(seed, kind, *names))
 
 
 def cross_fitted(kind: str, predictions: np.ndarray, y: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> np.ndarray:

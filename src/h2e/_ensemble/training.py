@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import sparse
 
 from h2e._ensemble.ensemble import HISTORY, Ensemble
-from h2e._ensemble.fitting import Recipe, fit_members
+from h2e._ensemble.fitting import FitConfig, fit_members
 from h2e._ensemble.fold_models import Spots, names_of
 from h2e._ensemble.novelty import fit_novelty
 from h2e._ensemble.recognition import places, row_identity
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Truth:
+class TargetSpec:
     """What is to be predicted: targets that are named, or chosen on the training spots."""
 
     table: AnnData
@@ -94,7 +94,7 @@ class Truth:
         )
 
 
-def recipe_of(
+def fit_config(
     learners: str | Learner | Sequence[str | Learner],
     *,
     transform: str,
@@ -104,7 +104,7 @@ def recipe_of(
     device: str | None,
     run_dir: str | PathLike | None,
     progress: bool,
-) -> Recipe:
+) -> FitConfig:
     """Check how to train."""
     several = [learners] if isinstance(learners, str) or not isinstance(learners, Sequence) else list(learners)
     if not several:
@@ -124,10 +124,10 @@ def recipe_of(
     if folder is not None and folder.exists() and not folder.is_dir():
         msg = f"run_dir {str(folder)!r} is a file; pass a folder, which may be new."
         raise FileExistsError(msg)
-    return Recipe(found, transform, stack, int(seed), folder, progress, int(n_programmes))
+    return FitConfig(found, transform, stack, int(seed), folder, progress, int(n_programmes))
 
 
-def warn_of_empty_spots(cohort: Cohort, truth: Truth) -> None:
+def warn_of_empty_spots(cohort: Cohort, truth: TargetSpec) -> None:
     """Say how many spots on tissue have no counts: to a model they say that there is nothing of any gene."""
     if truth.obsm is None:
         total = np.asarray(truth.expression[cohort.rows].sum(axis=1)).ravel()
@@ -135,7 +135,7 @@ def warn_of_empty_spots(cohort: Cohort, truth: Truth) -> None:
             log.warning("%d of %d spots on tissue have no counts: drop them", (total == 0).sum(), len(total))
 
 
-def warn_of_siblings(cohort: Cohort, group_key: str | None) -> None:
+def warn_same_donor(cohort: Cohort, group_key: str | None) -> None:
     """Say where what is left out is close kin to what is trained on: slides without donors, quarters of one slide."""
     if group_key is None and len(cohort.slides) > 1:
         msg = (
@@ -161,7 +161,7 @@ def train(
     truth: pd.DataFrame,
     spots: np.ndarray,
     folds: Sequence[Fold],
-    recipe: Recipe,
+    recipe: FitConfig,
     *,
     reference: StainReference | None,
     settings: Mapping[str, Any],

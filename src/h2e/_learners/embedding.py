@@ -54,7 +54,7 @@ class Embedding:
     >>> learner = Embedding(lambda images: images.mean((2, 3)), px=8)
     >>> [view.px for view in learner.views]
     [8, 8, 8]
-    >>> learner.look([np.zeros((2, 3, v.px, v.px), np.uint8) for v in learner.views]).shape
+    >>> learner.extract_features([np.zeros((2, 3, v.px, v.px), np.uint8) for v in learner.views]).shape
     (2, 9)
     """
 
@@ -94,7 +94,7 @@ class Embedding:
         encode = encoder_of(self.encoder, device=self.device)
         return encode if self.cache is None else cached(encode, Path(self.cache), self.px)
 
-    def look(self, tiles: list[np.ndarray]) -> np.ndarray:
+    def extract_features(self, tiles: list[np.ndarray]) -> np.ndarray:
         """Features of tile, centre, surroundings and the mean of the subtiles side by side, ``float32``."""
         if self.encoder is None:
             msg = "this embedding learner has no encoder; pass encoder=..., also after loading: code is not stored."

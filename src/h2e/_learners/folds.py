@@ -64,24 +64,24 @@ def _quarters(xy_um: np.ndarray, buffer_um: float) -> list[Fold]:
     return folds
 
 
-def group_aside(groups: np.ndarray) -> np.ndarray:
+def validation_group(groups: np.ndarray) -> np.ndarray:
     """Which spots are of the group to put aside for stopping: the one whose share of the spots is nearest to a fifth.
 
     Examples
     --------
-    >>> group_aside(np.array(["A", "A", "A", "B"]))
+    >>> validation_group(np.array(["A", "A", "A", "B"]))
     array([False, False, False,  True])
     """
     names, counts = np.unique(groups, return_counts=True)
     return groups == names[np.argmin(np.abs(counts / len(groups) - 0.2))]
 
 
-def seed_of(seed: int, *names: str) -> int:
+def derive_seed(seed: int, *names: str) -> int:
     """A seed that depends on names and not on the order of anything.
 
     Examples
     --------
-    >>> seed_of(0, "A", "texture") == seed_of(0, "A", "texture") != seed_of(0, "B", "texture")
+    >>> derive_seed(0, "A", "texture") == derive_seed(0, "A", "texture") != derive_seed(0, "B", "texture")
     True
     """
     return int.from_bytes(hashlib.sha256("\0".join([str(seed), *names]).encode()).digest()[:4], "little")

@@ -105,7 +105,7 @@ class NearestModel:
 
 def fit_nearest(x: np.ndarray, y: np.ndarray, *, k: int) -> NearestModel:
     """Keep the standardized training spots."""
-    center, scale = spread_of(x)
+    center, scale = mean_and_std(x)
     kept = standardize(x, center, scale).astype(np.float32)
     return NearestModel(center, scale, kept, np.asarray(y, np.float32), k, CLIP)
 
@@ -132,7 +132,7 @@ def fit_linear(
         log.info("%s: averages %s", kind, settings)
     else:
         settings = np.array([setting], float)
-    center, scale = spread_of(x)
+    center, scale = mean_and_std(x)
     a = standardize(x, center, scale)
     middle, mean = a.mean(0), y.mean(0)
     coefficients = path(a - middle, y - mean, settings).mean(axis=0)
@@ -184,7 +184,7 @@ def inner_folds(groups: np.ndarray, n_folds: int = N_FOLDS) -> np.ndarray:
     return fold_of[which]
 
 
-def spread_of(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def mean_and_std(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each feature; 1 where it is constant."""
     x = np.asarray(x, np.float64)
     center, scale = x.mean(0), x.std(0)
@@ -217,7 +217,7 @@ def _choose(x: np.ndarray, y: np.ndarray, groups: np.ndarray, path: Path, defaul
     scores = []
     for fold in range(folds.max() + 1):
         rest = folds != fold
-        center, scale = spread_of(x[rest])
+        center, scale = mean_and_std(x[rest])
         a = standardize(x[rest], center, scale)
         b = standardize(x, center, scale)
         coefficients = path(a - a.mean(0), y[rest] - y[rest].mean(0))

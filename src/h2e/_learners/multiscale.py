@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from h2e._learners.folds import group_aside
-from h2e._learners.heads import check_y, spread_of
+from h2e._learners.folds import validation_group
+from h2e._learners.heads import check_y, mean_and_std
 from h2e._slide.tiles import View
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ class MultiscaleModel:
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """``float32`` (n, targets), from ``uint8`` tiles: the mean of the variants."""
-        return self.variants(x).mean(axis=0)
+        return self.tta_predictions(x).mean(axis=0)
 
-    def variants(self, x: np.ndarray) -> np.ndarray:
+    def tta_predictions(self, x: np.ndarray) -> np.ndarray:
         """What the network says of each of the eight symmetries of the tiles (or of one), ``float32`` (8 or 1, n, targets)."""
         from h2e._learners.training import predict_views
 
@@ -145,7 +145,7 @@ class Multiscale:
         """The tile; the network cuts the rest from it."""
         return (View(self.extent, self.tile_px),)
 
-    def look(self, tiles: list[np.ndarray]) -> np.ndarray:
+    def extract_features(self, tiles: list[np.ndarray]) -> np.ndarray:
         """The tiles themselves."""
         return tiles[0]
 
@@ -164,8 +164,8 @@ class Multiscale:
 
         check_y(x, y, groups)
         stops = self.stopping == "inner group" and len(np.unique(groups)) > 1
-        inner = ~group_aside(groups) if stops else np.ones(len(x), bool)
-        mean, scale = spread_of(y)
+        inner = ~validation_group(groups) if stops else np.ones(len(x), bool)
+        mean, scale = mean_and_std(y)
         settings = TrainingConfig(
             self.epochs, self.lr, self.weight_decay, self.batch_size, self.symmetries, self.stain_jitter, self.ema
         )

@@ -220,13 +220,13 @@ def initialized(make: Callable[[], Module], *, seed: int) -> Module:
     return network
 
 
-def folded(network: MultiscaleNetwork) -> MultiscaleNetwork:
+def fuse_batchnorm(network: MultiscaleNetwork) -> MultiscaleNetwork:
     """The network for prediction only: each batch normalization is part of the convolution before it, which changes no value.
 
     Examples
     --------
     >>> network = build(NetworkConfig(n_targets=2, tile_px=26, subtile_px=16), seed=0)
-    >>> any(isinstance(module, nn.BatchNorm2d) for module in folded(network).modules())
+    >>> any(isinstance(module, nn.BatchNorm2d) for module in fuse_batchnorm(network).modules())
     False
     """
     with torch.device("meta"):

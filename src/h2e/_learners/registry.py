@@ -81,12 +81,12 @@ def label_of(learner: Learner) -> str:
     return head if learner.name == "texture" and head in HEADS else learner.name
 
 
-def eyes_of(learner: Learner) -> Learner:
+def feature_key(learner: Learner) -> Learner:
     """The learner without the settings of its head: what two learners keep of tiles is the same if their eyes are.
 
     Examples
     --------
-    >>> eyes_of(Texture(head="knn", k=5)) == eyes_of(Texture())
+    >>> feature_key(Texture(head="knn", k=5)) == feature_key(Texture())
     True
     """
     if not hasattr(learner, "head"):

@@ -34,7 +34,7 @@ class Texture:
     --------
     >>> learner = Texture(views=(View(1, 16),))
     >>> tiles = np.random.default_rng(0).integers(0, 256, (12, 3, 16, 16), dtype=np.uint8)
-    >>> x = learner.look([tiles])
+    >>> x = learner.extract_features([tiles])
     >>> model = learner.fit(x, x[:, :2], np.repeat(["A", "B"], 6))
     >>> model.predict(x).shape
     (12, 2)
@@ -54,7 +54,7 @@ class Texture:
             msg = "the texture learner needs at least one view."
             raise ValueError(msg)
 
-    def look(self, tiles: list[np.ndarray]) -> np.ndarray:
+    def extract_features(self, tiles: list[np.ndarray]) -> np.ndarray:
         """Features of all views side by side, ``float32``."""
         return np.concatenate([texture_features(view) for view in tiles], axis=1)
 

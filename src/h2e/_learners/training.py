@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from h2e._learners.augmentation import augment, symmetry_table
-from h2e._learners.network import Dropout, MultiscaleNetwork, NetworkConfig, build, folded
+from h2e._learners.network import Dropout, MultiscaleNetwork, NetworkConfig, build, fuse_batchnorm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,7 +158,7 @@ def predict_views(
     """
     _check(network.config, tiles)
     device_ = find_device(device)
-    network = folded(network).to(device_)
+    network = fuse_batchnorm(network).to(device_)
     n_views = 8 if symmetries else 1
     step = max(1, batch_size // n_views)
     turns = symmetry_table(network.config.tile_px).to(device_)[:n_views]

@@ -51,7 +51,7 @@ def affine_of(element: object, system: str) -> np.ndarray:
     return get_transformation(element, system).to_affine_matrix(("x", "y"), ("x", "y"))
 
 
-def onto(sdata: SpatialData, image_key: str, element: object, what: str) -> np.ndarray:
+def affine_to_image(sdata: SpatialData, image_key: str, element: object, what: str) -> np.ndarray:
     """3 × 3 matrix from an element's own (x, y) to pixels of level 0 of an image; ``what`` names it in an error."""
     image = sdata.images[image_key]
     shared = [system for system in systems_of(element) if system in systems_of(image)]

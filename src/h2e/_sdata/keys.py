@@ -51,7 +51,7 @@ def held_out(key: str) -> str:
     return f"{key}_loo"
 
 
-def spread(key: str) -> str:
+def std(key: str) -> str:
     """``table.obsm`` key of the spread of the predictions under ``key``."""
     return f"{key}_std"
 
@@ -66,7 +66,7 @@ def upper(key: str) -> str:
     return f"{key}_upper"
 
 
-BESIDE = (held_out, spread, lower, upper)
+BESIDE = (held_out, std, lower, upper)
 """Of what stands in ``table.obsm`` beside predictions."""
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.images import onto, open_image
-from h2e._sdata.provenance import note, noted
+from h2e._sdata.images import affine_to_image, open_image
+from h2e._sdata.provenance import get_provenance, set_provenance
 from h2e._slide.image import Image
 from h2e._slide.tissue import Tissue, tissue_mask
 
@@ -35,7 +35,7 @@ def write_mask(sdata: SpatialData, image_key: str, name: str, mask: np.ndarray, 
         transformations={system: Sequence([resize, to]) for system, to in placed.items()},
     )
     facts = {"image": image_key, "method": method, "scale": float(scale), "tissue_px": int(mask.sum())}
-    note(sdata, _keys.TISSUE, name, facts)
+    set_provenance(sdata, _keys.TISSUE, name, facts)
 
 
 def check_free(sdata: SpatialData, name: str, *, overwrite: bool) -> None:
@@ -46,7 +46,7 @@ def check_free(sdata: SpatialData, name: str, *, overwrite: bool) -> None:
     if taken is None or (taken == "labels" and (overwrite or _is_ours(sdata, name))):
         return
     hint = "pass overwrite=True to replace it, or key_added" if taken == "labels" else "pass key_added"
-    changed = name in noted(sdata, _keys.TISSUE)
+    changed = name in get_provenance(sdata, _keys.TISSUE)
     what = "was changed or replaced since h2e wrote it (a crop?)" if changed else "was not written by h2e"
     msg = f"sdata.{taken}[{name!r}] is there already and {what}; {hint}."
     raise ValueError(msg)
@@ -78,7 +78,7 @@ def tissue_of(
 
 def _is_ours(sdata: SpatialData, name: str) -> bool:
     """Whether h2e wrote the mask that is there, and nobody replaced it since."""
-    facts = noted(sdata, _keys.TISSUE).get(name)
+    facts = get_provenance(sdata, _keys.TISSUE).get(name)
     return facts is not None and facts["tissue_px"] == int((_finest(sdata.labels[name]) > 0).sum())
 
 
@@ -93,7 +93,7 @@ def _finest(element: object) -> np.ndarray:
 def _from_labels(sdata: SpatialData, image_key: str, name: str) -> Tissue:
     """A mask from labels; resampled if they are rotated, shifted or stretched against the image."""
     mask = _finest(sdata.labels[name]) > 0
-    to_image = onto(sdata, image_key, sdata.labels[name], f"mask {name!r}")
+    to_image = affine_to_image(sdata, image_key, sdata.labels[name], f"mask {name!r}")
     height, width = open_image(sdata, image_key).shape
     scale = float(np.round(np.sqrt(abs(np.linalg.det(to_image[:2, :2]))), 9))
     straight = np.allclose(to_image, np.diag([scale, scale, 1]), rtol=1e-6, atol=1e-6)
@@ -123,7 +123,7 @@ def _from_polygons(sdata: SpatialData, image_key: str, name: str) -> Tissue:
     """A mask drawn from polygons with their holes."""
     from skimage.draw import polygon
 
-    to_image = onto(sdata, image_key, sdata.shapes[name], f"mask {name!r}")
+    to_image = affine_to_image(sdata, image_key, sdata.shapes[name], f"mask {name!r}")
     height, width = open_image(sdata, image_key).shape
     scale = max(1.0, max(height, width) / SIDE_PX)
     mask = np.zeros((int(np.ceil(height / scale)), int(np.ceil(width / scale))), bool)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.images import onto, open_image, same_scene, systems_of
-from h2e._sdata.provenance import noted
+from h2e._sdata.images import affine_to_image, open_image, same_scene, systems_of
+from h2e._sdata.provenance import get_provenance
 from h2e._sdata.table import check_sdata, regions_of, shapes_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def images_without_spots(sdata: SpatialData, *, table_key: str = _keys.TABLE) ->
     regions = regions_of(sdata, table_key)
     grids = {region: image for region in regions if (image := image_of_grid(sdata, region)) is not None}
     taken = {system for region in regions if region not in grids for system in systems_of(shapes_of(sdata, region))}
-    beside = [key for key in _candidates(sdata) if not any(one_scene(sdata, key, image) for image in grids.values())]
+    beside = [
+        key for key in _candidates(sdata) if not any(is_same_scene(sdata, key, image) for image in grids.values())
+    ]
     free = [key for key in beside if not taken & set(systems_of(sdata.images[key]))]
     finest = [key for key in free if not any(same_scene(sdata, finer, key) for finer in free if finer != key)]
     return [key for key in finest if _is_rgb(sdata, key)]
@@ -69,7 +71,7 @@ def paired_image(sdata: SpatialData, region: str, image_key: str | Mapping[str, 
             msg = f"image_key names no image for region {region!r}; it has {sorted(image_key)}."
             raise ValueError(msg)
         open_image(sdata, key)
-        if grid is not None and not one_scene(sdata, key, grid):
+        if grid is not None and not is_same_scene(sdata, key, grid):
             msg = f"the spots {region!r} are a grid over image {grid!r}, not over {key!r}; lay one over that, too, with h2e.pp.make_spots(sdata, image_key={key!r}, …), and leave image_key out."
             raise ValueError(msg)
         to_pixels(sdata, region, key)
@@ -90,25 +92,25 @@ def paired_image(sdata: SpatialData, region: str, image_key: str | Mapping[str, 
 def image_of_grid(sdata: SpatialData, region: str) -> str | None:
     """The image that h2e laid the spots of a region over, if it did."""
     for table in sdata.tables.values():
-        made = noted(table, _keys.PARAMS).get(region, {})
+        made = get_provenance(table, _keys.PARAMS).get(region, {})
         if made.get("function") == "make_spots" and made["image"] in sdata.images:
             return made["image"]
     return None
 
 
-def one_scene(sdata: SpatialData, one: str, other: str) -> bool:
+def is_same_scene(sdata: SpatialData, one: str, other: str) -> bool:
     """Whether two images are the same, or the same scene at two resolutions."""
     return one == other or same_scene(sdata, one, other) or same_scene(sdata, other, one)
 
 
 def to_pixels(sdata: SpatialData, region: str, image_key: str) -> np.ndarray:
     """Affine matrix from the coordinates of the shapes to pixels of level 0 of the image."""
-    return onto(sdata, image_key, shapes_of(sdata, region), f"region {region!r}")
+    return affine_to_image(sdata, image_key, shapes_of(sdata, region), f"region {region!r}")
 
 
 def _candidates(sdata: SpatialData) -> list[str]:
     """Images that were not derived by h2e or squidpy from another one."""
-    derived = {_keys.normalized(key) for key in sdata.images} | set(noted(sdata, _keys.STAINS))
+    derived = {_keys.normalized(key) for key in sdata.images} | set(get_provenance(sdata, _keys.STAINS))
     mark = _keys.normalized("")
     derived |= {key for key in sdata.images if key.replace(f"{mark}-", "-") in set(sdata.images) - {key}}  # joined
     return sorted(key for key in sdata.images if key not in derived)

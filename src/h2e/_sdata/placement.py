@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.provenance import noted
+from h2e._sdata.provenance import get_provenance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def prepend(sdata: SpatialData, region: str, matrix: np.ndarray) -> None:
+def apply_correction(sdata: SpatialData, region: str, matrix: np.ndarray) -> None:
     """Apply a matrix to the shapes before each of their transformations."""
     from spatialdata.transformations import Affine, Sequence, get_transformation, set_transformation
 
@@ -28,11 +28,11 @@ def prepend(sdata: SpatialData, region: str, matrix: np.ndarray) -> None:
     set_transformation(sdata.shapes[region], {s: Sequence([first, to]) for s, to in placed.items()}, set_all=True)
 
 
-def take_away(sdata: SpatialData, table: AnnData, region: str) -> None:
+def remove_correction(sdata: SpatialData, table: AnnData, region: str) -> None:
     """Take the correction of an earlier call away; the transformations are then those of before, not equivalents."""
     from spatialdata.transformations import Affine, Sequence, get_transformation, set_transformation
 
-    earlier = noted(table, _keys.REALIGN).get(region)
+    earlier = get_provenance(table, _keys.REALIGN).get(region)
     if earlier is None or not earlier["moved"]:
         return
     if not is_in_place(sdata, region, earlier):

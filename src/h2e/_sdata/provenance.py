@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
-def note(where: SpatialData | AnnData, kind: str, key: str, facts: Mapping[str, Any]) -> None:
+def set_provenance(where: SpatialData | AnnData, kind: str, key: str, facts: Mapping[str, Any]) -> None:
     """Keep facts about a key, in ``uns["h2e"][kind]`` of a table or ``attrs["h2e"][kind]`` of a SpatialData."""
-    note_all(where, kind, {**_store(where).get(_keys.PREDICTION, {}).get(kind, {}), key: dict(facts)})
+    replace_provenance(where, kind, {**_store(where).get(_keys.PREDICTION, {}).get(kind, {}), key: dict(facts)})
 
 
-def note_all(where: SpatialData | AnnData, kind: str, facts: Any) -> None:
+def replace_provenance(where: SpatialData | AnnData, kind: str, facts: Any) -> None:
     """Keep all facts of a kind, in new dicts: subsets and crops of a SpatialData have the very ``attrs`` of the whole."""
     ours = {**_store(where).get(_keys.PREDICTION, {}), kind: facts}
     if hasattr(where, "uns"):
@@ -26,7 +26,7 @@ def note_all(where: SpatialData | AnnData, kind: str, facts: Any) -> None:
         where.attrs = {**where.attrs, _keys.PREDICTION: ours}
 
 
-def noted(where: SpatialData | AnnData, kind: str) -> Mapping[str, Mapping[str, Any]]:
+def get_provenance(where: SpatialData | AnnData, kind: str) -> Mapping[str, Mapping[str, Any]]:
     """All facts of a kind, by key."""
     found = _store(where).get(_keys.PREDICTION, {}).get(kind, {})
     return {key: facts for key, facts in found.items() if isinstance(facts, Mapping)}  # but settings of a prediction
@@ -38,7 +38,7 @@ def check_free(table: AnnData, slot: str, key: str, *, overwrite: bool) -> None:
         msg = f"this needs an AnnData, got {type(table).__name__}; pass the table, sdata['table']."
         raise TypeError(msg)
     check_storable(key)
-    ours = key == _keys.TARGET or key in noted(table, _keys.PARAMS)  # a name that only h2e gives
+    ours = key == _keys.TARGET or key in get_provenance(table, _keys.PARAMS)  # a name that only h2e gives
     if key in getattr(table, slot) and not (ours or overwrite):
         msg = f"adata.{slot}[{key!r}] is there, and there is no record of h2e having written it (spatialdata.concatenate drops records); pass another key_added, or overwrite=True."
         raise ValueError(msg)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.masks import find_mask
-from h2e._sdata.provenance import note_all, noted
+from h2e._sdata.provenance import get_provenance, replace_provenance
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -47,10 +47,10 @@ def report_of(
 def store_report(sdata: SpatialData, report: pd.DataFrame, table_key: str) -> None:
     """Keep a report with the table or, without one, in ``sdata.attrs``, as what JSON can hold."""
     if table_key in sdata.tables:
-        note_all(sdata[table_key], _keys.REPORT, report)
+        replace_provenance(sdata[table_key], _keys.REPORT, report)
         return
     plain = report.astype(object).where(report.notna(), None).reset_index().to_dict("list")
-    note_all(sdata, _keys.REPORT, plain)
+    replace_provenance(sdata, _keys.REPORT, plain)
 
 
 def _tissue(sdata: SpatialData, image_key: str, um_per_px: float | None) -> dict[str, float]:
@@ -71,7 +71,7 @@ def _placement(found: Mapping[str, object]) -> dict[str, object]:
 
 def _stains(sdata: SpatialData, image_key: str) -> dict[str, str]:
     """The stains of a slide before normalization, as directions in the optical density of red, green and blue."""
-    found = noted(sdata, _keys.STAINS)[_keys.normalized(image_key)]["slide"]
+    found = get_provenance(sdata, _keys.STAINS)[_keys.normalized(image_key)]["slide"]
     vectors = (found or {}).get("stains", [[], []])
     return {
         name: " ".join(f"{v:.2f}" for v in vector)

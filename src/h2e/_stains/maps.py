@@ -79,7 +79,7 @@ def lab_tables(slide: StainReference, reference: StainReference) -> dict[str, np
     return {name: np.ascontiguousarray(table, dtype=np.float32) for name, table in tables.items()}
 
 
-def steadied(slide: StainReference, reference: StainReference) -> StainReference:
+def shrink_to_reference(slide: StainReference, reference: StainReference) -> StainReference:
     """A slide's stains, shrunk towards the reference where few pixels speak for them or the colour is implausible."""
     trust = min(1.0, slide.n_pixels / ENOUGH)
     if slide.stains is None:
@@ -117,7 +117,7 @@ def map_image(
     """The image with the colours of its tissue mapped, lazily and level by level; unchanged if ``slide`` is ``None``."""
     levels = image.levels
     if slide is not None and (mask is None or mask.any()):
-        settings = settings_of(steadied(slide, reference), reference, keep_residual=keep_residual, beta=beta)
+        settings = settings_of(shrink_to_reference(slide, reference), reference, keep_residual=keep_residual, beta=beta)
         levels = tuple(
             level.rechunk({0: -1}).map_blocks(
                 map_block, settings=settings, mask=mask, ratio=scale / mask_scale, dtype=np.uint8, meta=level._meta

@@ -11,7 +11,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-MEMBER = "!"
+ARCHIVE_MEMBER = "!"
 """In a registry ``archive.zip!member`` gives the checksum of a member: an archive may hold more than was looked at."""
 
 
@@ -67,8 +67,8 @@ def fetch(base_url: str, registry: dict[str, str], folder: Path, *, progress: bo
     import pooch
     from tqdm import tqdm
 
-    plain = {path: f"sha256:{checksum}" for path, checksum in registry.items() if MEMBER not in path}
-    archives = {path.partition(MEMBER)[0]: None for path in registry if MEMBER in path}
+    plain = {path: f"sha256:{checksum}" for path, checksum in registry.items() if ARCHIVE_MEMBER not in path}
+    archives = {path.partition(ARCHIVE_MEMBER)[0]: None for path in registry if ARCHIVE_MEMBER in path}
     store = pooch.create(folder, base_url.rstrip("/") + "/", registry=plain | archives)
     missing = [path for path in store.registry if not (folder / path).exists()]
     if missing:
@@ -82,7 +82,7 @@ def fetch(base_url: str, registry: dict[str, str], folder: Path, *, progress: bo
     finally:
         messages.setLevel(level)
     for path, checksum in registry.items():
-        if MEMBER in path:
+        if ARCHIVE_MEMBER in path:
             check_member(folder, path, checksum)
     return folder
 
@@ -103,7 +103,7 @@ def fetch_one(store: object, path: str) -> None:
 
 def check_member(folder: Path, path: str, checksum: str) -> None:
     """Compare a member of an archive with its checksum; an archive that differs is removed."""
-    archive, _, member = path.partition(MEMBER)
+    archive, _, member = path.partition(ARCHIVE_MEMBER)
     try:
         with zipfile.ZipFile(folder / archive) as opened:
             found = hashlib.sha256(opened.read(member)).hexdigest()

@@ -28,7 +28,7 @@ FAINTEST = 0.1
 """Opacity of the spot on whose value the models agree least."""
 
 
-ABOUT = {_keys.spread: "spread", _keys.lower: "lower end of the interval", _keys.upper: "upper end of the interval"}
+ABOUT = {_keys.std: "spread", _keys.lower: "lower end of the interval", _keys.upper: "upper end of the interval"}
 """What stands beside predictions, by its key, and its title."""
 
 
@@ -156,11 +156,11 @@ def _agreement(shown: np.ndarray, beside: np.ndarray, kind: np.ndarray) -> str:
 
 def _opacity(table: AnnData, key: str, place: Place, target: str) -> np.ndarray:
     """Opacity of the spots of a slide, the less the more the models differ; 1 where that is not known."""
-    spread = frame_of(table, _keys.spread(_keys.base_of(key)))[target].to_numpy(float)[place.rows]
+    spread = frame_of(table, _keys.std(_keys.base_of(key)))[target].to_numpy(float)[place.rows]
     known = np.isfinite(spread)
     if not known.any():
         msg = (
-            f"alpha_by_std: obsm[{_keys.spread(_keys.base_of(key))!r}] has no value on slide {place.name!r}; held-out predictions "
+            f"alpha_by_std: obsm[{_keys.std(_keys.base_of(key))!r}] has no value on slide {place.name!r}; held-out predictions "
             "come from one model and have no spread. Show a slide that the ensemble was not trained on."
         )
         raise ValueError(msg)

@@ -204,7 +204,7 @@ def _truth(
     table: AnnData, key: str, targets: list[str], *, measured: bool | None, layer: str | None, log_normalized: bool
 ) -> pd.DataFrame:
     """What was measured of the targets, as far as it is wanted and there."""
-    if measured is False or (measured is None and key == _keys.spread(_keys.base_of(key))):
+    if measured is False or (measured is None and key == _keys.std(_keys.base_of(key))):
         return pd.DataFrame(index=table.obs_names)
     try:
         truth = measured_values(table, key, targets, layer=layer, log_normalized=log_normalized)

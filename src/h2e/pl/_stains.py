@@ -9,7 +9,7 @@ import numpy as np
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.images import open_image
-from h2e._sdata.provenance import noted
+from h2e._sdata.provenance import get_provenance
 from h2e._sdata.table import check_sdata
 from h2e._slide.image import Image
 from h2e.pl._axes import given_axes
@@ -64,7 +64,7 @@ def stains(
     pairs = _pairs(sdata, image_key)
     axes = _axes(ax, len(pairs))
     for (before, after), column in zip(pairs, axes.T, strict=True):
-        facts = noted(sdata, _keys.STAINS)[after]
+        facts = get_provenance(sdata, _keys.STAINS)[after]
         column[0].set_title(before)
         for axis, key, which in zip(column, (before, after), ("slide", "reference"), strict=True):
             axis.imshow(_thumbnail(open_image(sdata, key), long_side), interpolation="antialiased", origin="upper")
@@ -78,7 +78,7 @@ def stains(
 def _pairs(sdata: SpatialData, image_key: str | Sequence[str] | Mapping[str, str] | None) -> list[tuple[str, str]]:
     """Images and their normalized versions."""
     check_sdata(sdata)
-    written = noted(sdata, _keys.STAINS)
+    written = get_provenance(sdata, _keys.STAINS)
     after = {facts["image"]: key for key, facts in written.items() if key in sdata.images}
     if image_key is None:
         wanted = sorted(after)

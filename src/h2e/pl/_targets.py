@@ -10,7 +10,7 @@ from h2e._sdata import keys as _keys
 from h2e._sdata.expression import check_counts, positions_of, slide_labels, values_of
 from h2e._sdata.table import get_table
 from h2e._sdata.targets import target_frame
-from h2e._statistics import within_slides
+from h2e._statistics import center_by_slide
 from h2e.pl._axes import given_axes
 from h2e.pl._side_by_side import draw_map, name_slides, side_by_side
 
@@ -193,7 +193,7 @@ def target_overview(
 
 def mean_correlation(x: np.ndarray, slides: np.ndarray) -> np.ndarray:
     """Pearson correlation of the columns within each slide, averaged over slides; 0 where one is constant."""
-    total, deviation = np.zeros((x.shape[1], x.shape[1])), within_slides(x, slides)
+    total, deviation = np.zeros((x.shape[1], x.shape[1])), center_by_slide(x, slides)
     for slide in np.unique(slides):
         z = deviation[slides == slide]
         length = np.sqrt((z**2).sum(axis=0))

@@ -10,8 +10,8 @@ import numpy as np
 from h2e._sdata import keys as _keys
 from h2e._sdata.images import open_image, systems_of
 from h2e._sdata.masks import tissue_of
-from h2e._sdata.pairing import image_of_grid, one_scene, source_images
-from h2e._sdata.provenance import noted
+from h2e._sdata.pairing import image_of_grid, is_same_scene, source_images
+from h2e._sdata.provenance import get_provenance
 from h2e._sdata.slides import find_slides
 from h2e._sdata.table import in_tissue, regions_of, shapes_of
 from h2e._slide.fraction import fraction_at
@@ -83,7 +83,7 @@ def tissue(
     paired = paired or (_pairs(sdata, keys, table_key) if asked else None)
     there = table_key in sdata.tables
     slides = find_slides(sdata, table_key=table_key, image_key=paired, sized=False) if there else []
-    moved = noted(sdata.tables[table_key], _keys.REALIGN) if slides else {}
+    moved = get_provenance(sdata.tables[table_key], _keys.REALIGN) if slides else {}
     said = in_tissue(sdata.tables[table_key]) if slides else None
     axes = _axes(ax, len(keys))
     for key, axis in zip(keys, axes, strict=True):
@@ -105,7 +105,7 @@ def _pairs(sdata: SpatialData, asked: list[str], table_key: str) -> dict[str, st
     pairs = {}
     for region in regions_of(sdata, table_key):
         grid, systems = image_of_grid(sdata, region), set(systems_of(shapes_of(sdata, region)))
-        on = [key for key in asked if key in sdata.images and (grid is None or one_scene(sdata, key, grid))]
+        on = [key for key in asked if key in sdata.images and (grid is None or is_same_scene(sdata, key, grid))]
         others = [grid] if grid is not None else list(sdata.images)
         for key in (*on, *others):
             if region not in pairs and systems & set(systems_of(sdata.images[key])):

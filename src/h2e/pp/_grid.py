@@ -11,7 +11,7 @@ from h2e._sdata import keys as _keys
 from h2e._sdata.images import open_image
 from h2e._sdata.masks import tissue_of
 from h2e._sdata.pairing import image_of_grid, paired_image, source_images
-from h2e._sdata.provenance import note, noted
+from h2e._sdata.provenance import get_provenance, set_provenance
 from h2e._sdata.scale import check_sizes, positive, size_of
 from h2e._sdata.table import check_sdata, region_keys, regions_of
 from h2e._slide.lattice import hexagonal_grid
@@ -112,7 +112,9 @@ def make_spots(
     for key, name, size, (xy, array) in zip(keys, names, um, grids, strict=True):
         circles.append(_circles(sdata, key, xy, DIAMETER_FRAC / 2 * spacing_um / size))
         table = _add_rows(table, name, array, size)
-        note(table, _keys.PARAMS, name, {"function": "make_spots", "image": key, "spacing_um": float(spacing_um)})
+        set_provenance(
+            table, _keys.PARAMS, name, {"function": "make_spots", "image": key, "spacing_um": float(spacing_um)}
+        )
     for name, shapes in zip(names, circles, strict=True):
         _replace(sdata.shapes, name, shapes)
         log.info("wrote shapes[%r]: %d spots every %g µm; tables[%r]", name, len(shapes), spacing_um, table_key)
@@ -142,7 +144,7 @@ def _without_spots(sdata: SpatialData, table_key: str) -> list[str]:
 
 def _is_ours(table: AnnData | None, name: str) -> bool:
     """Whether h2e made the spots of a region."""
-    made = {} if table is None else noted(table, _keys.PARAMS).get(name, {})
+    made = {} if table is None else get_provenance(table, _keys.PARAMS).get(name, {})
     return made.get("function") == "make_spots"
 
 

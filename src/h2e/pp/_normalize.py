@@ -14,7 +14,7 @@ from h2e._sdata.expression import check_values, values_of
 from h2e._sdata.masks import find_mask
 from h2e._sdata.pairing import paired_image, source_images
 from h2e._sdata.placement import is_in_place
-from h2e._sdata.provenance import noted
+from h2e._sdata.provenance import get_provenance
 from h2e._sdata.report import report_of, store_report
 from h2e._sdata.rollback import all_or_nothing
 from h2e._sdata.slides import find_slides, image_sizes
@@ -152,7 +152,7 @@ def _placement(
 ) -> dict[str, object]:
     """What :func:`realign_spots` did to a region, or else would do."""
     table = sdata[table_key]
-    done = noted(table, _keys.REALIGN).get(region)
+    done = get_provenance(table, _keys.REALIGN).get(region)
     if done is not None and (not done["moved"] or is_in_place(sdata, region, done)):
         return done
     found = estimate(sdata, table, region, paired_image(sdata, region, image_key))

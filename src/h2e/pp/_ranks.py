@@ -10,7 +10,7 @@ from scipy import sparse
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import Matrix, check_values, slide_labels, values_of
-from h2e._sdata.provenance import check_free, note
+from h2e._sdata.provenance import check_free, set_provenance
 from h2e._sdata.ranks import rank_values
 from h2e._sdata.targets import resolve_targets
 
@@ -105,7 +105,7 @@ def rank_transform(
 
     adata = adata.copy() if copy else adata
     adata.layers[key_added] = ranks if len(columns) == adata.n_vars else _widen(ranks, columns, adata.n_vars)
-    note(adata, _keys.PARAMS, key_added, {"axis": axis, "layer": layer or "X", "n_targets": len(columns)})
+    set_provenance(adata, _keys.PARAMS, key_added, {"axis": axis, "layer": layer or "X", "n_targets": len(columns)})
     log.info("wrote layers[%r]: ranks of %d genes within each %s", key_added, len(columns), axis)
     return adata if copy else None
 

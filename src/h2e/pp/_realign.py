@@ -11,8 +11,8 @@ from h2e._sdata import keys as _keys
 from h2e._sdata.images import open_image
 from h2e._sdata.masks import tissue_of
 from h2e._sdata.pairing import paired_image, to_pixels
-from h2e._sdata.placement import prepend, take_away
-from h2e._sdata.provenance import note_all
+from h2e._sdata.placement import apply_correction, remove_correction
+from h2e._sdata.provenance import replace_provenance
 from h2e._sdata.rollback import all_or_nothing
 from h2e._sdata.table import centres_of, get_table, region_keys
 from h2e._slide.lattice import lattice
@@ -111,16 +111,16 @@ def realign_spots(
     _check_limits(limits)
     with all_or_nothing(sdata, table_key):
         for region in regions:
-            take_away(sdata, table, region)
+            remove_correction(sdata, table, region)
         if undo:
             table.uns.get(_keys.PREDICTION, {}).pop(_keys.REALIGN, None)
             return
         report = {r: estimate(sdata, table, r, images[r], tissue_mask_key, **limits) for r in regions}
         for region, found in report.items():
             if found["moved"]:
-                prepend(sdata, region, found["matrix"])
+                apply_correction(sdata, region, found["matrix"])
             log.info("region %r: %s", region, found["reason"])
-        note_all(table, _keys.REALIGN, report)
+        replace_provenance(table, _keys.REALIGN, report)
 
 
 def estimate(

@@ -9,7 +9,7 @@ import numpy as np
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.masks import tissue_of
-from h2e._sdata.provenance import check_free, note
+from h2e._sdata.provenance import check_free, set_provenance
 from h2e._sdata.slides import find_slides
 from h2e._sdata.table import get_table
 from h2e._slide.fraction import fraction_at
@@ -90,5 +90,5 @@ def tissue_fraction(
         log.info("slide %r: %d of %d spots are invalid, without tissue", slide.name, invalid, len(slide))
     table.obs[key_added] = fraction
     params = {"function": "tissue_fraction", "tissue_mask_key": tissue_mask_key or "{image}_tissue"}
-    note(table, _keys.PARAMS, key_added, params)
+    set_provenance(table, _keys.PARAMS, key_added, params)
     log.info("wrote obs[%r]", key_added)

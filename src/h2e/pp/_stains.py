@@ -11,7 +11,7 @@ from h2e._sdata.elements import check_keys, image_like
 from h2e._sdata.images import open_image
 from h2e._sdata.masks import tissue_of
 from h2e._sdata.pairing import source_images
-from h2e._sdata.provenance import note, noted
+from h2e._sdata.provenance import get_provenance, set_provenance
 from h2e._sdata.slides import image_sizes
 from h2e._stains.maps import map_image
 from h2e._stains.reference import METHODS, StainReference
@@ -173,7 +173,7 @@ def normalize_stains(
     True
     """
     keys = source_images(sdata, table_key=table_key, image_key=image_key)
-    written = noted(sdata, _keys.STAINS)
+    written = get_provenance(sdata, _keys.STAINS)
     targets = check_keys(sdata, keys, key_added, written, overwrite=overwrite)
     resolution = image_sizes(sdata, keys, um_per_px, table_key=table_key, image_key=image_key)
     images = [open_image(sdata, key) for key in keys]
@@ -201,5 +201,5 @@ def normalize_stains(
             "keep_residual": keep_residual,
             "tissue_mask_key": tissue_mask_key or "",
         }
-        note(sdata, _keys.STAINS, target, facts)
+        set_provenance(sdata, _keys.STAINS, target, facts)
         log.info("%s images[%r]: %s, lazily", replaced, target, reference.method)

@@ -9,7 +9,7 @@ import numpy as np
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import expression, positions_of, slide_labels
-from h2e._sdata.provenance import check_free, note
+from h2e._sdata.provenance import check_free, set_provenance
 from h2e._sdata.selection import choose_targets
 from h2e._sdata.symbols import HOUSEKEEPING, symbols_of
 from h2e._sdata.table import labels_of
@@ -125,7 +125,7 @@ def select_targets(
     adata.var[key_added] = adata.var_names.isin(genes)
     chosen_on = sorted(set(donors[rows].tolist()))
     params = {"n_targets": int(n_targets), "groups": chosen_on, "min_frac": float(min_frac), "exclude": exclude or ""}
-    note(adata, _keys.PARAMS, key_added, {"function": "select_targets"} | params)
+    set_provenance(adata, _keys.PARAMS, key_added, {"function": "select_targets"} | params)
     log.info("wrote var[%r]: %d targets, chosen on %s", key_added, len(genes), chosen_on)
     return adata if copy else None
 

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from h2e._ensemble.baselines import BASELINES
 from h2e._ensemble.cohort import Cohort, open_cohort
 from h2e._ensemble.held_out import HeldOut, held_out_predictions
-from h2e._ensemble.training import Truth, folds_within, recipe_of, warn_of_empty_spots, warn_of_siblings
+from h2e._ensemble.training import TargetSpec, fit_config, folds_within, warn_of_empty_spots, warn_same_donor
 from h2e._learners.folds import Fold
 from h2e._learners.registry import DEFAULT_LEARNERS, Learner
 from h2e._sdata import keys as _keys
@@ -128,7 +128,7 @@ def evaluate(
     ['baseline: coordinates', 'baseline: domains', 'baseline: domains by chance']
     """
     options = {"device": device, "run_dir": run_dir, "progress": progress, "seed": seed}
-    recipe = recipe_of(learners, transform=transform, stack=stack, n_programmes=n_programmes, **options)
+    recipe = fit_config(learners, transform=transform, stack=stack, n_programmes=n_programmes, **options)
     baselines = [baselines] if isinstance(baselines, str) else list(baselines)
     unknown = sorted(set(baselines) - set(BASELINES))
     if unknown:
@@ -146,8 +146,8 @@ def evaluate(
         group_key=group_key,
         um_per_px=um_per_px,
     )
-    truth = Truth(cohort.table, targets, n_targets, obsm, layer, log_normalized)
-    warn_of_siblings(cohort, group_key)
+    truth = TargetSpec(cohort.table, targets, n_targets, obsm, layer, log_normalized)
+    warn_same_donor(cohort, group_key)
     warn_of_empty_spots(cohort, truth)
     folds = folds_within(cohort, np.arange(len(cohort.rows)), recipe.learners)
     _refuse_few_spots(cohort, folds)

@@ -10,7 +10,7 @@ import numpy as np
 
 from h2e._ensemble.cohort import open_cohort
 from h2e._ensemble.ensemble import Ensemble
-from h2e._ensemble.training import Truth, folds_within, recipe_of, train, warn_of_empty_spots, warn_of_siblings
+from h2e._ensemble.training import TargetSpec, fit_config, folds_within, train, warn_of_empty_spots, warn_same_donor
 from h2e._learners.registry import DEFAULT_LEARNERS, Learner
 from h2e._sdata import keys as _keys
 
@@ -135,7 +135,7 @@ def fit(
     Ensemble of 4 models (texture; stack: mean) for 4 targets, trained on 230 spots of 4 slides, leaving out ['A', 'B', 'C']
     """
     options = {"device": device, "run_dir": run_dir, "progress": progress, "seed": seed}
-    recipe = recipe_of(learners, transform=transform, stack=stack, n_programmes=n_programmes, **options)
+    recipe = fit_config(learners, transform=transform, stack=stack, n_programmes=n_programmes, **options)
     cohort = open_cohort(
         sdata,
         table_key=table_key,
@@ -145,16 +145,16 @@ def fit(
         group_key=group_key,
         um_per_px=um_per_px,
     )
-    truth = Truth(cohort.table, targets, n_targets, obsm, layer, log_normalized)
+    truth = TargetSpec(cohort.table, targets, n_targets, obsm, layer, log_normalized)
     spots = np.arange(len(cohort.rows))
     folds = folds_within(cohort, spots, recipe.learners)
     values = truth.of(cohort, spots)
     if constant := [name for name in values if values[name].nunique() == 1]:
         log.warning("targets %s have one value at all %d spots: there is nothing to learn", constant, len(values))
-    warn_of_siblings(cohort, group_key)
+    warn_same_donor(cohort, group_key)
     warn_of_empty_spots(cohort, truth)
     spacing_um = cohort.spacing_um(spots)
-    x = cohort.look(recipe.learners, reference=cohort.reference, spacing_um=spacing_um, progress=progress)
+    x = cohort.extract_features(recipe.learners, reference=cohort.reference, spacing_um=spacing_um, progress=progress)
     left_out = "quarter of the slide" if len(cohort.slides) == 1 else group_key or "slide"
     settings = {"unit": truth.unit, "left_out": left_out, "targets_chosen_on_all_groups": truth.chosen}
     settings |= {"obsm": obsm or "", "layer": layer or "", "log_normalized": log_normalized}

@@ -135,7 +135,7 @@ def predict(
             log.warning("images %s have no spots and are left out; lay some with h2e.pp.make_spots", bare)
         cohort = replace(cohort, keep_residual=ensemble.settings.get("keep_residual", True))
         look = {"reference": ensemble.reference, "spacing_um": ensemble.spacing_um, "progress": progress}
-        x = cohort.look(ensemble.learners, **look)
+        x = cohort.extract_features(ensemble.learners, **look)
         frames, novelty = _values(cohort, ensemble, x, key_added, interval=interval, in_sample=in_sample)
         _write(cohort.table, frames, ensemble, key_added=key_added, in_sample=in_sample, interval=interval)
         cohort.table.obs[_keys.novelty(key_added)] = novelty
@@ -171,7 +171,7 @@ def _values(
     mean, spread = ensemble.predict(x)
     trained = training_rows(cohort, ensemble)
     new = np.full(len(mean), fill_value=True) if in_sample else trained == NEW
-    values = {key_added: mean, _keys.spread(key_added): spread}
+    values = {key_added: mean, _keys.std(key_added): spread}
     width = ensemble.half_width(interval)
     if width is not None:
         lowest = 0 if ensemble.truth.min() >= 0 else -np.inf  # of expression, and of proportions
