@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 from ablation_rows import Row
+from h2e._ensemble.cohort import Cohort, open_cohort
 from spatialdata.transformations import Sequence, Translation, get_transformation, set_transformation
 
 import h2e
-from h2e._ensemble.cohort import Cohort, open_cohort
 from h2e._ensemble.mlp import fit_mlp
 from h2e._ensemble.stack import group_mean
 from h2e._ensemble.transforms import Transform, fit_transform
@@ -21,7 +21,8 @@ from h2e._learners.folds import Fold, derive_seed
 from h2e._learners.heads import mean_and_std
 from h2e._learners.registry import Learner, feature_key
 from h2e._learners.training import TrainingConfig, arrays_of, network_of, predict, train
-from h2e._sdata.slides import find_slides
+from h2e._sdata.keys import Keys
+from h2e._sdata.slides import open_slides
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class Data:
 def displace(sdata: object) -> None:
     """Move the spots of each slide by 1.6 spacings, in a direction drawn for it."""
     rng = np.random.default_rng(0)
-    for slide in find_slides(sdata):
+    for slide in open_slides(sdata, Keys()):
         angle = rng.uniform(0, 2 * np.pi)
         shapes = sdata.shapes[slide.region]
         xy = np.column_stack([shapes.geometry.x, shapes.geometry.y])
@@ -93,7 +94,7 @@ def displace(sdata: object) -> None:
 
 def unfiltered(cohort: Cohort, sdata: object) -> Cohort:
     """The same slides with all spots of the table."""
-    slides = find_slides(sdata, group_key="donor")
+    slides = open_slides(sdata, Keys(group_key="donor"))
     return dataclasses.replace(cohort, slides=tuple(slides), looked={})
 
 

@@ -22,6 +22,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from h2e._slide.slide import Slide
+
 RESULTS = Path(__file__).parent / "results" / "stains.csv"
 SIDE = 2048
 
@@ -181,7 +183,9 @@ def measure_peak(side: int, method: str) -> None:
 
     mask = np.ones((side // 32 + 1, side // 32 + 1), bool)
     warm = slide(1024)  # compile first: that is not the slide's memory
-    reference = fit_reference([warm], [(mask[:32, :32], 32.0)], method=method)
+    reference = fit_reference(
+        [replace(Slide.without_spots(warm, None, ""), tissue=(mask[:32, :32], 32.0))], method=method
+    )
     normalize_image(warm, (mask[:32, :32], 32.0), reference).levels[0].compute(scheduler="synchronous")
     Path("/proc/self/clear_refs").write_text("5")  # forget the highest so far
     before = resident("VmRSS")

@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 
 from h2e import datasets
+from h2e._sdata.keys import Keys
 from h2e._sdata.masks import find_mask
-from h2e._sdata.slides import find_slides
+from h2e._sdata.slides import open_slides
 from h2e._slide.lattice import lattice
 from h2e._slide.registration import place
 from h2e._slide.slide import Slide
@@ -63,7 +64,7 @@ def compare(sdata: object, slide: Slide, *, squidpy: bool) -> dict[str, object]:
 
         detect = sq.experimental.im.detect_tissue
         _, row["squidpy_seconds"] = seconds(detect, sdata, slide.image.key, new_labels_key="of_squidpy")
-        theirs = find_mask(sdata, slide.image.key, "of_squidpy")
+        theirs = find_mask(sdata, slide.image, "of_squidpy")
         del sdata.labels["of_squidpy"]
         c = on_grid(*theirs, shape)
         row |= {"squidpy_tissue": c.mean(), "squidpy_spots_on": under(*theirs, slide.xy)}
@@ -105,7 +106,7 @@ def main() -> None:
     masks, shifts = [], []
     for load in (datasets.her2st, datasets.mob, datasets.visium_mini):
         sdata = load()
-        for slide in find_slides(sdata):
+        for slide in open_slides(sdata, Keys()):
             masks.append(compare(sdata, slide, squidpy=not arguments.no_squidpy))
             counts = np.asarray(sdata["table"].X[slide.rows].sum(axis=1)).ravel()
             shifts.append(planted(slide, counts))

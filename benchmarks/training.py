@@ -29,9 +29,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from h2e._ensemble.cohort import open_cohort
 
 import h2e
-from h2e._ensemble.cohort import open_cohort
 from h2e._ensemble.training import TargetSpec
 from h2e._ensemble.transforms import fit_transform
 from h2e._learners import training as _training

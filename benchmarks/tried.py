@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from h2e._ensemble.cohort import open_cohort
 from scipy.spatial import KDTree
 
 import h2e
-from h2e._ensemble.cohort import open_cohort
 from h2e._ensemble.programmes import denoise_targets
 from h2e._ensemble.stack import group_mean
 from h2e._ensemble.training import TargetSpec, folds_within

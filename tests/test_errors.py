@@ -81,7 +81,7 @@ CASES = {
     "too many targets": (None, {"n_targets": 1000}, ValueError, "n_targets=1000 genes were asked for"),
     "no learner": (None, {"learners": "transformer"}, ValueError, r"'transformer' is no learner; there are \["),
     "no learners": (None, {"learners": []}, ValueError, "learners is empty"),
-    "no transform": (None, {"transform": "square"}, ValueError, "transform 'square' is not one of"),
+    "no transform": (None, {"transform": "square"}, ValueError, "transform must be one of .*, got 'square'"),
     "one rank": (
         None,
         {"transform": "spot_rank", "targets": ["TOY01"]},
@@ -89,7 +89,7 @@ CASES = {
         "'spot_rank' ranks the targets of",
     ),
     "dash": (dash, {}, ValueError, "a group is called '–'"),
-    "no stack": (None, {"stack": "magic"}, ValueError, "stack 'magic' is not one of"),
+    "no stack": (None, {"stack": "magic"}, ValueError, "stack must be one of .*, got 'magic'"),
 }
 
 
@@ -114,7 +114,7 @@ def test_training_refuses(cohort, function, change, options: dict, error: type[E
 
 
 def test_a_metric_that_has_nothing_to_score_is_refused_before_anything_is_read(cohort, monkeypatch):
-    monkeypatch.setattr("h2e._ensemble.cohort.Cohort.look", None)
+    monkeypatch.setattr("h2e._ensemble.extraction.Features.extract", None)
     for metrics, message in {"spot_rho": "there is one target; leave it out", (): "metrics is empty"}.items():
         with pytest.raises(ValueError, match=message):
             h2e.tl.evaluate(cohort, **FAST | {"n_targets": 1}, group_key="donor", metrics=metrics)
@@ -209,14 +209,14 @@ def test_features_in_a_sparse_matrix_are_features(cohort):
 
 
 def test_a_size_that_is_no_number_is_refused(cohort):
-    with pytest.raises(ValueError, match="um_per_px of each image is '2.5'; it must be a positive number"):
+    with pytest.raises(ValueError, match="um_per_px of each image must be a positive number of µm, got '2.5'"):
         h2e.tl.fit(cohort, **FAST, um_per_px="2.5")
     for prepare in (h2e.pp.detect_tissue, h2e.pp.fit_stain_reference, h2e.pp.normalize):
-        with pytest.raises(ValueError, match="um_per_px of toy_A1_image is -1; it must be a positive number"):
+        with pytest.raises(ValueError, match="um_per_px of toy_A1_image must be a positive number of µm, got -1"):
             prepare(cohort, um_per_px={"toy_A1_image": -1})
     assert not cohort.labels
     cohort["table"].obs["um_per_px"] = 0.0
-    with pytest.raises(ValueError, match="um_per_px of slide 'toy_A1' is 0.0; it must be a positive number"):
+    with pytest.raises(ValueError, match="of slide 'toy_A1' must be a positive number of µm, got 0.0"):
         h2e.tl.fit(cohort, **FAST)
 
 
@@ -305,7 +305,7 @@ def test_predict_refuses_and_writes_nothing(cohort, ensemble, case: str):
 def test_predict_never_replaces_what_somebody_else_wrote(cohort, ensemble):
     mine = np.ones((cohort["table"].n_obs, 2))
     cohort["table"].obsm["h2e"] = mine
-    with pytest.raises(ValueError, match=r"the table has \['h2e'\], and no record of h2e.tl.predict having written it"):
+    with pytest.raises(ValueError, match=r"adata.obsm\['h2e'\] is there, and there is no record"):
         h2e.tl.predict(cohort, ensemble, progress=False)
     np.testing.assert_array_equal(cohort["table"].obsm["h2e"], mine)
     h2e.tl.predict(cohort, ensemble, progress=False, key_added="theirs")
@@ -385,9 +385,9 @@ def test_a_folder_is_no_file_and_an_ensemble_no_folder(cohort, tmp_path):
 
 
 def test_a_key_that_cannot_be_stored_is_refused(cohort, ensemble):
-    with pytest.raises(ValueError, match="key_added='a/b' cannot be stored"):
+    with pytest.raises(ValueError, match="key_added must consist of letters"):
         h2e.tl.predict(cohort, ensemble, key_added="a/b", progress=False)
-    with pytest.raises(ValueError, match=r"key_added='my_std' ends like what stands beside predictions"):
+    with pytest.raises(ValueError, match=r"key_added='my_std' ends like the keys that are stored beside"):
         h2e.tl.predict(cohort, ensemble, key_added="my_std", progress=False)
-    with pytest.raises(ValueError, match="key_added='a/b' cannot be stored"):
+    with pytest.raises(ValueError, match="key_added must consist of letters"):
         h2e.pp.tissue_fraction(cohort, key_added="a/b")

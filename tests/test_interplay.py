@@ -21,7 +21,15 @@ from spatialdata.transformations import get_transformation
 
 import h2e
 import h2e.datasets
-from h2e._sdata.slides import find_slides
+from h2e._sdata.keys import Keys
+from h2e._sdata.scale import require_size
+from h2e._sdata.slides import open_slides, require_inside
+
+
+def find_slides(sdata, **keys):
+    """Open slides of known size with all spots on their images."""
+    return require_size(require_inside(open_slides(sdata, Keys(**keys))))
+
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,13 +14,22 @@ from spatialdata.transformations import Identity, Scale, Translation
 
 import h2e
 from h2e._ensemble import mlp as _mlp
-from h2e._ensemble.cohort import open_cohort
 from h2e._ensemble.stack import STACKS
 from h2e._learners.baselines import Coordinates
 from h2e._learners.embedding import Embedding
 from h2e._learners.multiscale import Multiscale
 from h2e._learners.texture import Texture
+from h2e._sdata.cohort import open_cohort, open_new_cohort
+from h2e._sdata.keys import Keys
+from h2e._sdata.scale import require_size
+from h2e._sdata.slides import open_slides, require_inside
 from h2e._slide.tiles import View
+
+
+def find_slides(sdata, **keys):
+    """Open slides of known size with all spots on their images."""
+    return require_size(require_inside(open_slides(sdata, Keys(**keys))))
+
 
 SMALL = (View(2, 32),)  # one small view, so that the tests are quick
 TEXTURE = Texture(views=SMALL)
@@ -117,8 +126,8 @@ def spy_on_predictions(monkeypatch, seen: list) -> None:
 
     real = _evaluate.held_out_predictions
 
-    def spy(cohort, truth, fold, recipe, baselines, **kwargs):
-        found = real(cohort, truth, fold, recipe, baselines, **kwargs)
+    def spy(features, spec, fold, *args, **kwargs):
+        found = real(features, spec, fold, *args, **kwargs)
         told = {method: p for method, p in found.predictions.items() if "domains" not in method}  # the oracle is told
         told |= {f"half width {level}": width for level, width in found.half_widths.items()}
         seen.append((fold.name, {**told, "mean": found.mean, "targets": np.array(found.truth.columns, dtype=str)}))
@@ -128,10 +137,10 @@ def spy_on_predictions(monkeypatch, seen: list) -> None:
 
 
 def test_the_leak_test_sees_a_leak_in_the_choice_of_targets(cohort, monkeypatch):
-    from h2e._ensemble import training as _train
+    from h2e._sdata.target_spec import TargetSpec
 
-    real = _train.TargetSpec.of
-    monkeypatch.setattr(_train.TargetSpec, "of", lambda self, c, train: real(self, c, np.arange(len(c.rows))))
+    real = TargetSpec.measured
+    monkeypatch.setattr(TargetSpec, "measured", lambda self, train: real(self, np.arange(len(self.cohort.rows))))
     with pytest.raises(AssertionError):
         assert_held_out_labels_do_not_matter(cohort, QUICK, "mean", monkeypatch)
 
@@ -143,9 +152,9 @@ def test_the_leak_test_sees_a_leak_into_the_stack(cohort, monkeypatch):
     everything = []
     real_train, real_stack = _held_out.train, _fitting.fit_stack
 
-    def train(c, seen, values, *args, **kwargs):
-        everything[:] = [values.to_numpy()]
-        return real_train(c, seen, values, *args, **kwargs)
+    def train(features, spec, spots, *args, **kwargs):
+        everything[:] = [spec.measured(spots).to_numpy()]
+        return real_train(features, spec, spots, *args, **kwargs)
 
     def leaky_stack(kind, predictions, y, groups, **kwargs):
         stack = real_stack(kind, predictions, y, groups, **kwargs)
@@ -236,15 +245,12 @@ def test_a_planted_relation_is_found_where_the_donor_was_never_seen(cohort):
 
 
 def test_a_given_reference_is_evaluated_as_it_is_and_a_pooled_one_anew(cohort):
-    from h2e._ensemble.cohort import open_cohort
-
-    nothing = {"table_key": "table", "image_key": None, "tissue_mask_key": None, "library_key": None, "um_per_px": None}
     h2e.pp.normalize_stains(cohort)
-    opened = open_cohort(cohort, **nothing, group_key="donor")
+    opened = open_cohort(cohort, Keys(group_key="donor"))
     without_a = np.flatnonzero(opened.groups != "A")
     assert opened.reference_of(without_a) != opened.reference
     h2e.pp.normalize_stains(cohort, opened.reference)
-    opened = open_cohort(cohort, **nothing, group_key="donor")
+    opened = open_cohort(cohort, Keys(group_key="donor"))
     assert opened.reference_of(without_a) == opened.reference
 
 
@@ -321,7 +327,6 @@ def test_predicting_a_subset_of_the_spots_gives_the_same_values(cohort):
 
 def test_positions_do_not_depend_on_the_other_spots_and_are_in_um(cohort):
     from h2e._ensemble.extraction import from_middle_um
-    from h2e._sdata.slides import find_slides
 
     slide = find_slides(cohort)[0]
     mask = np.zeros((104, 104), bool)
@@ -557,13 +562,8 @@ def test_models_see_tissue_where_the_image_was_normalized(cohort):
         mask = cohort.labels.pop(f"{name}_image_tissue")
         cohort.labels[f"{name}_whole"] = mask.copy(data=np.ones_like(mask.data))
         h2e.pp.normalize_stains(cohort, image_key=f"{name}_image", tissue_mask_key=f"{name}_whole")
-    opened = open_cohort(
-        cohort,
-        **dict.fromkeys(("image_key", "tissue_mask_key", "library_key", "um_per_px")),
-        table_key="table",
-        new=True,
-    )
-    assert all(mask.all() for mask, _ in opened.tissues)
+    opened = open_new_cohort(cohort, Keys(), spacing_um=200.0, reference=None, keep_residual=True)
+    assert all(slide.tissue[0].all() for slide in opened.slides)
 
 
 def test_an_image_that_h2e_normalized_is_no_source(cohort):

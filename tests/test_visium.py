@@ -19,8 +19,16 @@ from scipy.spatial import KDTree
 from spatialdata_io import visium
 
 import h2e
-from h2e._sdata.slides import find_slides
+from h2e._sdata.keys import Keys
+from h2e._sdata.scale import require_size
+from h2e._sdata.slides import open_slides, require_inside
 from h2e._slide.tiles import View
+
+
+def find_slides(sdata, **keys):
+    """Open slides of known size with all spots on their images."""
+    return require_size(require_inside(open_slides(sdata, Keys(**keys))))
+
 
 mpl.use("agg")
 

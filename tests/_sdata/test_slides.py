@@ -17,9 +17,17 @@ from spatialdata.transformations import (
 
 import h2e
 from h2e._sdata.images import _scale, open_image
-from h2e._sdata.pairing import paired_image, source_images
-from h2e._sdata.slides import find_slides, image_sizes
+from h2e._sdata.keys import Keys
+from h2e._sdata.normalized import on_normalized_images
+from h2e._sdata.pairing import find_pairing
+from h2e._sdata.scale import require_size
+from h2e._sdata.slides import open_images, open_slides, require_inside
 from h2e._slide.lattice import lattice, lattice_of_array
+
+
+def find_slides(sdata, **keys):
+    """Open slides of known size with all spots on their images."""
+    return require_size(require_inside(open_slides(sdata, Keys(**keys))))
 
 
 def grid(kind: str, n: int = 12) -> np.ndarray:
@@ -98,8 +106,8 @@ def add_image(sdata, key: str, like: str, factor: int, **kwargs) -> None:
 def test_of_several_resolutions_the_finest_is_taken(cohort):
     add_image(cohort, "hires", "toy_A1_image", 2)
     add_image(cohort, "lowres", "toy_A1_image", 8)
-    assert paired_image(cohort, "toy_A1") == "toy_A1_image"
-    assert "hires" not in source_images(cohort)
+    assert find_pairing(cohort).image_of("toy_A1") == "toy_A1_image"
+    assert "hires" not in sorted(open_images(cohort, Keys()))
     slide = find_slides(
         cohort, image_key={"toy_A1": "hires"} | {r: f"{r}_image" for r in ("toy_A2", "toy_B1", "toy_C1")}
     )[0]
@@ -126,10 +134,10 @@ def test_images_of_different_scenes_are_ambiguous(cohort):
 
 def test_a_normalized_image_is_never_a_source_but_is_used_where_asked(cohort):
     add_image(cohort, "toy_A1_image_normalized", "toy_A1_image", 1)
-    assert source_images(cohort) == [f"{r}_image" for r in sorted(cohort.shapes)]
+    assert sorted(open_images(cohort, Keys())) == [f"{r}_image" for r in sorted(cohort.shapes)]
     assert find_slides(cohort)[0].image.key == "toy_A1_image"
-    assert find_slides(cohort, normalized=True)[0].image.key == "toy_A1_image_normalized"
-    assert find_slides(cohort, normalized=True)[1].image.key == "toy_A2_image"
+    assert on_normalized_images(cohort, find_slides(cohort))[0].image.key == "toy_A1_image_normalized"
+    assert on_normalized_images(cohort, find_slides(cohort))[1].image.key == "toy_A2_image"
 
 
 def test_slides_without_spots_are_source_images(cohort):
@@ -137,7 +145,7 @@ def test_slides_without_spots_are_source_images(cohort):
     cohort.images["only_he"] = Image2DModel.parse(
         lonely, dims=("c", "y", "x"), transformations={"elsewhere": Identity()}
     )
-    assert "only_he" in source_images(cohort)
+    assert "only_he" in sorted(open_images(cohort, Keys()))
 
 
 def test_what_is_missing_is_named_with_what_is_there(cohort):
@@ -242,7 +250,7 @@ def test_bins_that_are_no_circles_need_the_size_of_a_pixel(cohort):
     cohort.shapes["toy_A1"] = ShapesModel.parse(squares, transformations={"toy_A1": Identity()})
     cohort["table"].obs.loc[cohort["table"].obs["region"] == "toy_A1", "um_per_px"] = np.nan
     with pytest.raises(
-        ValueError, match=r"shapes of slide 'toy_A1' are no spots with gaps between them.*pass um_per_px"
+        ValueError, match=r"slide .toy_A1. is not known: its shapes have no gaps between them.*Pass um_per_px"
     ):
         find_slides(cohort)
     slides = find_slides(cohort, um_per_px={"toy_A1": 0.25})
@@ -277,18 +285,18 @@ def test_two_slides_of_almost_one_size_in_one_system_are_not_one_scene(cohort):
     for key, name, n in (("A_image", "toy_A1", 416), ("B_image", "toy_B1", 412)):
         pixels = cohort.images[f"{name}_image"]["scale0"]["image"].data[:, :n, :n]
         images[key] = Image2DModel.parse(pixels, dims=("c", "y", "x"))
-    assert source_images(SpatialData(images=images)) == ["A_image", "B_image"]
+    assert sorted(open_images(SpatialData(images=images), Keys())) == ["A_image", "B_image"]
     shapes = cohort["toy_B1"]
     set_transformation(shapes, {"global": Identity()}, set_all=True)
     both = SpatialData(images=images, shapes={"toy_B1": shapes})
     with pytest.raises(ValueError, match="do not show one scene"):
-        paired_image(both, "toy_B1")
+        find_pairing(both).image_of("toy_B1")
 
 
 def test_bins_that_were_read_as_circles_are_no_spots_of_a_known_technology(cohort):
     del cohort["table"].obs["um_per_px"]
     cohort["toy_A1"]["radius"] = 16.0  # they touch
-    with pytest.raises(ValueError, match="no spots with gaps between them"):
+    with pytest.raises(ValueError, match="its shapes have no gaps between them"):
         find_slides(cohort)
     h2e.pp.detect_tissue(cohort)  # that of the others is known, and this one's is not needed
     cohort["table"].obs["um_per_px"] = 6.25
@@ -299,8 +307,8 @@ def test_the_size_of_a_pixel_is_known_for_the_slides_that_tell_it(cohort):
     table = cohort["table"]
     table.obs.loc[table.obs["region"] == "toy_A1", "um_per_px"] = np.nan
     cohort["toy_A1"]["radius"] = 16.0
-    keys = [f"{name}_image" for name in ("toy_A1", "toy_B1")]
-    assert image_sizes(cohort, keys, None, table_key="table") == {"toy_A1_image": None, "toy_B1_image": 6.25}
+    sizes = {key: slide.um_per_px for key, slide in open_images(cohort, Keys()).items()}
+    assert (sizes["toy_A1_image"], sizes["toy_B1_image"]) == (None, 6.25)
 
 
 def test_shapes_of_one_name_are_refused(cohort):
@@ -380,7 +388,7 @@ def test_normalized_images_of_slides_that_were_joined_are_no_slides(cohort):
     other = SpatialData(images={"toy_B1_image": cohort.images["toy_B1_image"]})
     h2e.pp.normalize(other, um_per_px=6.25)
     joined = concatenate({"p": bare, "q": other})
-    assert source_images(joined) == ["toy_A1_image-p", "toy_B1_image-q"]
+    assert sorted(open_images(joined, Keys())) == ["toy_A1_image-p", "toy_B1_image-q"]
 
 
 def test_rows_without_a_region_are_named(cohort):

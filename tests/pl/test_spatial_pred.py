@@ -22,7 +22,7 @@ from spatialdata.transformations import Scale, get_transformation
 
 import h2e
 import h2e.datasets
-from h2e._sdata.targets import target_frame
+from h2e._sdata.targets import measured
 from h2e.pl._underlay import read_box, round_length
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def test_y_points_down_and_a_unit_is_as_long_in_x_as_in_y():
 def test_a_table_shows_what_was_measured_only_if_asked():
     axes = h2e.pl.spatial_pred(one_slide(), "EPCAM", measured=True)
     assert [ax.get_title() for ax in axes][1] == "EPCAM\nmeasured"
-    expected = target_frame(one_slide(), ["EPCAM"])["EPCAM"]
+    expected = measured(one_slide(), ["EPCAM"])["EPCAM"]
     np.testing.assert_allclose(shown(axes[1]), expected, rtol=1e-6)
 
 
@@ -206,11 +206,11 @@ def test_a_pdf_holds_the_outline_of_a_spot_once_also_where_some_are_missing(tmp_
 
 def test_maps_stand_slide_by_slide_target_by_target_predicted_before_measured(known: SpatialData):
     axes = h2e.pl.spatial_pred(known, GENES[:2], slides=["toy_A1", "toy_B1"])
-    measured = target_frame(known["table"], GENES)
+    truth = measured(known["table"], GENES)
     expected = [
         {"toy_A1": known["table"].obsm["h2e"], "toy_B1": known["table"].obsm["h2e_loo"]}[slide][gene]
         if what == "predicted"
-        else measured[gene]
+        else truth[gene]
         for slide in ("toy_A1", "toy_B1")
         for gene in GENES[:2]
         for what in ("predicted", "measured")
@@ -224,13 +224,13 @@ def test_maps_stand_slide_by_slide_target_by_target_predicted_before_measured(kn
 def test_the_title_says_what_was_held_out_and_how_well_it_agrees(known: SpatialData):
     table = known["table"]
     axes = h2e.pl.spatial_pred(known, "TOY02", slides=["toy_A1", "toy_B1"])
-    measured = target_frame(table, ["TOY02"])["TOY02"].to_numpy()
+    truth = measured(table, ["TOY02"])["TOY02"].to_numpy()
     for ax, key, slide, about in (
         (axes[0], "h2e", "toy_A1", "predicted"),
         (axes[2], "h2e_loo", "toy_B1", "predicted, held-out donor"),
     ):
         rows = rows_of(known, slide) & table.obsm[key]["TOY02"].notna().to_numpy()
-        r = stats.pearsonr(table.obsm[key]["TOY02"].to_numpy()[rows], measured[rows]).statistic
+        r = stats.pearsonr(table.obsm[key]["TOY02"].to_numpy()[rows], truth[rows]).statistic
         assert ax.get_title() == f"TOY02\n{about}, r = {r:.2f}".replace("-0", "−0")
 
 
@@ -756,7 +756,7 @@ def test_the_scale_bar_is_in_the_unit_of_the_positions_that_are_shown():
 
 def test_what_was_measured_is_of_the_layer_that_was_learned(known):
     table = known["table"]
-    expected = target_frame(table, GENES)
+    expected = measured(table, GENES)
     table.layers["counts"] = table.X.copy()
     table.X = table.X * 0.37
     table.uns["h2e"]["params"]["layer"] = "counts"

@@ -12,7 +12,7 @@ from scipy import stats
 
 import h2e.pl
 import h2e.pp
-from h2e._sdata.targets import target_frame
+from h2e._sdata.targets import measured
 from h2e.pl._side_by_side import side_by_side
 from h2e.pl._targets import mean_correlation
 
@@ -60,7 +60,7 @@ def test_the_overview_shows_each_target_in_the_order_of_its_correlations(cohort:
     h2e.pp.select_targets(table, n_targets=9)
     axes = h2e.pl.target_overview(cohort, n_maps=3)
     shown = [label.get_text() for label in axes[0].get_yticklabels()]
-    frame = target_frame(table, shown)
+    frame = measured(table, shown)
     np.testing.assert_allclose(medians(axes[0]), frame.median())
     expected = mean_correlation(frame.to_numpy(), table.obs["region"].to_numpy(str))
     np.testing.assert_allclose(axes[1].images[0].get_array(), expected)

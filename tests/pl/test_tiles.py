@@ -11,9 +11,18 @@ import pytest
 from matplotlib.patches import Circle, Rectangle
 
 import h2e
-from h2e._sdata.slides import find_slides
+from h2e._sdata.keys import Keys
+from h2e._sdata.normalized import on_normalized_images
+from h2e._sdata.scale import require_size
+from h2e._sdata.slides import open_slides, require_inside
 from h2e._slide.tiles import View, read_views
 from h2e.pl._tiles import CENTRE
+
+
+def find_slides(sdata, **keys):
+    """Open slides of known size with all spots on their images."""
+    return require_size(require_inside(open_slides(sdata, Keys(**keys))))
+
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +45,9 @@ def shown(ax: Axes) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 def expected(sdata: SpatialData, spot: str, *, normalized: bool) -> np.ndarray:
-    slide = next(s for s in find_slides(sdata, normalized=normalized) if spot.startswith(s.name))
+    slide = next(s for s in find_slides(sdata) if spot.startswith(s.name))
+    if normalized:
+        (slide,) = on_normalized_images(sdata, [slide])
     here = [sdata["table"].obs_names[row] for row in slide.rows].index(spot)
     return read_views(slide, slide.xy[[here]], [View(3.0, 78)])[0][0].transpose(1, 2, 0)
 

@@ -13,6 +13,7 @@ from spatialdata.models import Image2DModel, Labels2DModel, ShapesModel, TableMo
 from spatialdata.transformations import Identity, Scale, get_transformation
 
 import h2e
+from h2e._sdata.images import open_image
 from h2e._sdata.masks import find_mask
 
 NAME = "toy_A1_image"
@@ -176,7 +177,7 @@ def test_a_mask_of_another_size_needs_its_scale(cohort, name: str, factor: float
     h2e.pp.tissue_fraction(cohort)
     h2e.pp.detect_tissue(cohort)
     theirs = cohort["table"].obs["tissue_fraction"].copy()
-    mask, scale = find_mask(cohort, NAME)
+    mask, scale = find_mask(cohort, open_image(cohort, NAME))
     assert scale == 1
     del cohort.labels[f"{NAME}_tissue"]
     resized = ndimage.zoom(mask.astype(np.uint8), factor, order=0)

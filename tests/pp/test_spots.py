@@ -12,14 +12,22 @@ from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Identity, Scale, get_transformation, set_transformation
 
 import h2e.pp
+from h2e._sdata.images import open_image
+from h2e._sdata.keys import Keys
 from h2e._sdata.masks import find_mask
-from h2e._sdata.slides import find_slides
+from h2e._sdata.scale import require_size
+from h2e._sdata.slides import open_slides, require_inside
 from h2e._slide.fraction import fraction_at
 from h2e._slide.image import Image
 from h2e._slide.lattice import hexagonal_grid
 from h2e._slide.registration import place
 from h2e._slide.tissue import tissue_mask
 from h2e.datasets import toy_cohort
+
+
+def find_slides(sdata, **keys):
+    """Open slides of known size with all spots on their images."""
+    return require_size(require_inside(open_slides(sdata, Keys(**keys))))
 
 
 def blob(side: int = 400) -> np.ndarray:
@@ -173,7 +181,7 @@ def test_realignment_can_be_undone_after_a_round_trip(cohort, tmp_path):
 
 
 def test_spots_whose_centres_left_the_image_are_brought_back(cohort):
-    mask, _ = find_mask(cohort, "toy_B1_image") or tissue_mask(find_slides(cohort)[2].image)
+    mask, _ = find_mask(cohort, open_image(cohort, "toy_B1_image")) or tissue_mask(find_slides(cohort)[2].image)
     before = centres(cohort, "toy_B1")
     away = np.array([-2.4 * 32, 0.3 * 32])
     shifted = cohort["toy_B1"].copy()
@@ -267,7 +275,7 @@ def test_making_spots_again_replaces_them_and_foreign_shapes_are_kept():
     h2e.pp.make_spots(sdata, spacing_um=400, um_per_px=6.25, image_key=first)
     assert sdata["table"].n_obs < n
     sdata.shapes["mine"] = sdata[f"{second}_spots"].copy()
-    with pytest.raises(ValueError, match="'mine'] is there already and was not made by h2e"):
+    with pytest.raises(ValueError, match="'mine'\\] is there, and there is no record"):
         h2e.pp.make_spots(sdata, um_per_px=6.25, image_key=second, key_added="mine")
 
 
@@ -275,7 +283,7 @@ def test_spots_without_a_known_pixel_size_are_refused():
     sdata = he_only()
     with pytest.raises(ValueError, match="um_per_px is None for image .*; a grid over an image needs um_per_px"):
         h2e.pp.make_spots(sdata)
-    with pytest.raises(ValueError, match="spacing_um for image .* is -5; it must be a positive number"):
+    with pytest.raises(ValueError, match="spacing_um must be a positive number of µm, got -5"):
         h2e.pp.make_spots(sdata, spacing_um=-5, um_per_px=1)
     with pytest.raises(ValueError, match="key_added names the spots of one image"):
         h2e.pp.make_spots(sdata, um_per_px=6.25, key_added="x")

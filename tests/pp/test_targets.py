@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 import h2e.pp
 from h2e._sdata.expression import expression, positions_of
 from h2e._sdata.selection import choose_targets, morans_i
-from h2e._sdata.targets import resolve_targets, storable_names, target_frame
+from h2e._sdata.targets import measured, resolve_targets, storable_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -146,11 +146,21 @@ def test_mitochondrial_and_ribosomal_genes_are_left_out_unless_asked_for(table: 
 def test_the_rows_of_a_visium_array_are_as_far_apart_as_its_columns():
     row, column = np.mgrid[:6, :6].reshape(2, -1)
     obs = pd.DataFrame({"array_row": row, "array_col": 2 * column + row % 2}, index=[f"spot{i}" for i in range(36)])
-    xy = positions_of(ad.AnnData(obs=obs), np.zeros(36))
+    xy = positions_of(ad.AnnData(obs=obs.assign(in_tissue=1)), np.zeros(36))
     nearest = np.sort(cdist(xy, xy), axis=1)[:, 1]
     np.testing.assert_allclose(nearest, 2)
     middle = cdist(xy, xy)[14]
     assert ((middle > 0) & (middle < 2.1)).sum() == 6
+
+
+def test_rows_that_alternate_are_not_taken_for_visium():
+    # The array of Spatial Transcriptomics with 2,000 spots: every other place of 66 columns and 63 rows.
+    row, column = np.mgrid[:63, :66].reshape(2, -1)
+    used = (row + column) % 2 == 0
+    obs = pd.DataFrame({"array_row": row[used], "array_col": column[used]})
+    obs.index = [f"spot{i}" for i in range(len(obs))]
+    xy = positions_of(ad.AnnData(obs=obs), np.zeros(len(obs)))
+    np.testing.assert_array_equal(xy, obs[["array_col", "array_row"]])
 
 
 @pytest.mark.parametrize(
@@ -211,7 +221,7 @@ def test_a_missing_gene_is_named_beside_those_spelled_like_it(table: AnnData):
 
 
 def test_targets_keep_the_order_that_they_were_asked_in(table: AnnData):
-    frame = target_frame(table, ["TOY09", "TOY02"])
+    frame = measured(table, ["TOY09", "TOY02"])
     assert frame.columns.tolist() == ["TOY09", "TOY02"]
     np.testing.assert_array_equal(frame["TOY02"], expression(table)[:, 1].toarray().ravel())
     assert (frame.dtypes == np.float32).all()
@@ -221,8 +231,8 @@ def test_targets_keep_the_order_that_they_were_asked_in(table: AnnData):
 
 def test_proportions_are_targets_as_they_are(table: AnnData):
     proportions = table.obsm["proportions"]
-    np.testing.assert_allclose(target_frame(table, obsm="proportions"), proportions, rtol=1e-6)
-    assert target_frame(table, "toy_gland", obsm="proportions").columns.tolist() == ["toy_gland"]
+    np.testing.assert_allclose(measured(table, obsm="proportions"), proportions, rtol=1e-6)
+    assert measured(table, "toy_gland", obsm="proportions").columns.tolist() == ["toy_gland"]
     with pytest.raises(KeyError, match=r"close: toy_gland"):
         resolve_targets(table, ["toy_glan"], obsm="proportions")
     with pytest.raises(KeyError, match=r"'types' is not in adata.obsm"):
@@ -232,7 +242,7 @@ def test_proportions_are_targets_as_they_are(table: AnnData):
         resolve_targets(table, obsm="array")
     proportions.iloc[2:4, 0] = np.nan
     with pytest.raises(ValueError, match="NaN or infinite values in 2 of"):
-        target_frame(table, obsm="proportions")
+        measured(table, obsm="proportions")
 
 
 def test_a_slash_in_a_name_is_replaced_with_a_warning_and_never_merges_two_targets():

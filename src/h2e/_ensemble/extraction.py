@@ -1,72 +1,96 @@
-"""What learners see of the spots of a slide: tiles, positions, or stored features."""
+"""What learners keep of the spots of a cohort: features of tiles, the tiles themselves, positions, or stored features."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
 from h2e._ensemble.fold_models import names_of
 from h2e._learners.registry import Learner, feature_key
-from h2e._slide.slide import Slide
-from h2e._slide.tiles import read_views, tile_bytes
-from h2e._slide.tissue import Tissue
+from h2e._parallel import in_parallel
+from h2e._slide.tiles import read_views, tile_bytes, warn_of_enlarging
+from h2e._stains.slides import normalize_image
 
 if TYPE_CHECKING:
-    from anndata import AnnData
+    from h2e._sdata.cohort import Cohort
+    from h2e._slide.slide import Slide
+    from h2e._stains.reference import StainReference
 
 BATCH_BYTES = 2**27
-"""Tiles that are in memory at a time, for each slide that is looked at."""
+"""Tiles that are in memory at a time, for each slide."""
 
 
-def extract_features(
-    slide: Slide, tissue: Tissue, learners: Sequence[Learner], table: AnnData | None, *, spacing_um: float
-) -> dict[str, np.ndarray]:
-    """What each learner keeps of each spot of a slide, by its name; all views of a batch of spots are cut in one pass, batches go down the slide."""
+@dataclass(frozen=True, eq=False)
+class Features:
+    """The features of a cohort; those that were extracted last are kept."""
+
+    cohort: Cohort
+    progress: bool = True
+    kept: dict[tuple, dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
+
+    def extract(
+        self, learners: Sequence[Learner], *, reference: StainReference | None, spacing_um: float
+    ) -> dict[str, np.ndarray]:
+        """What each learner keeps of each spot, by its name, on images with the stains of a reference."""
+        key = (tuple(learners), reference, spacing_um)
+        if key in self.kept:
+            return self.kept[key]
+        slides, keep_residual = self.cohort.slides, self.cohort.keep_residual
+
+        # It is sent to a cluster, so the cohort stays outside.
+        def of_slide(slide: Slide) -> dict[str, np.ndarray]:
+            if reference is not None:
+                how = {"um_per_px": slide.um_per_px, "keep_residual": keep_residual}
+                slide = replace(slide, image=normalize_image(slide.image, slide.tissue, reference, **how))
+            return extract_features(slide, learners, spacing_um=spacing_um)
+
+        warn_of_enlarging(slides, [view for learner in learners for view in learner.views], spacing_um=spacing_um)
+        parts = in_parallel(of_slide, list(slides), progress=self.progress, desc="reading tiles")
+        self.kept.clear()
+        self.kept[key] = self._stored(learners) | {name: np.concatenate([x[name] for x in parts]) for name in parts[0]}
+        return self.kept[key]
+
+    def _stored(self, learners: Sequence[Learner]) -> Mapping[str, np.ndarray]:
+        """Features that another tool stored, of the learners that take such."""
+        return {
+            name: np.concatenate([self.cohort.stored_features(learner.obsm, slide) for slide in self.cohort.slides])
+            for name, learner in zip(names_of(learners), learners, strict=True)
+            if not learner.views and learner.uses != "xy"
+        }
+
+
+def extract_features(slide: Slide, learners: Sequence[Learner], *, spacing_um: float) -> dict[str, np.ndarray]:
+    """What each learner keeps of each spot of a slide, by its name; stored features are left out.
+
+    All views of a batch of spots are cut in one pass, and batches go down the slide.
+    """
     views = list(dict.fromkeys(view for learner in learners for view in learner.views))
     step = max(1, BATCH_BYTES // max(1, tile_bytes(slide, views, spacing_um=spacing_um)))
     order = np.argsort(slide.xy[:, 1], kind="stable")
     back = np.argsort(order)
-    looking = {
-        feature_key(learner): [] for learner in learners if learner.views
-    }  # learners that see the same look once
+    # Learners that keep the same of tiles do so once.
+    parts: dict[Learner, list[np.ndarray]] = {feature_key(learner): [] for learner in learners if learner.views}
     for start in range(0, len(order), step):
-        some = order[start : start + step]
-        tiles = dict(zip(views, read_views(slide, slide.xy[some], views, spacing_um=spacing_um), strict=True))
-        for learner, parts in looking.items():
-            parts.append(learner.extract_features([tiles[view] for view in learner.views]))
-    seen = {eyes: np.concatenate(parts)[back] for eyes, parts in looking.items()}
+        spots = order[start : start + step]
+        tiles = dict(zip(views, read_views(slide, slide.xy[spots], views, spacing_um=spacing_um), strict=True))
+        for learner, batches in parts.items():
+            batches.append(learner.extract_features([tiles[view] for view in learner.views]))
+    features = {learner: np.concatenate(batches)[back] for learner, batches in parts.items()}
     x = {}
     for name, learner in zip(names_of(learners), learners, strict=True):
         if learner.uses == "xy":
-            x[name] = from_middle_um(slide, tissue)
+            x[name] = from_middle_um(slide)
         elif learner.views:
-            x[name] = seen[feature_key(learner)]
-        else:
-            x[name] = _stored_features(table, learner.obsm, slide.rows)
+            x[name] = features[feature_key(learner)]
     return x
 
 
-def from_middle_um(slide: Slide, tissue: Tissue) -> np.ndarray:
+def from_middle_um(slide: Slide) -> np.ndarray:
     """Positions in µm from the middle of the tissue, which does not depend on the spots that are there."""
-    mask, scale = tissue
+    mask, scale = slide.tissue
     rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
     middle = np.array([columns[[0, -1]].sum() + 1, rows[[0, -1]].sum() + 1]) / 2 * scale if len(rows) else 0.0
     return ((slide.xy - middle) * slide.um_per_px).astype(np.float32)
-
-
-def _stored_features(table: AnnData, key: str, rows: np.ndarray) -> np.ndarray:
-    """Features of another tool in ``obsm``."""
-    if key not in table.obsm:
-        msg = f"{key!r} is not in table.obsm; it has {list(table.obsm)}."
-        raise KeyError(msg)
-    stored = table.obsm[key]
-    some = stored.iloc[rows] if hasattr(stored, "iloc") else stored[rows]
-    features = np.asarray(some.toarray() if sparse.issparse(some) else some, np.float32)
-    bad = int((~np.isfinite(features)).any(axis=1).sum())
-    if bad:
-        msg = f"obsm[{key!r}] has NaN or infinite features for {bad} of {len(rows)} spots on tissue."
-        raise ValueError(msg)
-    return features

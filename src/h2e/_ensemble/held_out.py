@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from h2e._ensemble.baselines import DOMAIN_FEATURES, baseline_predictions, domains_of, learners_beside
-from h2e._ensemble.cohort import Cohort
 from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.fitting import FitConfig, for_averages
 from h2e._ensemble.fold_models import Spots, names_of
 from h2e._ensemble.stack import PER_MODEL, fit_stack, group_mean
-from h2e._ensemble.training import TargetSpec, folds_within, train
-from h2e._learners.folds import Fold
-from h2e._learners.registry import Learner
+from h2e._ensemble.training import folds_within, train
+
+if TYPE_CHECKING:
+    from h2e._ensemble.extraction import Features
+    from h2e._learners.folds import Fold
+    from h2e._learners.registry import Learner
+    from h2e._sdata.cohort import Cohort
+    from h2e._sdata.target_spec import TargetSpec
 
 LEVELS = (0.8, 0.9)
 """Intervals whose coverage is measured."""
@@ -34,37 +39,40 @@ class HeldOut:
 
 
 def held_out_predictions(
-    cohort: Cohort, truth: TargetSpec, fold: Fold, recipe: FitConfig, baselines: Sequence[str], *, domains: bool = False
+    features: Features,
+    spec: TargetSpec,
+    fold: Fold,
+    config: FitConfig,
+    baselines: Sequence[str],
+    *,
+    domains: bool = False,
 ) -> HeldOut:
     """Train on the spots of a fold, and predict those that it leaves out by each method."""
-    values = truth.of(cohort, fold.train)
-    reference, spacing_um = cohort.reference_of(fold.train), cohort.spacing_um(fold.train)
+    cohort = features.cohort
     beside = learners_beside(baselines, domains=domains)
-    several = (*recipe.learners, *beside.values())
-    x = cohort.extract_features(several, reference=reference, spacing_um=spacing_um, progress=recipe.progress)
-    own, every = names_of(recipe.learners), names_of(several)
-    inner = folds_inside(cohort, fold.train, recipe.learners)
-    settings = {"unit": truth.unit}
-    seen = {name: x[name] for name in own}
-    made_by = {"reference": reference, "settings": settings, "genes": truth.genes(cohort)}
-    ensemble = train(cohort, seen, values, fold.train, inner, recipe, **made_by)
-    spots = Spots(cohort.names, cohort.groups, seen, values.to_numpy(np.float32))
+    inner = folds_inside(cohort, fold.train, config.learners)
+    trained = train(features, spec, fold.train, inner, config, beside=tuple(beside.values()))
+    ensemble, values, x = trained.ensemble, trained.values, trained.x
+    own, every = names_of(config.learners), names_of((*config.learners, *beside.values()))
+    spots = Spots(cohort.names, cohort.groups, {name: x[name] for name in own}, values.to_numpy(np.float32))
     test = spots.take(fold.test).x
     predictions = {"ensemble": ensemble.predict(test)[0]}
     if len(own) > 1:
         predictions |= {name: ensemble.predict_alone(test, name) for name in own}
-        predictions |= _without_each(ensemble, spots.take(fold.train), predictions, recipe)
-    looks = {name: x[label] for name, label in zip(beside, every[len(own) :], strict=True)}
-    spots = replace(spots, x=looks)
-    found = domains_of(looks[DOMAIN_FEATURES][fold.test], cohort.names[fold.test]) if DOMAIN_FEATURES in looks else None
-    predictions |= baseline_predictions(baselines, spots, fold, recipe, found)
+        predictions |= _without_each(ensemble, spots.take(fold.train), predictions, config)
+    by_baseline = {name: x[label] for name, label in zip(beside, every[len(own) :], strict=True)}
+    spots = replace(spots, x=by_baseline)
+    domain = None
+    if DOMAIN_FEATURES in by_baseline:
+        domain = domains_of(by_baseline[DOMAIN_FEATURES][fold.test], cohort.names[fold.test])
+    predictions |= baseline_predictions(baselines, spots, fold, config, domain)
     widths = {level: width for level in LEVELS if (width := ensemble.half_width(level)) is not None}
     mean = group_mean(values.to_numpy()[fold.train], cohort.groups[fold.train])
-    return HeldOut(values.iloc[fold.test], mean, found, predictions, widths)
+    return HeldOut(values.iloc[fold.test], mean, domain, predictions, widths)
 
 
 def _without_each(
-    ensemble: Ensemble, spots: Spots, predictions: Mapping[str, np.ndarray], recipe: FitConfig
+    ensemble: Ensemble, spots: Spots, predictions: Mapping[str, np.ndarray], config: FitConfig
 ) -> dict[str, np.ndarray]:
     """The ensemble without each of its learners, whose stack is fitted anew; of stacks of single models there is no such part."""
     if ensemble.stack.kind in PER_MODEL:
@@ -73,7 +81,7 @@ def _without_each(
     for name in names:
         rest = [other for other in names if other != name]
         inputs = ensemble.held_out[[names.index(other) for other in rest]]
-        stack = fit_stack(recipe.stack, inputs, spots.y, spots.groups, seed=recipe.seed)
+        stack = fit_stack(config.stack, inputs, spots.y, spots.groups, seed=config.seed)
         stack = for_averages(stack, spots, ensemble.members, rest)
         found[f"without {name}"] = stack.combine(np.stack([predictions[other] for other in rest]))
     return found

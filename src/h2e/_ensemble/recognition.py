@@ -6,17 +6,13 @@ import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
-from h2e._sdata.table import region_keys
-from h2e._sdata.targets import measured_truth
+from h2e._sdata.targets import measured
 from h2e._slide.recognition import same_image
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
-    from h2e._ensemble.cohort import Cohort
     from h2e._ensemble.ensemble import Ensemble
+    from h2e._sdata.cohort import Cohort
     from h2e._slide.slide import Slide
 
 log = logging.getLogger(__name__)
@@ -47,12 +43,14 @@ def training_rows(cohort: Cohort, ensemble: Ensemble) -> np.ndarray:
                 continue
             px = np.array(slide.image.shape[::-1])
             rows = np.flatnonzero(ensemble.training.index.get_level_values("region") == region)
-            distance, nearest = KDTree(ensemble.training[["x", "y"]].to_numpy()[rows] * px).query(places(slide) * px)
+            distance, nearest = KDTree(ensemble.training[["x", "y"]].to_numpy()[rows] * px).query(
+                positions_on_image(slide) * px
+            )
             same = distance * slide.um_per_px < NEAR * ensemble.spacing_um
             mine = np.where(same, rows[nearest], np.where(mine == NEW, SAME_SLIDE, mine))  # regions may share an image
             log.info("slide %r is training slide %r: %d spots trained on", slide.name, region, same.sum())
         if (mine == NEW).all():
-            mine = _rows_by_record(cohort.table, slide.rows, ensemble)
+            mine = _rows_by_record(cohort, of_slide, ensemble)
         found[of_slide] = mine
         if (mine == SAME_SLIDE).any():
             what = "slide %r was trained on: nothing is predicted for %d spots, where none was; with in_sample=True it is, but never score that"
@@ -60,23 +58,23 @@ def training_rows(cohort: Cohort, ensemble: Ensemble) -> np.ndarray:
     return found
 
 
-def _rows_by_record(table: AnnData, rows: np.ndarray, ensemble: Ensemble) -> np.ndarray:
-    """The same for rows of a slide whose image is not known: by region, instance, and the measured values of all targets.
+def _rows_by_record(cohort: Cohort, spots: np.ndarray, ensemble: Ensemble) -> np.ndarray:
+    """The same for spots of a slide whose image is not known: by region, instance, and the measured values of all targets.
 
     Only values that one training spot has, and no other, are evidence: spots without counts are alike everywhere. Where
     genes were left out, the logarithms are others, but not the shares of the targets.
     """
     known = ensemble.training.index
-    trained = known.get_indexer(row_identity(table, rows)) if known.is_unique else np.full(len(rows), -1)
+    trained = known.get_indexer(cohort.identity[spots]) if known.is_unique else np.full(len(spots), -1)
     named = np.flatnonzero(trained >= 0)
-    measured = _measured(table[rows[named]], ensemble) if len(named) else None
-    found = np.full(len(rows), NEW)
-    if measured is None:
+    values = _measured(cohort, spots[named], ensemble) if len(named) else None
+    found = np.full(len(spots), NEW)
+    if values is None:
         return found
     counted = not (ensemble.settings.get("obsm") or ensemble.settings.get("log_normalized"))
     for look in (np.asarray, _shares) if counted else (np.asarray,):
         truth = look(ensemble.truth)
-        same = np.abs(look(measured) - truth[trained[named]]).max(axis=1) < 1e-3
+        same = np.abs(look(values) - truth[trained[named]]).max(axis=1) < 1e-3
         evidence = _only_ones(truth)[trained[named]]
         if evidence.any() and same[evidence].mean() >= 0.9:
             found[:] = SAME_SLIDE
@@ -99,24 +97,18 @@ def _only_ones(values: np.ndarray) -> np.ndarray:
     return (n[which.ravel()] == 1) & values.any(axis=1)
 
 
-def _measured(table: AnnData, ensemble: Ensemble) -> np.ndarray | None:
+def _measured(cohort: Cohort, spots: np.ndarray, ensemble: Ensemble) -> np.ndarray | None:
     """The targets as they were measured for training, or None if the table has not got them all."""
     about = {name: ensemble.settings.get(name) or None for name in ("obsm", "layer")}
     log_normalized = bool(ensemble.settings.get("log_normalized"))
     try:
-        return measured_truth(table, list(ensemble.targets), **about, log_normalized=log_normalized).to_numpy(float)
-    except (KeyError, TypeError, ValueError):  # no such target, layer or counts: not what was trained on
+        table = cohort.table[cohort.rows[spots]]
+        return measured(table, list(ensemble.targets), **about, log_normalized=log_normalized).to_numpy(float)
+    except (KeyError, TypeError, ValueError):
+        # No such target, layer or counts: not what was trained on.
         return None
 
 
-def places(slide: Slide) -> np.ndarray:
+def positions_on_image(slide: Slide) -> np.ndarray:
     """Where the spots are, (n, 2) as shares of the image's width and height."""
     return slide.xy / slide.image.shape[::-1]
-
-
-def row_identity(table: AnnData, rows: np.ndarray) -> pd.MultiIndex:
-    """Region and instance of some rows of a table, as strings."""
-    keys = region_keys(table)
-    return pd.MultiIndex.from_arrays(
-        [table.obs[key].astype(str).to_numpy()[rows] for key in keys], names=["region", "instance"]
-    )

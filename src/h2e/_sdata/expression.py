@@ -10,6 +10,8 @@ from scipy import sparse
 from h2e._sdata.table import labels_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
 
 Matrix = np.ndarray | sparse.sparray | sparse.spmatrix
@@ -20,23 +22,29 @@ LARGEST_LOG = 25.0
 """More than the logarithm of any normalized count, to base 2 of ten million, too."""
 
 
-def expression(adata: AnnData, *, layer: str | None = None, log_normalized: bool = False) -> Matrix:
-    """Log-normalized expression, computed from counts if need be: a ``float32`` CSR, or an array if X is one.
+OTHER_COLUMNS = 66
+"""Columns of the largest array of Spatial Transcriptomics (2,000 spots); Visium has 128 and more."""
+
+
+def expression(
+    adata: AnnData, columns: Sequence[int] | None = None, *, layer: str | None = None, log_normalized: bool = False
+) -> Matrix:
+    """Log-normalized expression of all or some genes, computed from counts if need be: a ``float32`` CSR, or an array if X is one.
 
     Counts are scaled to 10,000 per spot over *all* genes before the logarithm, so that a subset of spots or of
     targets changes nothing. Values are taken as they are with ``log_normalized=True``, or where ``uns["log1p"]``
     (scanpy's mark) says so of an ``adata.X`` that is not whole numbers.
     """
-    values, where = values_of(adata, layer)
+    values, name = values_of(adata, layer)
     if log_normalized or is_marked(adata, layer):
-        check_values(values, where)
+        check_values(values, name)
         highest = _stored(values).max(initial=0)
         if highest > LARGEST_LOG:
-            msg = f"{where} is said to be log-normalized, but holds {highest:g}, which is the logarithm of no expression; leave out log_normalized=True for counts, or take the logarithm first."
+            msg = f"{name} is said to be log-normalized, but holds {highest:g}, which is the logarithm of no expression; leave out log_normalized=True for counts, or take the logarithm first."
             raise ValueError(msg)
-        return _float32(values)
-    check_counts(values, where)
-    return log_normalize(values)
+        return _float32(values if columns is None else values[:, columns])
+    check_counts(values, name)
+    return log_normalize(values, columns)
 
 
 def is_marked(adata: AnnData, layer: str | None) -> bool:
@@ -44,10 +52,11 @@ def is_marked(adata: AnnData, layer: str | None) -> bool:
     return layer is None and "log1p" in adata.uns and not _is_whole(_stored(values_of(adata, layer)[0]))
 
 
-def log_normalize(counts: Matrix, *, target_sum: float = 1e4) -> Matrix:
-    """``log1p`` of counts per ``target_sum``; a spot without counts stays zero; sparse stays sparse (CSR)."""
+def log_normalize(counts: Matrix, columns: Sequence[int] | None = None, *, target_sum: float = 1e4) -> Matrix:
+    """``log1p`` of counts per ``target_sum``, of all or some genes; a spot without counts stays zero, sparse stays sparse (CSR)."""
     total = np.asarray(counts.sum(axis=1), dtype=np.float64).reshape(-1, 1)
     scale = np.divide(target_sum, total, out=np.zeros_like(total), where=total > 0)
+    counts = counts if columns is None else counts[:, columns]
     if not sparse.issparse(counts):
         return np.log1p(np.asarray(counts) * scale).astype(np.float32)
     result = counts.tocsr().astype(np.float64)  # a copy: the input is not touched
@@ -124,9 +133,12 @@ def positions_of(adata: AnnData, slides: np.ndarray) -> np.ndarray:
         )
         raise KeyError(msg)
     xy = adata.obs[["array_col", "array_row"]].to_numpy(dtype=np.float64)
+    # Columns of Visium count half pitches, and its rows are √3/2 pitches apart. Rows of other arrays alternate, too, and
+    # their steps are about the same both ways; but none has so many columns, and only Visium says what is under tissue.
     for slide in np.unique(slides):
         rows = slides == slide
-        if len(np.unique(xy[rows].sum(axis=1) % 2)) == 1:  # Visium: columns count half pitches, rows are √3/2 apart
+        visium = "in_tissue" in adata.obs or xy[rows, 0].max() > OTHER_COLUMNS
+        if visium and len(np.unique(xy[rows].sum(axis=1) % 2)) == 1:
             xy[rows, 1] *= np.sqrt(3)
     return xy
 

@@ -1,4 +1,4 @@
-"""Images of a SpatialData as lazy RGB pyramids."""
+"""Images of a SpatialData as lazy RGB pyramids, and where they lie."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ FINER = 1.2
 
 def open_image(sdata: SpatialData, key: str) -> Image:
     """An element of ``sdata.images`` as a pyramid; refuses what is not 8-bit RGB."""
-    if key not in sdata.images:
-        msg = f"{key!r} is not in sdata.images; it has {sorted(sdata.images)}."
-        raise KeyError(msg)
+    check_image_key(sdata, key)
     arrays = _levels(sdata.images[key])
     first = arrays[0]
     if first.dtype != np.uint8:
@@ -35,6 +33,13 @@ def open_image(sdata: SpatialData, key: str) -> Image:
     levels = tuple(a.data if channels == [0, 1, 2] and a.sizes["c"] == 3 else a.data[channels] for a in arrays)
     scales = tuple(_scale(np.array(first.shape[1:]), np.array(a.shape[1:])) for a in arrays)
     return Image(key, levels, scales)
+
+
+def check_image_key(sdata: SpatialData, key: str) -> None:
+    """Refuse the name of an image that is not there."""
+    if key not in sdata.images:
+        msg = f"{key!r} is not in sdata.images; it has {sorted(sdata.images)}."
+        raise KeyError(msg)
 
 
 def systems_of(element: object) -> list[str]:
@@ -67,20 +72,26 @@ def affine_to_image(sdata: SpatialData, image_key: str, element: object, what: s
     return found[0]
 
 
-def same_scene(sdata: SpatialData, finer: str, coarser: str) -> bool:
-    """Whether two images cover the same area of a shared coordinate system, the first with clearly smaller pixels.
+def is_same_scene(sdata: SpatialData, one: str, other: str, *, finer: bool = False) -> bool:
+    """Whether two images are one, or cover the same area of a shared system, one of them with clearly smaller pixels.
 
-    Two slides that were both placed at the origin of one system are often almost, but not quite, of one size.
+    Two slides that were both placed at the origin of one system are often almost, but not quite, of one size. With
+    ``finer`` it is the first that must have the smaller pixels.
     """
-    first, second = sdata.images[finer], sdata.images[coarser]
+    if one == other:
+        return True
+    first, second = sdata.images[one], sdata.images[other]
     shared = [s for s in systems_of(first) if s in systems_of(second)]
     if not shared:
         return False
-    a, b = ((_corners(sdata, key) @ affine_of(sdata.images[key], shared[0]).T)[:, :2] for key in (finer, coarser))
+    n_first, n_second = (np.prod(_levels(element)[0].shape[1:]) for element in (first, second))
+    if n_first <= FINER * n_second and (finer or n_second <= FINER * n_first):
+        return False
+    a, b = ((_corners(sdata, key) @ affine_of(sdata.images[key], shared[0]).T)[:, :2] for key in (one, other))
     size = np.linalg.norm(a[0] - a[3])
-    more = np.prod(_levels(first)[0].shape[1:]) > FINER * np.prod(_levels(second)[0].shape[1:])
-    pixel = size / np.linalg.norm(_levels(second)[0].shape[1:])  # a crop is cut at whole pixels
-    return bool(more and np.abs(a - b).max() < 0.02 * size + 1.5 * pixel)
+    # A crop is cut at whole pixels of the coarser image.
+    pixel = size / np.sqrt(min(np.sum(np.square(_levels(e)[0].shape[1:], dtype=float)) for e in (first, second)))
+    return bool(np.abs(a - b).max() < 0.02 * size + 1.5 * pixel)
 
 
 def _corners(sdata: SpatialData, image_key: str) -> np.ndarray:

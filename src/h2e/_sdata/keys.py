@@ -1,6 +1,9 @@
-"""Every key that h2e reads or writes by default, with what it holds."""
+"""The keys of a call, and every key that h2e reads or writes by default, with what it holds."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 TABLE = "table"
 """``sdata.tables``: the one table over all slides."""
@@ -31,6 +34,9 @@ REALIGN = "realign"
 
 PARAMS = "params"
 """``table.uns["h2e"]``: how each key of the table was made."""
+
+SETTINGS = "settings"
+"""``table.uns[key]``: what the predictions under ``key`` were made with."""
 
 REPORT = "report"
 """``table.uns["h2e"]`` (without a table ``sdata.attrs["h2e"]``): what ``pp.normalize`` did, a row per slide."""
@@ -87,3 +93,16 @@ def base_of(key: str) -> str:
 def novelty(key: str) -> str:
     """``table.obs`` key of how far spots are from what the models under ``key`` were trained on."""
     return f"{key}_novelty"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Which elements and columns a call works on: the key arguments of a public function, under their own names."""
+
+    table_key: str = TABLE
+    image_key: str | Mapping[str, str] | None = None
+    tissue_mask_key: str | None = None
+    normalized_key: str | Mapping[str, str] | None = None
+    library_key: str | None = None
+    group_key: str | None = None
+    um_per_px: float | Mapping[str, float] | None = None

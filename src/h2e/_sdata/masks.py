@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.images import affine_to_image, open_image
-from h2e._sdata.provenance import get_provenance, set_provenance
-from h2e._slide.image import Image
-from h2e._slide.tissue import Tissue, tissue_mask
+from h2e._sdata.images import affine_to_image
+from h2e._sdata.provenance import check_free, get_provenance, set_provenance
+from h2e._slide.slide import by_image
+from h2e._slide.tissue import tissue_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from spatialdata import SpatialData
 
-SIDE_PX = 1024  # about, of a mask that is resampled or drawn from polygons
+    from h2e._slide.image import Image
+    from h2e._slide.slide import Slide
+    from h2e._slide.tissue import Method, Tissue
+
+log = logging.getLogger(__name__)
+
+SIDE_PX = 1024
+"""About the longer side of a mask that is resampled or drawn from polygons."""
 
 
 def write_mask(sdata: SpatialData, image_key: str, name: str, mask: np.ndarray, scale: float, *, method: str) -> None:
@@ -36,50 +46,74 @@ def write_mask(sdata: SpatialData, image_key: str, name: str, mask: np.ndarray, 
     )
     facts = {"image": image_key, "method": method, "scale": float(scale), "tissue_px": int(mask.sum())}
     set_provenance(sdata, _keys.TISSUE, name, facts)
+    log.info("wrote labels[%r]: %d × %d px, %.1f %% tissue", name, *mask.shape, 100 * mask.mean())
 
 
-def check_free(sdata: SpatialData, name: str, *, overwrite: bool) -> None:
-    """Refuse a name under which there is something that h2e did not write."""
-    taken = next(
-        (kind for kind in ("images", "labels", "points", "shapes", "tables") if name in getattr(sdata, kind)), None
+def check_mask_free(sdata: SpatialData, name: str, *, overwrite: bool) -> None:
+    """Refuse a name under which there is something that h2e did not write, or that was changed since."""
+    facts = get_provenance(sdata, _keys.TISSUE).get(name)
+    ours = (
+        facts is not None
+        and name in sdata.labels
+        and facts["tissue_px"] == int((_finest(sdata.labels[name]) > 0).sum())
     )
-    if taken is None or (taken == "labels" and (overwrite or _is_ours(sdata, name))):
-        return
-    hint = "pass overwrite=True to replace it, or key_added" if taken == "labels" else "pass key_added"
-    changed = name in get_provenance(sdata, _keys.TISSUE)
-    what = "was changed or replaced since h2e wrote it (a crop?)" if changed else "was not written by h2e"
-    msg = f"sdata.{taken}[{name!r}] is there already and {what}; {hint}."
-    raise ValueError(msg)
+    check_free(sdata, "labels", name, ours=ours, overwrite=overwrite, changed=facts is not None)
 
 
-def find_mask(sdata: SpatialData, image_key: str, tissue_mask_key: str | None = None) -> Tissue | None:
+def find_mask(sdata: SpatialData, image: Image, tissue_mask_key: str | None = None) -> Tissue | None:
     """The tissue mask of an image (``bool``), and how many pixels of level 0 one of its pixels covers.
 
     It may be labels of any size that cover the image (from h2e or squidpy), or polygons (from LazySlide).
     Without ``tissue_mask_key``, ``None`` if there is no ``"{image}_tissue"``.
     """
-    name = tissue_mask_key or _keys.tissue(image_key)
+    name = tissue_mask_key or _keys.tissue(image.key)
     if name in sdata.labels:
-        return _from_labels(sdata, image_key, name)
+        return _from_labels(sdata, image, name)
     if name in sdata.shapes:
-        return _from_polygons(sdata, image_key, name)
+        return _from_polygons(sdata, image, name)
     if tissue_mask_key is None:
         return None
     msg = f"{name!r} is neither in sdata.labels nor in sdata.shapes; they have {sorted(sdata.labels)} and {sorted(sdata.shapes)}."
     raise KeyError(msg)
 
 
-def tissue_of(
-    sdata: SpatialData, image: Image, tissue_mask_key: str | None = None, um_per_px: float | None = None
-) -> Tissue:
-    """The stored tissue mask of an image, or one made now."""
-    return find_mask(sdata, image.key, tissue_mask_key) or tissue_mask(image, um_per_px=um_per_px)
+def detect_masks(
+    sdata: SpatialData,
+    slides: Mapping[str, Slide],
+    names: Mapping[str, str],
+    *,
+    overwrite: bool,
+    method: Method = "otsu",
+    scale: float | None = None,
+) -> dict[str, Tissue]:
+    """Find the tissue of images and store it under a name each; the masks by image. All are found before one is written."""
+    for name in names.values():
+        check_mask_free(sdata, name, overwrite=overwrite)
+    masks = {
+        key: tissue_mask(slide.image, method=method, um_per_px=slide.um_per_px, scale=scale)
+        for key, slide in slides.items()
+    }
+    for key, tissue in masks.items():
+        write_mask(sdata, key, names[key], *tissue, method=method)
+        if not tissue[0].any():
+            what = "method %r found no tissue in image %r: is it an H&E? Look at it, or pass a mask of your own"
+            log.warning(what, method, key)
+    return masks
 
 
-def _is_ours(sdata: SpatialData, name: str) -> bool:
-    """Whether h2e wrote the mask that is there, and nobody replaced it since."""
-    facts = get_provenance(sdata, _keys.TISSUE).get(name)
-    return facts is not None and facts["tissue_px"] == int((_finest(sdata.labels[name]) > 0).sum())
+def with_tissue(
+    sdata: SpatialData, slides: Sequence[Slide], tissue_mask_key: str | Mapping[str, str] | None = None
+) -> list[Slide]:
+    """The slides with the tissue masks of their images: those that are stored, or else found now and not stored.
+
+    ``tissue_mask_key`` is one name for all images, or a mapping from image to name.
+    """
+    tissues = {}
+    for key, slide in by_image(slides).items():
+        name = tissue_mask_key.get(key) if isinstance(tissue_mask_key, Mapping) else tissue_mask_key
+        mask = find_mask(sdata, slide.image, name)
+        tissues[key] = mask or tissue_mask(slide.image, um_per_px=slide.um_per_px)
+    return [replace(slide, tissue=tissues[slide.image.key]) for slide in slides]
 
 
 def _finest(element: object) -> np.ndarray:
@@ -90,11 +124,11 @@ def _finest(element: object) -> np.ndarray:
     return np.asarray(element.transpose("y", "x").data)
 
 
-def _from_labels(sdata: SpatialData, image_key: str, name: str) -> Tissue:
+def _from_labels(sdata: SpatialData, image: Image, name: str) -> Tissue:
     """A mask from labels; resampled if they are rotated, shifted or stretched against the image."""
     mask = _finest(sdata.labels[name]) > 0
-    to_image = affine_to_image(sdata, image_key, sdata.labels[name], f"mask {name!r}")
-    height, width = open_image(sdata, image_key).shape
+    to_image = affine_to_image(sdata, image.key, sdata.labels[name], f"mask {name!r}")
+    height, width = image.shape
     scale = float(np.round(np.sqrt(abs(np.linalg.det(to_image[:2, :2]))), 9))
     straight = np.allclose(to_image, np.diag([scale, scale, 1]), rtol=1e-6, atol=1e-6)
     covers = abs(mask.shape[0] * scale - height) < 0.02 * height + scale
@@ -104,7 +138,7 @@ def _from_labels(sdata: SpatialData, image_key: str, name: str) -> Tissue:
     sizes = f"mask {name!r} ({mask.shape[1]} × {mask.shape[0]} px)"
     hint = "give it a Scale with spatialdata.transformations.set_transformation."
     if straight and scale * min(mask.shape[0] / height, mask.shape[1] / width) > 1.1:
-        msg = f"{sizes} reaches far beyond image {image_key!r} ({width} × {height} px), both begin in the same corner. If it was made at a finer level, {hint}"
+        msg = f"{sizes} reaches far beyond image {image.key!r} ({width} × {height} px), both begin in the same corner. If it was made at a finer level, {hint}"
         raise ValueError(msg)
     grid = max(scale, max(height, width) / SIDE_PX)
     y, x = (np.arange(int(np.ceil(n / grid))) * grid + grid / 2 for n in (height, width))
@@ -112,19 +146,19 @@ def _from_labels(sdata: SpatialData, image_key: str, name: str) -> Tissue:
     column, row = np.floor(points[..., 0] + 1e-9).astype(int), np.floor(points[..., 1] + 1e-9).astype(int)
     inside = (column >= 0) & (column < mask.shape[1]) & (row >= 0) & (row < mask.shape[0])
     if inside.mean() < 0.9:
-        msg = f"{sizes} covers {100 * inside.mean():.0f} % of image {image_key!r} ({width} × {height} px). If it was made at a coarser level, {hint}"
+        msg = f"{sizes} covers {100 * inside.mean():.0f} % of image {image.key!r} ({width} × {height} px). If it was made at a coarser level, {hint}"
         raise ValueError(msg)
     out = np.zeros(inside.shape, bool)
     out[inside] = mask[row[inside], column[inside]]
     return out, grid
 
 
-def _from_polygons(sdata: SpatialData, image_key: str, name: str) -> Tissue:
+def _from_polygons(sdata: SpatialData, image: Image, name: str) -> Tissue:
     """A mask drawn from polygons with their holes."""
     from skimage.draw import polygon
 
-    to_image = affine_to_image(sdata, image_key, sdata.shapes[name], f"mask {name!r}")
-    height, width = open_image(sdata, image_key).shape
+    to_image = affine_to_image(sdata, image.key, sdata.shapes[name], f"mask {name!r}")
+    height, width = image.shape
     scale = max(1.0, max(height, width) / SIDE_PX)
     mask = np.zeros((int(np.ceil(height / scale)), int(np.ceil(width / scale))), bool)
     for part in _polygons(sdata.shapes[name], name):

@@ -1,116 +1,112 @@
-"""Tables, the shapes that their rows are about, and the images that these lie on."""
+"""Which image each region lies on, and which images no region lies on; found once for a call."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from h2e._sdata import keys as _keys
-from h2e._sdata.images import affine_to_image, open_image, same_scene, systems_of
+from h2e._sdata.images import affine_to_image, check_image_key, is_same_scene, systems_of
 from h2e._sdata.provenance import get_provenance
-from h2e._sdata.table import check_sdata, regions_of, shapes_of
+from h2e._sdata.table import shapes_of
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-log = logging.getLogger(__name__)
 
+@dataclass(frozen=True, eq=False)
+class Pairing:
+    """The source images of a SpatialData by coordinate system, and the images that grids of spots were laid over."""
 
-def source_images(
-    sdata: SpatialData, *, table_key: str = _keys.TABLE, image_key: str | Mapping[str, str] | None = None
-) -> list[str]:
-    """Images that h2e works on: one for each region of the table, and those that no region lies on; never derived ones."""
-    check_sdata(sdata)
-    if isinstance(image_key, str):
-        open_image(sdata, image_key)
-        return [image_key]
-    paired = [paired_image(sdata, region, image_key) for region in regions_of(sdata, table_key)]
-    found = sorted({*paired, *images_without_spots(sdata, table_key=table_key)})
-    if not found:
-        for key in _candidates(sdata):
-            open_image(sdata, key)  # says why an image is none to work on
-        msg = f"there is no image to work on: sdata.images has {sorted(sdata.images)}."
+    sdata: SpatialData
+    sources: list[str]
+    systems: dict[str, list[str]] = field(default_factory=dict)
+    grids: dict[str, str] = field(default_factory=dict)
+
+    def in_systems(self, systems: Collection[str]) -> list[str]:
+        """Source images that lie in any of some coordinate systems."""
+        return sorted({key for system in systems for key in self.systems.get(system, [])})
+
+    def image_of(self, region: str, image_key: str | Mapping[str, str] | None = None) -> str:
+        """The image that a region lies on: the finest of those that show the same scene in a shared coordinate system."""
+        grid = self.grids.get(region)
+        if image_key is not None:
+            return self._image_asked_for(region, image_key, grid)
+        if grid is not None:
+            return grid
+        shared = self.in_systems(systems_of(shapes_of(self.sdata, region)))
+        finest = [key for key in shared if all(is_same_scene(self.sdata, key, other, finer=True) for other in shared)]
+        if len(finest) == 1:
+            return finest[0]
+        what = "no image"
+        if shared:
+            what = f"{len(shared)} images {shared} that do not show one scene at several resolutions"
+        msg = (
+            f"region {region!r} shares a coordinate system with {what}; sdata.images has {sorted(self.sdata.images)}. "
+            "Pass image_key: a name, or a mapping from region to name."
+        )
         raise ValueError(msg)
-    return found
 
-
-def images_without_spots(sdata: SpatialData, *, table_key: str = _keys.TABLE) -> list[str]:
-    """Images, the finest of each scene, that share no coordinate system with a region of the table."""
-    regions = regions_of(sdata, table_key)
-    grids = {region: image for region in regions if (image := image_of_grid(sdata, region)) is not None}
-    taken = {system for region in regions if region not in grids for system in systems_of(shapes_of(sdata, region))}
-    beside = [
-        key for key in _candidates(sdata) if not any(is_same_scene(sdata, key, image) for image in grids.values())
-    ]
-    free = [key for key in beside if not taken & set(systems_of(sdata.images[key]))]
-    finest = [key for key in free if not any(same_scene(sdata, finer, key) for finer in free if finer != key)]
-    return [key for key in finest if _is_rgb(sdata, key)]
-
-
-def _is_rgb(sdata: SpatialData, key: str) -> bool:
-    """Whether an image that no spots need can be an H&E; what is none, such as fluorescence, is left out."""
-    try:
-        open_image(sdata, key)
-    except ValueError as error:
-        log.warning("an image without spots is left out: %s", error)
-        return False
-    return True
-
-
-def paired_image(sdata: SpatialData, region: str, image_key: str | Mapping[str, str] | None = None) -> str:
-    """The image that a region lies on: the finest of those that show the same scene in a shared coordinate system."""
-    systems = set(systems_of(shapes_of(sdata, region)))
-    key, grid = image_key.get(region) if isinstance(image_key, Mapping) else image_key, image_of_grid(sdata, region)
-    if grid is not None and key is None:
-        return grid
-    if image_key is not None:
+    def _image_asked_for(self, region: str, image_key: str | Mapping[str, str], grid: str | None) -> str:
+        """The image that the user names for a region, if the region can lie on it."""
+        key = image_key.get(region, grid) if isinstance(image_key, Mapping) else image_key
         if key is None:
             msg = f"image_key names no image for region {region!r}; it has {sorted(image_key)}."
             raise ValueError(msg)
-        open_image(sdata, key)
-        if grid is not None and not is_same_scene(sdata, key, grid):
-            msg = f"the spots {region!r} are a grid over image {grid!r}, not over {key!r}; lay one over that, too, with h2e.pp.make_spots(sdata, image_key={key!r}, …), and leave image_key out."
+        check_image_key(self.sdata, key)
+        if grid is not None and not is_same_scene(self.sdata, key, grid):
+            msg = (
+                f"the spots {region!r} are a grid over image {grid!r}, not over {key!r}; lay one over that, too, with "
+                f"h2e.pp.make_spots(sdata, image_key={key!r}, …), and leave image_key out."
+            )
             raise ValueError(msg)
-        to_pixels(sdata, region, key)
         return key
-    there = [key for key in _candidates(sdata) if systems & set(systems_of(sdata.images[key]))]
-    finest = [key for key in there if all(key == other or same_scene(sdata, key, other) for other in there)]
-    if len(finest) != 1:
-        what = (
-            "no image"
-            if not there
-            else f"{len(there)} images {there} that do not show one scene at several resolutions"
-        )
-        msg = f"region {region!r} shares a coordinate system with {what}; sdata.images has {sorted(sdata.images)}. Pass image_key: a name, or a mapping from region to name."
-        raise ValueError(msg)
-    return finest[0]
+
+    def images_without_spots(self, regions: Collection[str]) -> list[str]:
+        """Source images, the finest of each scene, that share no coordinate system with a region."""
+        measured = [region for region in regions if region not in self.grids]
+        taken = {system for region in measured for system in systems_of(shapes_of(self.sdata, region))}
+        under_grids = {self.grids[region] for region in regions if region in self.grids}
+        free = []
+        for key in self.sources:
+            systems = systems_of(self.sdata.images[key])
+            shared = self.in_systems(systems)
+            if taken & set(systems):
+                continue
+            if any(is_same_scene(self.sdata, key, image) for image in under_grids.intersection(shared)):
+                continue
+            free.append(key)
+        return [key for key in free if not self._has_a_finer_one(key, free)]
+
+    def _has_a_finer_one(self, key: str, others: Collection[str]) -> bool:
+        """Whether another image shows the scene of this one with clearly smaller pixels."""
+        shared = set(self.in_systems(systems_of(self.sdata.images[key]))) & set(others) - {key}
+        return any(is_same_scene(self.sdata, other, key, finer=True) for other in shared)
 
 
-def image_of_grid(sdata: SpatialData, region: str) -> str | None:
-    """The image that h2e laid the spots of a region over, if it did."""
+def find_pairing(sdata: SpatialData) -> Pairing:
+    """Look at the coordinate systems of all source images, once."""
+    pairing = Pairing(sdata, source_images(sdata))
+    for key in pairing.sources:
+        for system in systems_of(sdata.images[key]):
+            pairing.systems.setdefault(system, []).append(key)
     for table in sdata.tables.values():
-        made = get_provenance(table, _keys.PARAMS).get(region, {})
-        if made.get("function") == "make_spots" and made["image"] in sdata.images:
-            return made["image"]
-    return None
+        for region, facts in get_provenance(table, _keys.PARAMS).items():
+            if facts.get("function") == "make_spots" and facts["image"] in sdata.images:
+                pairing.grids.setdefault(region, facts["image"])
+    return pairing
 
 
-def is_same_scene(sdata: SpatialData, one: str, other: str) -> bool:
-    """Whether two images are the same, or the same scene at two resolutions."""
-    return one == other or same_scene(sdata, one, other) or same_scene(sdata, other, one)
-
-
-def to_pixels(sdata: SpatialData, region: str, image_key: str) -> np.ndarray:
-    """Affine matrix from the coordinates of the shapes to pixels of level 0 of the image."""
-    return affine_to_image(sdata, image_key, shapes_of(sdata, region), f"region {region!r}")
-
-
-def _candidates(sdata: SpatialData) -> list[str]:
+def source_images(sdata: SpatialData) -> list[str]:
     """Images that were not derived by h2e or squidpy from another one."""
     derived = {_keys.normalized(key) for key in sdata.images} | set(get_provenance(sdata, _keys.STAINS))
-    mark = _keys.normalized("")
-    derived |= {key for key in sdata.images if key.replace(f"{mark}-", "-") in set(sdata.images) - {key}}  # joined
-    return sorted(key for key in sdata.images if key not in derived)
+    # spatialdata.concatenate puts the name of the slide behind that of its image
+    mark, names = _keys.normalized(""), set(sdata.images)
+    derived |= {key for key in names if mark in key and key.replace(f"{mark}-", "-") in names - {key}}
+    return sorted(names - derived)
+
+
+def to_pixels(sdata: SpatialData, region: str, image_key: str) -> object:
+    """Affine matrix from the coordinates of the shapes to pixels of level 0 of the image."""
+    return affine_to_image(sdata, image_key, shapes_of(sdata, region), f"region {region!r}")

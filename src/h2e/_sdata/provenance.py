@@ -1,7 +1,8 @@
-"""What h2e wrote to a SpatialData or a table, and how: what is noted is ours, and may be replaced."""
+"""What h2e wrote to a SpatialData or a table, and how: what is on record is ours, and may be replaced."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,46 +12,100 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+ELEMENTS = ("images", "labels", "points", "shapes", "tables")
 
-def set_provenance(where: SpatialData | AnnData, kind: str, key: str, facts: Mapping[str, Any]) -> None:
+SLOT_OF = {"tissue_fraction": "obs", "select_targets": "var", "make_spots": "shapes"}
+"""Where each function writes; what is on record without a function is a layer of ranks."""
+
+
+def set_provenance(container: SpatialData | AnnData, kind: str, key: str, facts: Mapping[str, Any]) -> None:
     """Keep facts about a key, in ``uns["h2e"][kind]`` of a table or ``attrs["h2e"][kind]`` of a SpatialData."""
-    replace_provenance(where, kind, {**_store(where).get(_keys.PREDICTION, {}).get(kind, {}), key: dict(facts)})
+    replace_provenance(container, kind, {**_records(container).get(kind, {}), key: dict(facts)})
 
 
-def replace_provenance(where: SpatialData | AnnData, kind: str, facts: Any) -> None:
+def replace_provenance(container: SpatialData | AnnData, kind: str, facts: Any) -> None:
     """Keep all facts of a kind, in new dicts: subsets and crops of a SpatialData have the very ``attrs`` of the whole."""
-    ours = {**_store(where).get(_keys.PREDICTION, {}), kind: facts}
-    if hasattr(where, "uns"):
-        where.uns[_keys.PREDICTION] = ours
+    records = {**_records(container), kind: facts}
+    if hasattr(container, "uns"):
+        container.uns[_keys.PREDICTION] = records
     else:
-        where.attrs = {**where.attrs, _keys.PREDICTION: ours}
+        container.attrs = {**container.attrs, _keys.PREDICTION: records}
 
 
-def get_provenance(where: SpatialData | AnnData, kind: str) -> Mapping[str, Mapping[str, Any]]:
+def get_provenance(container: SpatialData | AnnData, kind: str) -> Mapping[str, Mapping[str, Any]]:
     """All facts of a kind, by key."""
-    found = _store(where).get(_keys.PREDICTION, {}).get(kind, {})
-    return {key: facts for key, facts in found.items() if isinstance(facts, Mapping)}  # but settings of a prediction
+    facts = _records(container).get(kind, {})
+    # Version 0.1 kept the settings of predictions beside the records of keys.
+    return {key: one for key, one in facts.items() if isinstance(one, Mapping)}
 
 
-def check_free(table: AnnData, slot: str, key: str, *, overwrite: bool) -> None:
-    """Refuse to replace a key of ``obs``, ``var`` or ``layers`` that h2e did not write."""
-    if not hasattr(table, "obs"):
-        msg = f"this needs an AnnData, got {type(table).__name__}; pass the table, sdata['table']."
-        raise TypeError(msg)
+def settings_of(table: AnnData, key: str) -> Mapping[str, Any]:
+    """The settings that the predictions under a key were made with; version 0.1 kept them under ``"params"``."""
+    about = table.uns.get(key)
+    if not isinstance(about, Mapping):
+        return {}
+    return about.get(_keys.SETTINGS) or {
+        k: v for k, v in about.get(_keys.PARAMS, {}).items() if not isinstance(v, Mapping)
+    }
+
+
+def is_ours(table: AnnData, slot: str, key: str) -> bool:
+    """Whether h2e wrote a column or a layer of a table."""
+    facts = get_provenance(table, _keys.PARAMS).get(key)
+    return facts is not None and SLOT_OF.get(facts.get("function", ""), "layers") == slot
+
+
+def check_free(
+    container: SpatialData | AnnData,
+    slot: str,
+    key: str,
+    *,
+    ours: bool,
+    overwrite: bool,
+    changed: bool = False,
+    hint: str = "key_added",
+) -> None:
+    """Refuse to write where there is something that h2e did not write, or what could not be stored.
+
+    Names of elements are unique over all kinds, those of a slot of a table within it; upper and lower case are one. What h2e
+    wrote and somebody ``changed`` is theirs.
+    """
+    what = "sdata" if hasattr(container, "tables") else "adata"
     check_storable(key)
-    ours = key == _keys.TARGET or key in get_provenance(table, _keys.PARAMS)  # a name that only h2e gives
-    if key in getattr(table, slot) and not (ours or overwrite):
-        msg = f"adata.{slot}[{key!r}] is there, and there is no record of h2e having written it (spatialdata.concatenate drops records); pass another key_added, or overwrite=True."
+    _records(container)
+    for kind in ELEMENTS if what == "sdata" else (slot,):
+        taken = next(
+            (name for name in getattr(container, kind) if name is not None and name.lower() == key.lower()), None
+        )
+        if taken is None or (kind == slot and taken == key and (ours or overwrite)):
+            continue
+        way_out = f"pass another {hint}" + (", or overwrite=True" if kind == slot and taken == key else "")
+        record = "there is no record of h2e having written it (spatialdata.concatenate drops records)"
+        if changed:
+            record = "it was changed or replaced since h2e wrote it (a crop?)"
+        msg = f"{what}.{kind}[{taken!r}] is there, and {record}; {way_out}."
         raise ValueError(msg)
+
+
+def check_adata(adata: object) -> None:
+    """Refuse what is not a table."""
+    if not hasattr(adata, "obs"):
+        msg = f"this needs an AnnData, got {type(adata).__name__}; pass the table, sdata['table']."
+        raise TypeError(msg)
 
 
 def check_storable(key: str) -> None:
-    """Refuse a key that zarr and h5ad would take for a path."""
-    if "/" in key:
-        msg = f"key_added={key!r} cannot be stored: it has a '/'."
+    """Refuse a key that a SpatialData cannot store."""
+    if not re.fullmatch(r"(?!__)[A-Za-z0-9_.-]+", key) or key in {".", ".."}:
+        msg = f"key_added must consist of letters, digits and the characters _ . -, to be stored, got {key!r}."
         raise ValueError(msg)
 
 
-def _store(where: SpatialData | AnnData) -> dict[str, Any]:
-    """Where a SpatialData or a table keeps what belongs to no element."""
-    return where.uns if hasattr(where, "uns") else where.attrs
+def _records(container: SpatialData | AnnData) -> Mapping[str, Any]:
+    """All that h2e has on record about a SpatialData or a table."""
+    slot = "uns" if hasattr(container, "uns") else "attrs"
+    records = getattr(container, slot).get(_keys.PREDICTION, {})
+    if not isinstance(records, Mapping):
+        msg = f"{slot}[{_keys.PREDICTION!r}] must be a dict, for h2e keeps its records there, got {type(records).__name__}; move it to another key."
+        raise TypeError(msg)
+    return records

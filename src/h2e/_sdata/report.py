@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.masks import find_mask
 from h2e._sdata.provenance import get_provenance, replace_provenance
 
 if TYPE_CHECKING:
@@ -19,28 +18,20 @@ if TYPE_CHECKING:
 
 
 def report_of(
-    sdata: SpatialData,
-    slides: list[Slide],
-    images: Mapping[str, float | None],
-    placements: Mapping[str, Mapping[str, object]],
-    fraction: np.ndarray | None,
+    sdata: SpatialData, slides: Sequence[Slide], placements: Mapping[str, Mapping[str, object]]
 ) -> pd.DataFrame:
-    """A row for each slide with spots and each image without.
+    """A row for each slide with spots and then each image without.
 
-    ``images`` gives µm per pixel, where known; ``placements`` what was found on the place of the spots of each region;
-    ``fraction`` the share of tissue in the subtile of each row of the table.
+    The slides know their tissue; ``placements`` is what was found on the place of the spots of each region.
     """
     rows = {}
     for slide in slides:
-        invalid = 0 if fraction is None else int((fraction[slide.rows] == 0).sum())
-        spots = {"spots": len(slide), "spots_invalid": invalid, "spots_kept": len(slide) - invalid}
-        placement = _placement(placements[slide.region])
-        rows[slide.name] = _tissue(sdata, slide.image.key, slide.um_per_px) | spots | placement
-        rows[slide.name] |= _stains(sdata, slide.image.key)
-    for key in sorted(set(images) - {slide.image.key for slide in slides}):
-        spots = {"spots": 0, "spots_invalid": 0, "spots_kept": 0}
-        none = {"shift": np.nan, "moved": False, "placement": "no spots"}
-        rows[key] = _tissue(sdata, key, images[key]) | spots | none | _stains(sdata, key)
+        n_valid = int(slide.valid_spots().sum())
+        spots = {"spots": len(slide), "spots_invalid": len(slide) - n_valid, "spots_kept": n_valid}
+        placement: Mapping[str, object] = {"shift": np.nan, "moved": False, "reason": "no spots"}
+        if slide.region is not None:
+            placement = placements[slide.region]
+        rows[slide.name] = _tissue(slide) | spots | _placement(placement) | _stains(sdata, slide.image.key)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("slide")
 
 
@@ -53,15 +44,12 @@ def store_report(sdata: SpatialData, report: pd.DataFrame, table_key: str) -> No
     replace_provenance(sdata, _keys.REPORT, plain)
 
 
-def _tissue(sdata: SpatialData, image_key: str, um_per_px: float | None) -> dict[str, float]:
+def _tissue(slide: Slide) -> dict[str, float]:
     """How much tissue there is; without the size of a pixel only its share of the image."""
-    mask, scale = find_mask(sdata, image_key)
-    size = np.nan if um_per_px is None else scale * um_per_px / 1000
-    return {
-        "um_per_px": np.nan if um_per_px is None else float(um_per_px),
-        "tissue_mm2": float(mask.sum() * size**2),
-        "tissue_share": float(mask.mean()),
-    }
+    mask, scale = slide.tissue
+    um_per_px = np.nan if slide.um_per_px is None else float(slide.um_per_px)
+    area_mm2 = float(mask.sum() * (scale * um_per_px / 1000) ** 2)
+    return {"um_per_px": um_per_px, "tissue_mm2": area_mm2, "tissue_share": float(mask.mean())}
 
 
 def _placement(found: Mapping[str, object]) -> dict[str, object]:

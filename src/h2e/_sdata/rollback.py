@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import TYPE_CHECKING
@@ -16,41 +16,41 @@ if TYPE_CHECKING:
 
 @contextmanager
 def all_or_nothing(sdata: SpatialData, table_key: str = _keys.TABLE) -> Iterator[None]:
-    """Put images, labels, placements, notes and the table's columns and layers back as they were if the block raises."""
+    """Put elements, placements, records and the table's columns and layers back as they were if the block raises."""
     from spatialdata.transformations import get_transformation, set_transformation
 
-    elements = {kind: dict(getattr(sdata, kind)) for kind in ("images", "labels")}
+    before = {kind: dict(getattr(sdata, kind)) for kind in ("images", "labels", "shapes", "tables")}
     placed = {key: dict(get_transformation(shapes, get_all=True)) for key, shapes in sdata.shapes.items()}
-    attrs = sdata.attrs  # notes replace it, and leave it as it is
+    # Records replace it, and leave it as it is.
+    attrs = sdata.attrs
     table = sdata.tables.get(table_key)
-    before = (
-        None if table is None else (table.obs.copy(), dict(table.layers), deepcopy(table.uns.get(_keys.PREDICTION)))
-    )
+    if table is not None:
+        columns = table.obs.copy(), dict(table.layers), deepcopy(table.uns.get(_keys.PREDICTION))
     try:
         yield
     except BaseException:
-        for kind, there in elements.items():
-            _put_back(getattr(sdata, kind), there)
+        for kind, elements in before.items():
+            _put_back(getattr(sdata, kind), elements)
         for key, transformations in placed.items():
             set_transformation(sdata.shapes[key], transformations, set_all=True)
         sdata.attrs = attrs
         if table is not None:
-            _put_table_back(table, *before)
+            _put_table_back(table, *columns)
         raise
 
 
-def _put_back(group: object, there: dict[str, object]) -> None:
+def _put_back(group: MutableMapping[str, object], elements: dict[str, object]) -> None:
     """Drop the elements that are new, and return those that were replaced."""
     for key in list(group):
-        if key not in there or group[key] is not there[key]:
+        if key not in elements or group[key] is not elements[key]:
             del group[key]
-    for key, element in there.items():
+    for key, element in elements.items():
         if key not in group:
             group[key] = element
 
 
-def _put_table_back(table: AnnData, obs: object, layers: dict[str, object], notes: dict | None) -> None:
-    """Columns, layers and notes as they were."""
+def _put_table_back(table: AnnData, obs: object, layers: dict[str, object], records: dict | None) -> None:
+    """Columns, layers and records as they were."""
     table.obs = obs
     for key in list(table.layers):
         if key not in layers or table.layers[key] is not layers[key]:
@@ -58,7 +58,7 @@ def _put_table_back(table: AnnData, obs: object, layers: dict[str, object], note
     for key, values in layers.items():
         if key not in table.layers:
             table.layers[key] = values
-    if notes is None:
+    if records is None:
         table.uns.pop(_keys.PREDICTION, None)
     else:
-        table.uns[_keys.PREDICTION] = notes
+        table.uns[_keys.PREDICTION] = records

@@ -1,161 +1,251 @@
-"""Slides: which image the spots lie on, where, and how large a pixel is."""
+"""Open the slides of a SpatialData, once a call: pair regions with images, place spots, find the size of a pixel."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from h2e._sdata import keys as _keys
 from h2e._sdata.images import open_image
-from h2e._sdata.pairing import paired_image, to_pixels
-from h2e._sdata.scale import check_sizes, positive, size_of
-from h2e._sdata.table import centres_of, get_table, labels_of, region_keys, shapes_of
-from h2e._slide.image import Image
-from h2e._slide.lattice import PITCH_UM, lattice, pitch_of
-from h2e._slide.slide import Slide
+from h2e._sdata.pairing import find_pairing, to_pixels
+from h2e._sdata.scale import check_sizes, given_size, pixel_size
+from h2e._sdata.table import (
+    array_of,
+    check_sdata,
+    get_table,
+    in_tissue,
+    labels_of,
+    positions_of_instances,
+    radius_of,
+    region_keys,
+    shapes_of,
+)
+from h2e._slide.lattice import lattice, pitch_of
+from h2e._slide.slide import Slide, by_image
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
-    from geopandas import GeoDataFrame
     from spatialdata import SpatialData
+
+    from h2e._sdata.keys import Keys
+    from h2e._sdata.pairing import Pairing
+    from h2e._slide.image import Image
 
 log = logging.getLogger(__name__)
 
-SPACED = 0.4
-"""Spots of Visium and Spatial Transcriptomics have a radius of fewer pitches; bins that were read as circles touch, at 0.5."""
+
+@dataclass(frozen=True, eq=False)
+class _Opener:
+    """What is looked up once for all slides of a call."""
+
+    sdata: SpatialData
+    keys: Keys
+    pairing: Pairing
+    images: dict[str, Image]
+
+    def image(self, key: str) -> Image:
+        """An image, opened at most once."""
+        if key not in self.images:
+            self.images[key] = open_image(self.sdata, key)
+        return self.images[key]
+
+    def without_spots(self, key: str) -> Slide:
+        """A slide of which there is only the image."""
+        size = given_size(self.keys.um_per_px, key)
+        return Slide.without_spots(self.image(key), size, "no spots tell it" if size is None else "um_per_px=")
 
 
-def find_slides(
-    sdata: SpatialData,
-    *,
-    table_key: str = _keys.TABLE,
-    image_key: str | Mapping[str, str] | None = None,
-    library_key: str | None = None,
-    group_key: str | None = None,
-    um_per_px: float | Mapping[str, float] | None = None,
-    normalized: bool = False,
-    sized: bool = True,
-) -> list[Slide]:
-    """Every slide that the table annotates, sorted by name; with ``normalized``, on its normalized image if there is one.
+def open_slides(sdata: SpatialData, keys: Keys, *, bare: bool = False) -> list[Slide]:
+    """Every slide that the table annotates, sorted by name; with ``bare`` also the images that no spots lie on.
 
-    Without ``sized`` the size of a pixel may stay unknown.
+    Spots may lie beside their image, and the size of a pixel may be unknown: see ``require_inside`` and ``require_size``.
     """
-    table = get_table(sdata, table_key)
-    region_key, _ = region_keys(table)
-    library = labels_of(table, library_key or region_key)
-    check_sizes(um_per_px, {*library, *sdata.images})
-    groups = library if group_key is None else labels_of(table, group_key)
-    regions = table.obs[region_key].astype(str).to_numpy()
-    slides = []
-    for name in sorted(set(library)):
-        rows = np.flatnonzero(library == name)
-        group = _the_one(groups[rows], f"slide {name!r} lies in several groups of obs[{group_key!r}]")
-        region = _the_one(regions[rows], f"slide {name!r} of obs[{library_key!r}] lies on several regions")
-        key = paired_image(sdata, region, image_key)
-        image = open_image(sdata, key)
-        if normalized and _keys.normalized(key) in sdata.images:
-            image = open_image(sdata, _keys.normalized(key))
-        given = size_of(um_per_px, name, key)
-        shapes, to_px = shapes_of(sdata, region), to_pixels(sdata, region, key)
-        slides.append(_place(name, group, region, image, rows, table, shapes, to_px, given, sized=sized))
+    check_sdata(sdata)
+    table = None if bare and not len(sdata.tables) else get_table(sdata, keys.table_key)
+    return _open(sdata, keys, table, bare=bare)
+
+
+def open_images(sdata: SpatialData, keys: Keys) -> dict[str, Slide]:
+    """For each image to work on a slide that lies on it, by the image's name: one image if ``image_key`` is a name.
+
+    What is wrong with the spots does not matter here: it is told by who needs them.
+    """
+    check_sdata(sdata)
+    if isinstance(keys.image_key, str):
+        return by_image(open_on_image(sdata, keys.image_key, keys))
+    slides = _open(sdata, keys, sdata.tables.get(keys.table_key), bare=True, lenient=True)
+    if not slides:
+        msg = f"there is no image to work on: sdata.images has {sorted(sdata.images)}."
+        raise ValueError(msg)
+    return by_image(slides)
+
+
+def open_on_image(sdata: SpatialData, image_key: str, keys: Keys) -> list[Slide]:
+    """The slides on one image: those that lie there by themselves, or else can, or a slide without spots."""
+    check_sdata(sdata)
+    image = open_image(sdata, image_key)
+    _check_sizes(sdata, keys)
+    for choice in (None, image_key) if keys.table_key in sdata.tables else ():
+        try:
+            slides = open_slides(sdata, replace(keys, image_key=choice))
+        except (KeyError, ValueError) as error:
+            log.info("image %r is taken without spots: %s", image_key, error)
+            continue
+        if on_image := [slide for slide in slides if slide.image.key == image_key]:
+            return on_image
+    return [_Opener(sdata, keys, find_pairing(sdata), {image_key: image}).without_spots(image_key)]
+
+
+def open_bare_images(sdata: SpatialData, keys: Keys) -> list[Slide]:
+    """The image that ``image_key`` names, or every image that no spots lie on but those that h2e laid as a grid."""
+    pairing = find_pairing(sdata)
+    opener = _Opener(sdata, keys, pairing, {})
+    if isinstance(keys.image_key, str):
+        return [opener.without_spots(keys.image_key)]
+    annotating = [table for table in sdata.tables.values() if "spatialdata_attrs" in table.uns]
+    regions = {region for table in annotating for region in labels_of(table, region_keys(table)[0])}
+    measured = sorted(region for region in regions if region in sdata.shapes and region not in pairing.grids)
+    slides = _images_without_spots(opener, measured)
+    if not slides:
+        msg = f"each image already has spots; sdata.images has {sorted(sdata.images)}. Pass image_key to lay a grid over one of them."
+        raise ValueError(msg)
     return slides
 
 
-def image_sizes(
-    sdata: SpatialData,
-    keys: Sequence[str],
-    um_per_px: float | Mapping[str, float] | None,
-    *,
-    table_key: str,
-    image_key: str | Mapping[str, str] | None = None,
-    library_key: str | None = None,
-) -> dict[str, float | None]:
-    """Size of a pixel of images in µm, ``None`` where neither the user nor spots tell it: no spots are needed for this."""
-    slides: list[Slide] = []
-    check_sizes(um_per_px, {*sdata.images, *_libraries(sdata, table_key, library_key)})
-    options = {"table_key": table_key, "library_key": library_key, "um_per_px": um_per_px, "sized": False}
-    choices = [image_key, None] if image_key is not None else [None]
-    for choice in choices if table_key in sdata.tables else []:  # one image may lie under one of the regions only
+def require_inside(slides: Sequence[Slide]) -> list[Slide]:
+    """The same slides, if the centres of all spots are on their images."""
+    for slide in slides:
+        height, width = slide.image.shape
+        outside = ~((slide.xy >= 0) & (slide.xy <= (width, height))).all(axis=1)
+        if outside.any():
+            (x0, y0), (x1, y1) = slide.xy.min(axis=0), slide.xy.max(axis=0)
+            msg = (
+                f"{outside.sum()} of {len(slide)} spots of slide {slide.name!r} lie outside of image {slide.image.key!r} "
+                f"({width} × {height} px): x from {x0:.0f} to {x1:.0f}, y from {y0:.0f} to {y1:.0f}. "
+                "Check the transformations, or drop these spots from the table."
+            )
+            raise ValueError(msg)
+    return list(slides)
+
+
+def _open(sdata: SpatialData, keys: Keys, table: AnnData | None, *, bare: bool, lenient: bool = False) -> list[Slide]:
+    """Open all slides; where a region is placed leniently and cannot be, its image is a slide without spots."""
+    labels = _check_sizes(sdata, keys)
+    opener = _Opener(sdata, keys, find_pairing(sdata), {})
+    slides = [] if table is None else _with_spots(opener, table, labels, lenient=lenient)
+    if not bare:
+        return slides
+    regions = [] if table is None else sorted(set(labels_of(table, region_keys(table)[0])))
+    return slides + _images_without_spots(opener, regions, needed=not slides)
+
+
+def _images_without_spots(opener: _Opener, regions: Sequence[str], *, needed: bool = True) -> list[Slide]:
+    """Slides of the images that no region lies on.
+
+    An image that no spots need may be anything, such as fluorescence, and is left out; not so where there is no other.
+    """
+    slides, unusable = [], []
+    for key in opener.pairing.images_without_spots(regions):
         try:
-            slides = find_slides(sdata, image_key=choice, **options)
-        except (KeyError, ValueError) as error:  # what is wrong with the spots is told by who needs them
+            slides.append(opener.without_spots(key))
+        except ValueError as error:
+            unusable.append(error)
+    if unusable and needed and not slides:
+        raise unusable[0]
+    for error in unusable:
+        log.warning("an image without spots is left out: %s", error)
+    return slides
+
+
+def _check_sizes(sdata: SpatialData, keys: Keys) -> np.ndarray:
+    """Refuse sizes of pixels of what is not there; gives the slide of each row of the table."""
+    table = sdata.tables.get(keys.table_key)
+    labels = np.empty(0, object) if table is None else labels_of(table, keys.library_key or region_keys(table)[0])
+    check_sizes(keys.um_per_px, {*labels, *sdata.images})
+    return labels
+
+
+def _with_spots(opener: _Opener, table: AnnData, labels: np.ndarray, *, lenient: bool) -> list[Slide]:
+    """The slides of a table; each region is paired, placed and measured once, whatever the number of its slides."""
+    keys = opener.keys
+    regions = labels_of(table, region_keys(table)[0])
+    groups = labels if keys.group_key is None else labels_of(table, keys.group_key)
+    placed: dict[str, _Region] = {}
+    slides = []
+    for name in sorted(set(labels)):
+        rows = np.flatnonzero(labels == name)
+        group = _the_one(groups[rows], f"slide {name!r} lies in several groups of obs[{keys.group_key!r}]")
+        region = _the_one(regions[rows], f"slide {name!r} of obs[{keys.library_key!r}] lies on several regions")
+        if region not in placed:
+            image = opener.image(opener.pairing.image_of(region, keys.image_key))
+            placed[region] = _Region(opener, region, image, to_pixels(opener.sdata, region, image.key))
+        try:
+            slides.append(placed[region].slide(name, group, table, rows))
+        except (KeyError, ValueError) as error:
+            if not lenient:
+                raise
             log.info("the size of a pixel is not known from the spots: %s", error)
-        else:
-            break
-    known = {slide.image.key: slide.um_per_px for slide in slides}
-    return {key: known.get(key, size_of(um_per_px, key)) for key in keys}
+            slides.append(opener.without_spots(placed[region].image.key))
+    return slides
 
 
-def _place(
-    name: str,
-    group: str,
-    region: str,
-    image: Image,
-    rows: np.ndarray,
-    table: AnnData,
-    shapes: GeoDataFrame,
-    to_px: np.ndarray,
-    um_per_px: float | None,
-    *,
-    sized: bool,
-) -> Slide:
-    """Put the spots of some rows of the table on their image."""
-    pixels, index = centres_of(shapes, region, table.obs[region_keys(table)[1]].to_numpy()[rows], to_px)
-    _check_inside(pixels[index], image, name)
-    obs = table.obs.iloc[rows]
-    (spacing, kind), pitch = pitch_of(lattice(pixels), pixels[index], obs)
-    factor = float(np.sqrt(abs(np.linalg.det(to_px[:2, :2]))))  # pixels per unit of the shapes
-    radius_px = _radius(shapes) * factor
-    if um_per_px is None and _keys.UM_PER_PX in obs and obs[_keys.UM_PER_PX].notna().any():
-        um_per_px = float(obs[_keys.UM_PER_PX].median()) / factor
-    elif um_per_px is None and "radius" in shapes and radius_px < SPACED * spacing:
-        log.info(
-            "slide %r: %s lattice, pitch taken to be %g µm; pass um_per_px if it is not", name, kind, PITCH_UM[kind]
+@dataclass(eq=False)
+class _Region:
+    """The shapes of a region and the image that they lie on."""
+
+    opener: _Opener
+    name: str
+    image: Image
+    to_px: np.ndarray  # 3 × 3, from the coordinates of the shapes to pixels of level 0
+
+    @cached_property
+    def centres(self) -> np.ndarray:
+        """Centres of all shapes in pixels, also of those that the table has no row for, (n, 2)."""
+        shapes = shapes_of(self.opener.sdata, self.name)
+        centres = np.column_stack([shapes.geometry.centroid.x, shapes.geometry.centroid.y])
+        return centres @ self.to_px[:2, :2].T + self.to_px[:2, 2]
+
+    @cached_property
+    def lattice(self) -> tuple[float, str]:
+        """Pitch in pixels and kind of the lattice of all shapes."""
+        return lattice(self.centres)
+
+    def slide(self, name: str, group: str, table: AnnData, rows: np.ndarray) -> Slide:
+        """The slide of some rows of the table."""
+        shapes = shapes_of(self.opener.sdata, self.name)
+        index = positions_of_instances(shapes, self.name, table.obs[region_keys(table)[1]].to_numpy()[rows])
+        obs, xy = table.obs.iloc[rows], self.centres[index]
+        (spacing_px, kind), pitch_px = pitch_of(self.lattice, xy, array_of(obs))
+        factor = float(np.sqrt(abs(np.linalg.det(self.to_px[:2, :2]))))
+        radius_px = radius_of(shapes) * factor
+        um_per_px, told_by = pixel_size(
+            name,
+            given_size(self.opener.keys.um_per_px, name, self.image.key),
+            obs,
+            factor=factor,
+            radius_frac=radius_px / spacing_px if "radius" in shapes else np.nan,
+            kind=kind,
+            pitch_px=pitch_px,
         )
-        um_per_px = PITCH_UM[kind] / pitch
-    elif um_per_px is None and sized:
-        msg = f"the shapes of slide {name!r} are no spots with gaps between them, so their pitch is that of no technology that h2e knows (bins?); pass um_per_px, the size of a pixel of image {image.key!r}."
-        raise ValueError(msg)
-    if um_per_px is not None:
-        um_per_px = positive(um_per_px, f"um_per_px of slide {name!r}")
-    return Slide(name, group, region, image, pixels[index], rows, radius_px, spacing, um_per_px)
-
-
-def _radius(shapes: GeoDataFrame) -> float:
-    """Radius of a spot; of a bin, that of the circle of equal area."""
-    if "radius" in shapes:
-        return float(np.median(shapes["radius"]))
-    return float(np.sqrt(np.median(shapes.area) / np.pi))
-
-
-def _check_inside(xy: np.ndarray, image: Image, name: str) -> None:
-    """Refuse spots whose centre is not on the image."""
-    height, width = image.shape
-    outside = ~((xy >= 0) & (xy <= (width, height))).all(axis=1)
-    if outside.any():
-        (x0, y0), (x1, y1) = xy.min(axis=0), xy.max(axis=0)
-        msg = (
-            f"{outside.sum()} of {len(xy)} spots of slide {name!r} lie outside of image {image.key!r} ({width} × {height} px): "
-            f"x from {x0:.0f} to {x1:.0f}, y from {y0:.0f} to {y1:.0f}. Check the transformations, or drop these spots from the table."
-        )
-        raise ValueError(msg)
-
-
-def _libraries(sdata: SpatialData, table_key: str, library_key: str | None) -> set[str]:
-    """Names of the slides of a table, if there is one."""
-    if table_key not in sdata.tables:
-        return set()
-    table = sdata.tables[table_key]
-    return set(labels_of(table, library_key or region_keys(table)[0]))
+        if told_by.startswith("lattice"):
+            log.info(
+                "slide %r: the size of a pixel is guessed from the %s; pass um_per_px if it is another", name, told_by
+            )
+        return Slide(
+            name, group, self.name, self.image, xy, rows, in_tissue(table)[rows], self.to_px,
+            radius_px, spacing_px, um_per_px, told_by,
+        )  # fmt: skip
 
 
 def _the_one(values: np.ndarray, complaint: str) -> str:
     """The value that all have in common."""
-    found = sorted(set(values))
-    if len(found) != 1:
-        msg = f"{complaint}: {found}; a slide has one."
+    distinct = sorted(set(values))
+    if len(distinct) != 1:
+        msg = f"{complaint}: {distinct}; a slide has one."
         raise ValueError(msg)
-    return found[0]
+    return distinct[0]

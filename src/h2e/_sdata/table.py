@@ -9,6 +9,7 @@ import numpy as np
 from h2e._sdata import keys as _keys
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from geopandas import GeoDataFrame
     from spatialdata import SpatialData
@@ -62,33 +63,36 @@ def in_tissue(table: AnnData) -> np.ndarray:
     return ~table.obs["in_tissue"].astype(str).isin(["0", "0.0", "False"]).to_numpy()
 
 
-def centres_of(
-    shapes: GeoDataFrame, region: str, instances: np.ndarray, to_px: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Centres of all shapes of a region in pixels, (n, 2), and which of them the instances are."""
+def positions_of_instances(shapes: GeoDataFrame, region: str, instances: np.ndarray) -> np.ndarray:
+    """Which of the shapes of a region the instances are, (n,)."""
     if not shapes.index.is_unique:
         twice = shapes.index[shapes.index.duplicated()][0]
         msg = f"shapes {region!r} have several entries of one name, such as {str(twice)!r}; make their index unique."
         raise ValueError(msg)
     index = shapes.index.get_indexer(instances)
     if (index < 0).any():
-        odd = (
-            ""
-            if instances.dtype == shapes.index.dtype
-            else f" (of dtype {instances.dtype}, the shapes' index is {shapes.index.dtype})"
+        types = f"of dtype {instances.dtype}, the shapes' index is {shapes.index.dtype}"
+        odd = "" if instances.dtype == shapes.index.dtype else f" ({types})"
+        msg = (
+            f"{(index < 0).sum()} rows of the table name instances that shapes {region!r} does not have, "
+            f"such as {instances[index < 0][0]!r}{odd}."
         )
-        msg = f"{(index < 0).sum()} rows of the table name instances that shapes {region!r} does not have, such as {instances[index < 0][0]!r}{odd}."
         raise ValueError(msg)
-    centres = np.column_stack([shapes.geometry.centroid.x, shapes.geometry.centroid.y])
-    return centres @ to_px[:2, :2].T + to_px[:2, 2], index
+    return index
 
 
-def regions_of(sdata: SpatialData, table_key: str) -> list[str]:
-    """Names of the shapes that a table annotates; none without a table."""
-    if table_key not in sdata.tables:
-        return []
-    table = sdata.tables[table_key]
-    return sorted(set(labels_of(table, region_keys(table)[0])))
+def radius_of(shapes: GeoDataFrame) -> float:
+    """Radius of a spot in the unit of the shapes; of a bin, that of the circle of equal area."""
+    if "radius" in shapes:
+        return float(np.median(shapes["radius"]))
+    return float(np.sqrt(np.median(shapes.area) / np.pi))
+
+
+def array_of(obs: pd.DataFrame) -> np.ndarray | None:
+    """Array coordinates (column, row) of spots, (n, 2), NaN where one has none; ``None`` without such columns."""
+    if not {"array_row", "array_col"} <= set(obs):
+        return None
+    return obs[["array_col", "array_row"]].to_numpy(float)
 
 
 def shapes_of(sdata: SpatialData, region: str) -> GeoDataFrame:

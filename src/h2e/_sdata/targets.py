@@ -22,50 +22,53 @@ if TYPE_CHECKING:
 def resolve_targets(adata: AnnData, targets: Sequence[str] | None = None, *, obsm: str | None = None) -> list[str]:
     """The targets that are meant, as the table names them: genes, or columns of ``.obsm``; checked, in the order asked.
 
-    ``targets=None`` means the genes that ``var["h2e_target"]`` marks, or all columns of the ``.obsm`` frame.
+    ``targets=None`` means the genes that ``var["h2e_target"]`` marks, or all columns of the ``.obsm`` frame. A name may also be
+    that of a column of predictions, where ``/`` is ``_``.
     """
     if isinstance(targets, str):
         targets = [targets]
     if obsm is not None:
-        there, where = frame_of(adata, obsm).columns.astype(str), f"adata.obsm[{obsm!r}]"
+        known, source = frame_of(adata, obsm).columns.astype(str), f"adata.obsm[{obsm!r}]"
     else:
-        there, where = adata.var_names.astype(str), "adata.var_names"
+        known, source = adata.var_names.astype(str), "adata.var_names"
     if targets is None:
         if obsm is None and _keys.TARGET not in adata.var:
             msg = f"no targets: adata.var[{_keys.TARGET!r}] is not there; run h2e.pp.select_targets, or pass targets=."
             raise KeyError(msg)
-        targets = there if obsm is not None else there[adata.var[_keys.TARGET]]
+        targets = known if obsm is not None else known[adata.var[_keys.TARGET]]
     names = np.asarray(list(targets), dtype=str)
     if len(names) == 0:
-        msg = f"targets is empty; name at least one of {where}."
+        msg = f"targets is empty; name at least one of {source}."
         raise ValueError(msg)
     refuse_duplicates(names, "targets")
-    refuse_duplicates(there[there.isin(names)].to_numpy(dtype=str), where)
-    missing = [name for name in names.tolist() if name not in there]
-    if missing:
-        raise KeyError(_missing(missing, list(there), where))
-    return names.tolist()
+    return _in_table(names, known, source)
 
 
-def target_frame(
+def measured(
     adata: AnnData,
     targets: Sequence[str] | None = None,
     *,
     obsm: str | None = None,
     layer: str | None = None,
     log_normalized: bool = False,
+    allow_missing: bool = False,
 ) -> pd.DataFrame:
-    """What the targets are measured to be, ``float32``, spots × targets: log-normalized expression or ``.obsm`` columns."""
+    """What the targets are measured to be, ``float32``, spots × targets: log-normalized expression or ``.obsm`` columns.
+
+    Columns are named as those of predictions are. Columns of ``.obsm`` may be NaN at some spots only where ``allow_missing``.
+    """
     names = resolve_targets(adata, targets, obsm=obsm)
-    columns = storable_names(names)
+    asked = names if targets is None else [targets] if isinstance(targets, str) else list(targets)
+    columns = storable_names(asked)
     if obsm is None:
-        x = expression(adata, layer=layer, log_normalized=log_normalized)[:, adata.var_names.get_indexer_for(names)]
+        # Normalized over all genes: the depth of a spot is not that of its targets.
+        x = expression(adata, adata.var_names.get_indexer_for(names), layer=layer, log_normalized=log_normalized)
         values = x.toarray() if sparse.issparse(x) else x
     else:
         frame = frame_of(adata, obsm)
         values = frame.set_axis(frame.columns.astype(str), axis=1)[names].to_numpy(dtype=np.float32)
         bad = int((~np.isfinite(values)).any(axis=1).sum())
-        if bad:
+        if bad and not allow_missing:
             msg = f"adata.obsm[{obsm!r}] holds NaN or infinite values in {bad} of {adata.n_obs} spots; fill them, or drop these spots."
             raise ValueError(msg)
     return pd.DataFrame(values.astype(np.float32), index=adata.obs_names, columns=columns)
@@ -86,12 +89,11 @@ def stored_name(name: object) -> str:
     return str(name).replace("/", "_")
 
 
-def places_of(targets: Sequence[str], there: Sequence[str], where: str) -> dict[str, int]:
-    """Where each target is that is there, under the name that predictions have; none may be there twice."""
-    stored = np.array([stored_name(name) for name in there], dtype=str)
-    found = np.flatnonzero(np.isin(stored, np.asarray(targets, dtype=str)))
-    refuse_duplicates(stored[found], where)
-    return dict(zip(stored[found].tolist(), found.tolist(), strict=True))
+def targets_there(adata: AnnData, targets: Sequence[str], *, obsm: str | None = None) -> list[str]:
+    """Those of the columns of predictions that the table has measured values of."""
+    known = adata.var_names if obsm is None else frame_of(adata, obsm).columns
+    stored = {stored_name(name) for name in known}
+    return [target for target in targets if target in stored]
 
 
 def refuse_duplicates(names: np.ndarray, where: str) -> None:
@@ -115,6 +117,19 @@ def frame_of(adata: AnnData, key: str, *, otherwise: str = "") -> pd.DataFrame:
     return frame
 
 
+def _in_table(names: np.ndarray, known: pd.Index, source: str) -> list[str]:
+    """The names as the table has them; a column of predictions stands for the one name that it was made from."""
+    by_stored: dict[str, list[str]] = {}
+    for name in known:
+        by_stored.setdefault(stored_name(name), []).append(name)
+    matches = {name: by_stored.get(stored_name(name), []) for name in names.tolist()}
+    missing = [name for name, found in matches.items() if not found]
+    if missing:
+        raise KeyError(_missing(missing, list(known), source))
+    refuse_duplicates(np.array([stored_name(name) for found in matches.values() for name in found], str), source)
+    return [found[0] for found in matches.values()]
+
+
 def _missing(missing: list[str], there: list[str], where: str) -> str:
     """Which targets are missing, and which are spelled almost like them."""
     known = {name.lower(): name for name in there}
@@ -124,23 +139,3 @@ def _missing(missing: list[str], there: list[str], where: str) -> str:
         hints.append(f"{name!r} (close: {', '.join(known[match] for match in close)})" if close else repr(name))
     more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
     return f"{len(missing)} targets are not in {where} ({len(there)} names): {', '.join(hints)}{more}."
-
-
-def measured_truth(
-    adata: AnnData, targets: list[str], *, layer: str | None, obsm: str | None, log_normalized: bool
-) -> pd.DataFrame:
-    """Measured values of the targets, whose names are those of the predictions."""
-    there = adata.var_names if obsm is None else frame_of(adata, obsm).columns
-    where = "adata.var_names" if obsm is None else f"obsm[{obsm!r}]"
-    place = places_of(targets, there, where)
-    missing = [target for target in targets if target not in place]
-    if missing:
-        msg = f"{len(missing)} of {len(targets)} predicted targets are not in {where}: {missing[:5]}."
-        raise KeyError(msg)
-    columns = [place[target] for target in targets]
-    if obsm is not None:
-        return frame_of(adata, obsm).iloc[:, columns].set_axis(targets, axis=1)
-    # normalized over all genes first: the depth of a spot is not that of its targets
-    values = expression(adata, layer=layer, log_normalized=log_normalized)[:, columns]
-    values = values if isinstance(values, np.ndarray) else values.toarray()
-    return pd.DataFrame(values, index=adata.obs_names, columns=targets)

@@ -37,9 +37,11 @@ def read_coarse(image: Image, scale: float) -> tuple[np.ndarray, float]:
     level = image.level_at(scale)
     factor = max(1, int(scale / image.scales[level] + 1e-6))
     array = image.levels[level]
-    if factor > 1:  # block means, a few rows of chunks at a time; the last block is completed with the edge
+    if factor > 1:
+        # Block means; the last block is completed with the edge. Chunks stay about as large as the largest that there is: a
+        # thin one at the border must not set the size of all.
         pad = [(0, 0), *((0, -n % factor) for n in array.shape[1:])]
-        chunks = {0: -1, **{i: factor * max(1, min(array.chunks[i]) // factor) for i in (1, 2)}}
+        chunks = {0: -1, **{i: factor * max(1, max(array.chunks[i]) // factor) for i in (1, 2)}}
         array = da.pad(array, pad, mode="edge").rechunk(chunks)
         array = (da.coarsen(np.mean, array, {1: factor, 2: factor}) + 0.5).astype(np.uint8)
     return np.ascontiguousarray(np.moveaxis(array.compute(), 0, -1)), image.scales[level] * factor

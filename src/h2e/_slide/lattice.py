@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PITCH_UM = {"hexagonal": 100.0, "square": 200.0}
 """Pitch of the technology in µm: Visium (hexagonal), Spatial Transcriptomics version 1 (square)."""
@@ -65,21 +60,20 @@ def lattice_of_array(xy: np.ndarray, array: np.ndarray) -> tuple[float, str] | N
     return round(float(pitch), 9), "hexagonal" if hexagonal else "square"
 
 
-def pitch_of(whole: tuple[float, str], xy: np.ndarray, obs: pd.DataFrame) -> tuple[tuple[float, str], float]:
+def pitch_of(whole: tuple[float, str], xy: np.ndarray, array: np.ndarray | None) -> tuple[tuple[float, str], float]:
     """Pitch and kind from the array coordinates or from the lattice of all shapes, and the pitch that tells the scale.
 
     Either can be too large only: a few spots of an array may by chance share a parity, and scattered spots lack their
     neighbours. So the smaller holds where they disagree. A subset of the spots must not change the scale, which is
     that of all shapes unless these are scattered, too.
     """
-    if not {"array_row", "array_col"} <= set(obs):
+    if array is None:
         return whole, whole[0]
-    array = obs[["array_col", "array_row"]].to_numpy(float)
     known = np.isfinite(array).all(axis=1)
-    found = lattice_of_array(xy[known], array[known]) if known.any() else None
-    if found is None or found[0] > 1.2 * whole[0]:
+    of_array = lattice_of_array(xy[known], array[known]) if known.any() else None
+    if of_array is None or of_array[0] > 1.2 * whole[0]:
         return whole, whole[0]
-    return found, found[0] if found[0] < 0.8 * whole[0] else whole[0]
+    return of_array, of_array[0] if of_array[0] < 0.8 * whole[0] else whole[0]
 
 
 def hexagonal_grid(shape: tuple[int, int], spacing: float) -> tuple[np.ndarray, np.ndarray]:

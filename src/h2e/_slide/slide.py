@@ -1,32 +1,48 @@
-"""A slide: an image and the spots on it."""
+"""A slide: an image, the spots on it, and where its tissue is."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from h2e._slide.fraction import fraction_at
+
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Sequence
 
     from h2e._slide.image import Image
+    from h2e._slide.tissue import Tissue
 
 
 @dataclass(frozen=True, eq=False)
 class Slide:
-    """An image and the spots on it."""
+    """An image and the spots on it; of an image that no spots lie on there are none."""
 
-    name: str  # library; by default the region
+    name: str  # library; by default the region, without spots the image
     group: str  # donor; by default the name
-    region: str  # key of the shapes
+    region: str | None  # key of the shapes; None without spots
     image: Image
     xy: np.ndarray  # (n, 2) spot centres (x, y) in pixels of level 0; the centre of the first pixel is (0.5, 0.5)
     rows: np.ndarray  # (n,) positions of these spots in the table
+    in_tissue: np.ndarray  # (n,) False where the table says that the spot lies beside the tissue
+    to_px: np.ndarray  # 3 × 3, from the coordinates of the shapes to pixels of level 0
     radius_px: float  # of a spot, in pixels of level 0
     spacing_px: float  # pitch of the spots, in pixels of level 0
-    um_per_px: float | None  # of level 0; None where nothing tells it, see find_slides
+    um_per_px: float | None  # of level 0; None where nothing tells it
+    um_per_px_from: str  # what tells it, or why nothing does
+    tissue: Tissue | None = None  # the mask of the image; None where nobody has looked for it yet
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @classmethod
+    def without_spots(cls, image: Image, um_per_px: float | None, um_per_px_from: str) -> Slide:
+        """A slide of which there is only the image."""
+        none = np.empty(0, int)
+        numbers = {"radius_px": np.nan, "spacing_px": np.nan, "um_per_px": um_per_px, "um_per_px_from": um_per_px_from}
+        return cls(image.key, image.key, None, image, np.empty((0, 2)), none, none.astype(bool), np.eye(3), **numbers)
 
     @property
     def spacing_um(self) -> float:
@@ -35,4 +51,30 @@ class Slide:
 
     def take(self, keep: np.ndarray) -> Slide:
         """The same slide with the spots ``keep`` (mask or positions) only."""
-        return replace(self, xy=self.xy[keep], rows=self.rows[keep])
+        return replace(self, xy=self.xy[keep], rows=self.rows[keep], in_tissue=self.in_tissue[keep])
+
+    def tissue_fraction(self, side_px: float | None = None) -> np.ndarray:
+        """Share of tissue in the square around each spot whose side is one spacing, or ``side_px``, ``float32`` (n,)."""
+        return fraction_at(*self.tissue, self.xy, self.spacing_px if side_px is None else side_px)
+
+    def valid_spots(self, side_px: float | None = None) -> np.ndarray:
+        """Which spots have any tissue in their own square, and are not said to lie beside it, (n,)."""
+        return (self.tissue_fraction(side_px) > 0) & self.in_tissue
+
+
+def by_image(slides: Sequence[Slide]) -> dict[str, Slide]:
+    """For each image one slide that lies on it, one of known size if there is one; sorted by image."""
+    found: dict[str, Slide] = {}
+    for slide in sorted(slides, key=lambda slide: (slide.image.key, slide.um_per_px is None)):
+        found.setdefault(slide.image.key, slide)
+    return found
+
+
+def by_region(slides: Sequence[Slide]) -> dict[str, Slide]:
+    """The slides of each region as one slide: all of its spots; sorted by region."""
+    found = {}
+    for region in sorted({slide.region for slide in slides if slide.region is not None}):
+        parts = [slide for slide in slides if slide.region == region]
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("xy", "rows", "in_tissue")}
+        found[region] = replace(parts[0], name=region, **arrays)
+    return found

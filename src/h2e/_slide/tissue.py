@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 Tissue = tuple[np.ndarray, float]
 """A mask, and how many pixels of level 0 one of its pixels is wide."""
 
-METHODS = ("otsu", "mean")
+Method = Literal["otsu", "mean"]
+METHODS = get_args(Method)
 SIDE_PX = {"otsu": 1024, "mean": 2048}  # about the longest side of a mask; method-mean was made for images of 2000 px
 COARSEST_UM = 16.0  # of a mask pixel, where µm are known: a sixth of a Visium spacing
 AREA_UM2 = 50_000.0  # specks and holes smaller than this: 5,000 px of a 2000-px ST image, half a Visium spot's cell
@@ -27,7 +28,7 @@ MIN_CONTRAST, MAX_CONTRAST = 0.03, 0.12  # below: noise of empty glass; above: t
 
 
 def tissue_mask(
-    image: Image, *, method: str = "otsu", um_per_px: float | None = None, scale: float | None = None
+    image: Image, *, method: Method = "otsu", um_per_px: float | None = None, scale: float | None = None
 ) -> Tissue:
     """Find the tissue in a pyramid, reading only a coarse level.
 
@@ -47,11 +48,11 @@ def tissue_mask(
     The mask (``bool``), and how many pixels of level 0 one of its pixels covers.
     """
     if method not in METHODS:
-        msg = f"method {method!r} is not one of {list(METHODS)}."
+        msg = f"method must be one of {list(METHODS)}, got {method!r}."
         raise ValueError(msg)
     if scale is not None and not 1 <= scale <= max(image.shape):
         msg = (
-            f"scale={scale!r} is none: a pixel of the mask covers between 1 and {max(image.shape)} pixels of the image."
+            f"scale must be between 1 and {max(image.shape)} pixels of the image per pixel of the mask, got {scale!r}."
         )
         raise ValueError(msg)
     wanted = _choose_scale(image.shape, method, um_per_px) if scale is None else float(scale)

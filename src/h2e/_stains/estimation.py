@@ -35,7 +35,7 @@ def estimate_stains(
     colour, and what it misses differs between slides. Without it Macenko is theirs.
     """
     if method not in METHODS:
-        msg = f"method {method!r} is not one of {list(METHODS)}."
+        msg = f"method must be one of {list(METHODS)}, got {method!r}."
         raise ValueError(msg)
     od = density(rgb, background)
     if robust:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Literal, get_args
 
 import numpy as np
 
-METHODS = ("macenko", "vahadane", "reinhard")
+Method = Literal["macenko", "vahadane", "reinhard"]
+METHODS = get_args(Method)
 Triple = tuple[float, float, float]
 
 
@@ -50,7 +52,7 @@ class StainReference:
     True
     """
 
-    method: str
+    method: Method
     background: float = 240.0
     stains: tuple[Triple, Triple] | None = None
     concentrations: tuple[float, float] | None = None
@@ -65,7 +67,7 @@ class StainReference:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            msg = f"method {self.method!r} is not one of {list(METHODS)}."
+            msg = f"method must be one of {list(METHODS)}, got {self.method!r}."
             raise ValueError(msg)
         for name, shape in {"stains": (2, 3), "concentrations": (2,), "mean": (3,), "std": (3,)}.items():
             if (value := getattr(self, name)) is not None:

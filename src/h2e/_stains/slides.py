@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from h2e._slide.image import Image
-from h2e._slide.tissue import Tissue
+from h2e._slide.slide import by_image
 from h2e._stains.estimation import estimate_stains
 from h2e._stains.maps import map_image
-from h2e._stains.reference import StainReference, from_squidpy
+from h2e._stains.reference import Method, StainReference, from_squidpy
 from h2e._stains.samples import sample_tissue
+
+if TYPE_CHECKING:
+    from h2e._slide.image import Image
+    from h2e._slide.slide import Slide
+    from h2e._slide.tissue import Tissue
 
 POOLED = 2_000_000
 """Pixels that a pooled reference is estimated from at most."""
 
 
 def fit_reference(
-    images: Sequence[Image],
-    tissues: Sequence[Tissue],
-    *,
-    um_per_px: Sequence[float | None] | None = None,
-    method: str = "macenko",
-    n_patches: int = 16,
-    patch_px: int = 256,
-    seed: int = 0,
+    slides: Iterable[Slide], *, method: Method = "macenko", n_patches: int = 16, patch_px: int = 256, seed: int = 0
 ) -> StainReference:
-    """The stains that slides have in common, each with the same weight; those with next to no tissue are left out."""
+    """The stains that slides have in common, each with the same weight; those with next to no tissue are left out.
+
+    The slides know their tissue; several slides on one image are one.
+    """
     sampling = {"n_patches": n_patches, "patch_px": patch_px, "seed": seed}
+    images = by_image(list(slides))
     samples = [
-        sample_tissue(image, *tissue, um_per_px=size, **sampling)
-        for image, tissue, size in zip(images, tissues, um_per_px or [None] * len(images), strict=True)
+        sample_tissue(slide.image, *slide.tissue, um_per_px=slide.um_per_px, **sampling) for slide in images.values()
     ]
     most = max(map(len, samples), default=0)
     samples = [sample for sample in samples if len(sample) >= min(most, 1000)]
@@ -40,7 +41,7 @@ def fit_reference(
     pooled = [sample[np.arange(size) % len(sample)] for sample in samples if len(sample)]
     found = estimate_stains(np.concatenate(pooled), method) if pooled else None
     if found is None:
-        msg = f"no stained tissue on {[image.key for image in images]}: nothing to estimate the stains from. Check the tissue masks, or pass a reference."
+        msg = f"no stained tissue on {list(images)}: nothing to estimate the stains from. Check the tissue masks, or pass a reference."
         raise ValueError(msg)
     return replace(found, **sampling)
 
@@ -74,7 +75,7 @@ def normalize_image(
     return map_image(image, slide, reference, *tissue, keep_residual=keep_residual)
 
 
-def as_reference(given: object, method: str | None = None) -> StainReference:
+def as_reference(given: object, method: Method | None = None) -> StainReference:
     """A reference from a reference, from one of squidpy, or from an RGB image, all of which is then tissue."""
     if isinstance(given, StainReference):
         if method not in (None, given.method):

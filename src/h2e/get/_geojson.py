@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.pairing import to_pixels
-from h2e._sdata.slides import find_slides
+from h2e._sdata.keys import Keys
+from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table, region_keys
 from h2e._sdata.targets import frame_of
 
@@ -81,7 +81,7 @@ def geojson(
     table = get_table(sdata, table_key)
     frame = frame_of(table, key, otherwise=" Write predictions with h2e.tl.predict.")
     targets = list(frame) if targets is None else [targets] if isinstance(targets, str) else list(targets)
-    by_name = {one.name: one for one in find_slides(sdata, table_key=table_key, image_key=image_key, sized=False)}
+    by_name = {one.name: one for one in require_inside(open_slides(sdata, Keys(table_key, image_key)))}
     columns = [] if classification is None else [classification]
     for asked, there, what in (
         ([slide], list(by_name), "slides"),
@@ -119,7 +119,7 @@ def _outlines(sdata: SpatialData, slide: Slide, instances: np.ndarray) -> list[l
         circle = slide.radius_px * np.column_stack([np.cos(turn), np.sin(turn)])
         circle[-1] = circle[0]
         return [[[ring]] for ring in (slide.xy[:, None] + circle).round(2).tolist()]
-    to_px = to_pixels(sdata, slide.region, slide.image.key)
+    to_px = slide.to_px
 
     def placed(ring: object) -> Ring:
         return (np.asarray(ring.coords)[:, :2] @ to_px[:2, :2].T + to_px[:2, 2]).round(2).tolist()

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.slides import find_slides
+from h2e._sdata.keys import Keys
+from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table, region_keys
 from h2e._sdata.targets import frame_of
 from h2e._slide.image import read_coarse
@@ -92,7 +93,7 @@ def predictions(
                 value = getattr(table, slot)["spatial"]
                 getattr(made, slot)["spatial"] = value[some] if slot == "obsm" else value
         return made
-    slides = find_slides(data, table_key=table_key, image_key=image_key, sized=False)
+    slides = require_inside(open_slides(data, Keys(table_key, image_key)))
     xy = np.full((table.n_obs, 2), np.nan)
     for slide in slides:
         xy[slide.rows] = slide.xy

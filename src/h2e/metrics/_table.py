@@ -11,7 +11,7 @@ import pandas as pd
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import slide_labels
 from h2e._sdata.table import labels_of
-from h2e._sdata.targets import frame_of, measured_truth
+from h2e._sdata.targets import frame_of, measured
 
 from ._score import score
 
@@ -91,7 +91,8 @@ def score_adata(
         raise ValueError(msg)
     if not rows.all():
         log.info("obsm[%r]: %d of %d spots have no prediction and are left out", key, (~rows).sum(), len(rows))
-    truth = measured_truth(adata, list(prediction.columns), layer=layer, obsm=obsm, log_normalized=log_normalized)
+    values = {"obsm": obsm, "layer": layer, "log_normalized": log_normalized}
+    truth = measured(adata, list(prediction.columns), **values, allow_missing=True)
     return score(
         prediction[rows],
         truth[rows],

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from h2e.pl._discs import add_discs
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import EllipseCollection
@@ -19,8 +21,6 @@ MISSING = "0.65"
 
 LINE = 40
 """Letters of a title that fit above a map; longer ones are written smaller."""
-
-SQUARE = [(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)]
 
 Limits = tuple[float, float]
 
@@ -39,9 +39,9 @@ def draw_dots(axis: Axes, one: Map, limits: Limits | None, cmap: str | Colormap,
 
     cmap = colormaps.get_cmap(cmap)
     missing = ~np.isfinite(one.values)
-    shape = {"axis": axis, "diameter": 2 * one.place.radius * size, "angle": one.place.angle}
-    _add(xy=one.place.xy[missing], facecolors=MISSING, **shape)
-    dots = _add(xy=one.place.xy, **shape)
+    shape = {"diameter": 2 * one.place.radius * size, "angle": one.place.angle}
+    add_discs(axis, one.place.xy[missing], facecolors=MISSING, **shape)
+    dots = add_discs(axis, one.place.xy, **shape)
     # gray, not transparent: where all spots are equally opaque, a PDF holds their outline once, not once for each
     dots.set_cmap(cmap.with_extremes(bad=MISSING))
     dots.set_array(np.ma.masked_invalid(one.values))
@@ -68,22 +68,6 @@ def draw_colorbars(
         )
         bar.set_label(maps[0].unit, fontsize="small")
         bar.outline.set_visible(False)
-
-
-def _add(axis: Axes, xy: np.ndarray, diameter: float, angle: float | None, **colours: str) -> EllipseCollection:
-    """Draw discs in the unit of the data; if they have an angle, squares of the same area."""
-    from matplotlib.collections import EllipseCollection
-    from matplotlib.path import Path
-
-    width = diameter if angle is None else diameter * np.sqrt(np.pi) / 2
-    discs = EllipseCollection(
-        [width], [width], [angle or 0], units="xy", offsets=xy, offset_transform=axis.transData, linewidths=0, **colours
-    )
-    if angle is not None:
-        discs.set_paths([Path(SQUARE, closed=True)])
-        discs.set_antialiased(False)  # else the slide shines through between neighbours
-    axis.add_collection(discs, autolim=False)
-    return discs
 
 
 def _opaque(dots: EllipseCollection) -> object:

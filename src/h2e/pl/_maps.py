@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.expression import expression, is_marked, values_of
-from h2e._sdata.targets import frame_of, places_of
+from h2e._sdata.provenance import settings_of
+from h2e._sdata.targets import frame_of, measured, targets_there
 from h2e.metrics import pearson
 
 if TYPE_CHECKING:
@@ -64,36 +63,20 @@ def measured_values(
     table: AnnData, key: str, targets: Sequence[str], *, layer: str | None, log_normalized: bool
 ) -> pd.DataFrame:
     """What was measured of the targets that were: spots × (some of the) targets, in the unit of the predictions."""
-    about = table.uns.get(_keys.base_of(key), {})
-    unit, learned = str(about.get("unit", "")), about.get("params", {})
-    if layer is None and learned.get("layer") in table.layers:  # as it was learned
+    base = _keys.base_of(key)
+    about, learned = table.uns.get(base, {}), settings_of(table, base)
+    unit = str(about.get("unit", ""))
+    # As it was learned.
+    if layer is None and learned.get("layer") in table.layers:
         layer, log_normalized = learned["layer"], log_normalized or bool(learned.get("log_normalized"))
     for name, frame in table.obsm.items():
         if isinstance(frame, pd.DataFrame) and unit == f"as in obsm[{name!r}]":
-            columns = places_of(targets, frame.columns, f"obsm[{name!r}]")
-            shown = [target for target in targets if target in columns]
-            return frame.iloc[:, [columns[target] for target in shown]].astype(float).set_axis(shown, axis=1)
-    genes = places_of(targets, table.var_names, "var_names")
-    shown = [target for target in targets if target in genes]
+            shown = targets_there(table, targets, obsm=name)
+            return measured(table, shown, obsm=name, allow_missing=True)
+    shown = targets_there(table, targets)
     if not shown or unit.startswith("as in obsm"):
         return pd.DataFrame(index=table.obs_names)
-    log_normalized = log_normalized or is_marked(table, layer)
-    narrow = _narrow(table, layer, [genes[target] for target in shown], rest=not log_normalized)
-    x = expression(narrow, log_normalized=log_normalized)[:, : len(shown)]
-    return pd.DataFrame(x.toarray() if sparse.issparse(x) else x, index=table.obs_names, columns=shown)
-
-
-def _narrow(table: AnnData, layer: str | None, columns: list[int], *, rest: bool) -> AnnData:
-    """Some genes and, of counts, the sum of the others, so that the total of a spot is what it was, at a fraction of the size."""
-    from anndata import AnnData
-
-    values, _ = values_of(table, layer)
-    few = values[:, columns]
-    few = few.toarray() if sparse.issparse(few) else np.asarray(few)
-    if not rest:
-        return AnnData(few)
-    total = np.asarray(values.sum(axis=1), dtype=np.float64).reshape(-1, 1)
-    return AnnData(np.hstack([few, (total - few.sum(axis=1, keepdims=True, dtype=float)).clip(min=0)]))
+    return measured(table, shown, layer=layer, log_normalized=log_normalized)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +101,8 @@ def maps_of(
     alpha_by_std: bool,
 ) -> list[list[Map]]:
     """Of a slide, for each target the map of what was predicted and, if known, that of what was measured."""
-    facts = table.uns.get(_keys.base_of(key), {})
-    left_out, unit = facts.get("params", {}).get("left_out"), str(facts.get("unit", ""))
+    base = _keys.base_of(key)
+    left_out, unit = settings_of(table, base).get("left_out"), str(table.uns.get(base, {}).get("unit", ""))
     unit = unit.removeprefix("as in obsm['").removesuffix("']")  # for the colour bar: the name of the frame
     groups = []
     for target in values:

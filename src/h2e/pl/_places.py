@@ -11,15 +11,17 @@ import numpy as np
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import positions_of, slide_labels
-from h2e._sdata.pairing import to_pixels
-from h2e._sdata.scale import check_sizes, size_of
-from h2e._sdata.slides import find_slides
+from h2e._sdata.keys import Keys
+from h2e._sdata.scale import check_sizes, given_size
+from h2e._sdata.slides import open_slides, require_inside
 from h2e._slide.image import Image
 from h2e._slide.lattice import lattice
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
+
+    from h2e._slide.slide import Slide
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +55,13 @@ def places_of(
     um_per_px: float | Mapping[str, float] | None,
 ) -> list[Place]:
     """The slides of a SpatialData, by name."""
-    where = {"table_key": table_key, "image_key": image_key, "library_key": library_key}
-    slides = find_slides(sdata, **where, um_per_px=um_per_px, sized=False)
+    keys = Keys(table_key, image_key, library_key=library_key, um_per_px=um_per_px)
     return [
         Place(
             slide.name, slide.rows, slide.xy, slide.radius_px, slide.spacing_px, slide.um_per_px, slide.image,
-            _angle(sdata, slide.region, slide.image.key),
+            _angle(sdata, slide),
         )
-        for slide in slides
+        for slide in require_inside(open_slides(sdata, keys))
     ]  # fmt: skip
 
 
@@ -77,7 +78,7 @@ def places_of_table(
         pitch = lattice(xy)[0] if len(np.unique(xy, axis=0)) > 1 else 1.0
         facts = _facts(adata, name) if "spatial" in adata.obsm else {}
         factors = facts.get("scalefactors", {})
-        um = size_of(um_per_px, name)
+        um = given_size(um_per_px, name)
         um = factors.get("microns_per_pixel") if um is None else um  # of obsm["spatial"], which may not be the shapes'
         if um is None and _keys.UM_PER_PX in adata.obs and "spatial" in adata.obsm:
             um = float(adata.obs[_keys.UM_PER_PX].iloc[rows[0]])
@@ -118,12 +119,12 @@ def _image(facts: Mapping[str, Any], name: str) -> Image | None:
     return Image(name, tuple(levels), tuple(scales)) if levels else None
 
 
-def _angle(sdata: SpatialData, region: str, image_key: str) -> float | None:
-    """By how many degrees the bins of a region are turned on the image; ``None`` of shapes that are no squares."""
-    shapes = sdata.shapes[region]
+def _angle(sdata: SpatialData, slide: Slide) -> float | None:
+    """By how many degrees the bins of a slide are turned on the image; ``None`` of shapes that are not squares."""
+    shapes = sdata.shapes[slide.region]
     if "radius" in shapes or shapes.geometry.iloc[0].geom_type != "Polygon":
         return None
-    corners = np.asarray(shapes.geometry.iloc[0].exterior.coords)[:, :2] @ to_pixels(sdata, region, image_key)[:2, :2].T
+    corners = np.asarray(shapes.geometry.iloc[0].exterior.coords)[:, :2] @ slide.to_px[:2, :2].T
     sides = np.diff(corners, axis=0)
     lengths = np.linalg.norm(sides, axis=1)
     right = abs(sides[0] @ sides[1]) < 0.02 * lengths[0] * lengths[1]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from h2e._slide.lattice import lattice
+from h2e.pl._discs import add_discs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,15 +45,10 @@ def name_slides(ax: Axes, middle: list[float], names: list[str]) -> None:
 def draw_map(ax: Axes, xy: np.ndarray, values: np.ndarray, title: str) -> EllipseCollection:
     """Draw spots as discs of one pitch at positions in pitches, one artist for all; y points down, NaN is gray."""
     from matplotlib import colormaps
-    from matplotlib.collections import EllipseCollection
 
-    size = np.full(len(xy), 0.95)
-    discs = EllipseCollection(
-        size, size, np.zeros(len(xy)), units="xy", offsets=xy, offset_transform=ax.transData, rasterized=True
-    )
+    discs = add_discs(ax, xy, 0.95, rasterized=True)
     discs.set_cmap(colormaps["viridis"].with_extremes(bad="0.85"))
     discs.set_array(np.ma.masked_invalid(values))
-    ax.add_collection(discs)
     ax.set(xlim=(-1, xy[:, 0].max() + 1), ylim=(xy[:, 1].max() + 1, -1), aspect="equal", yticks=[])
     ax.set_title(title)
     ax.grid(visible=False)

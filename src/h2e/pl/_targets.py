@@ -9,7 +9,7 @@ import numpy as np
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import check_counts, positions_of, slide_labels, values_of
 from h2e._sdata.table import get_table
-from h2e._sdata.targets import target_frame
+from h2e._sdata.targets import measured
 from h2e._statistics import center_by_slide
 from h2e.pl._axes import given_axes
 from h2e.pl._side_by_side import draw_map, name_slides, side_by_side
@@ -159,7 +159,7 @@ def target_overview(
     """
     table = _table(sdata, table_key)
     slides = slide_labels(table, library_key)
-    frame = target_frame(table, targets, obsm=obsm, layer=layer, log_normalized=log_normalized)
+    frame = measured(table, targets, obsm=obsm, layer=layer, log_normalized=log_normalized)
     correlation = mean_correlation(frame.to_numpy(), slides)
     order = _cluster(correlation)
     frame, correlation = frame.iloc[:, order], correlation[np.ix_(order, order)]

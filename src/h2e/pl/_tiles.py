@@ -10,10 +10,11 @@ import numpy as np
 
 from h2e._learners.multiscale import Multiscale
 from h2e._sdata import keys as _keys
+from h2e._sdata.keys import Keys
 from h2e._sdata.masks import find_mask
-from h2e._sdata.slides import find_slides
+from h2e._sdata.normalized import on_normalized_images
+from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table
-from h2e._slide.fraction import fraction_at
 from h2e._slide.tiles import read_views
 from h2e.pl._axes import given_axes
 
@@ -84,15 +85,15 @@ def tiles(
     ['toy_A1: toy_A1_3x5', 'toy_B1: toy_B1_5x5']
     """
     names = get_table(sdata, table_key).obs_names
-    where = {"table_key": table_key, "image_key": image_key, "library_key": library_key, "sized": False}
-    slides = find_slides(sdata, **where, normalized=True)
-    slides = [replace(slide, um_per_px=slide.um_per_px or 1.0) for slide in slides]  # tiles are measured in spacings
-    sources = {slide.name: slide.image.key for slide in find_slides(sdata, **where)}
+    sources = require_inside(open_slides(sdata, Keys(table_key, image_key, library_key=library_key)))
+    slides = on_normalized_images(sdata, sources)
+    # Tiles are measured in spacings, so the size of a pixel does not matter.
+    slides = [replace(slide, um_per_px=slide.um_per_px or 1.0) for slide in slides]
     if spots is None:
         if n < 1:
             msg = f"n is {n}; show at least one spot of each slide."
             raise ValueError(msg)
-        chosen = [_draw(sdata, slide, sources[slide.name], n, seed) for slide in slides]
+        chosen = [_draw(sdata, slide, n, seed) for slide in sources]
     else:
         chosen = _named(slides, names, [spots] if isinstance(spots, str) else list(spots))
     some = [(slide, rows) for slide, rows in zip(slides, chosen, strict=True) if len(rows)]
@@ -109,14 +110,13 @@ def tiles(
     return axes
 
 
-def _draw(sdata: SpatialData, slide: Slide, image_key: str, n: int, seed: int) -> np.ndarray:
-    """A few spots of a slide, by their positions in it, in order."""
-    there = np.arange(len(slide))
-    mask = find_mask(sdata, image_key)
-    if mask is not None:
-        on_tissue = np.flatnonzero(fraction_at(*mask, slide.xy, slide.spacing_px) > 0)
-        there = on_tissue if len(on_tissue) else there
-    return np.sort(np.random.default_rng(seed).choice(there, min(n, len(there)), replace=False))
+def _draw(sdata: SpatialData, slide: Slide, n: int, seed: int) -> np.ndarray:
+    """A few spots of a slide, by their positions in it, in order; of those with tissue where there is a mask."""
+    spots, tissue = np.arange(len(slide)), find_mask(sdata, slide.image)
+    if tissue is not None:
+        on_tissue = np.flatnonzero(replace(slide, tissue=tissue).tissue_fraction() > 0)
+        spots = on_tissue if len(on_tissue) else spots
+    return np.sort(np.random.default_rng(seed).choice(spots, min(n, len(spots)), replace=False))
 
 
 def _named(slides: list[Slide], names: Sequence[str], spots: list[str]) -> list[np.ndarray]:

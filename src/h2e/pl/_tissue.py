@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.images import open_image, systems_of
-from h2e._sdata.masks import tissue_of
-from h2e._sdata.pairing import image_of_grid, is_same_scene, source_images
+from h2e._sdata.keys import Keys
+from h2e._sdata.masks import with_tissue
 from h2e._sdata.provenance import get_provenance
-from h2e._sdata.slides import find_slides
-from h2e._sdata.table import in_tissue, regions_of, shapes_of
-from h2e._slide.fraction import fraction_at
+from h2e._sdata.slides import open_on_image, open_slides, require_inside
 from h2e._slide.image import read_coarse
 from h2e.pl._axes import given_axes
+from h2e.pl._discs import add_discs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
-    from matplotlib.collections import EllipseCollection
     from spatialdata import SpatialData
 
     from h2e._slide.slide import Slide
@@ -77,40 +75,38 @@ def tissue(
     >>> axes.get_title().startswith("toy_A1_image: 60 spots")
     True
     """
-    paired = image_key if isinstance(image_key, Mapping) else None
-    asked = [image_key] if isinstance(image_key, str) else list(paired.values() if paired else image_key or [])
-    keys = list(dict.fromkeys(asked)) or source_images(sdata, table_key=table_key)
-    paired = paired or (_pairs(sdata, keys, table_key) if asked else None)
-    there = table_key in sdata.tables
-    slides = find_slides(sdata, table_key=table_key, image_key=paired, sized=False) if there else []
-    moved = get_provenance(sdata.tables[table_key], _keys.REALIGN) if slides else {}
-    said = in_tissue(sdata.tables[table_key]) if slides else None
-    axes = _axes(ax, len(keys))
-    for key, axis in zip(keys, axes, strict=True):
-        here = [slide for slide in slides if slide.image.key == key]
-        mask, scale = _draw_slide(axis, sdata, key, tissue_mask_key, here)
+    slides = _slides_of(sdata, image_key, Keys(table_key, tissue_mask_key=tissue_mask_key))
+    moved = get_provenance(sdata.tables[table_key], _keys.REALIGN) if table_key in sdata.tables else {}
+    axes = _axes(ax, len(slides))
+    for (key, on_image), axis in zip(slides.items(), axes, strict=True):
+        _draw_slide(axis, on_image[0])
+        spotted = [slide for slide in on_image if slide.region is not None]
         n_invalid = 0
-        for slide in here:
-            valid = (fraction_at(mask, scale, slide.xy, slide.spacing_px) > 0) & said[slide.rows]
-            _draw_spots(axis, slide, valid, VALID)
-            _draw_spots(axis, slide, ~valid, INVALID)
+        for slide in spotted:
+            valid = slide.valid_spots()
+            for rows, colour in ((valid, VALID), (~valid, INVALID)):
+                add_discs(
+                    axis, slide.xy[rows], 2 * slide.radius_px, facecolors="none", edgecolors=colour, linewidths=0.8
+                )
             _draw_shift(axis, slide, moved.get(slide.region))
             n_invalid += int((~valid).sum())
-        axis.set_title(f"{key}: {sum(map(len, here))} spots, {n_invalid} invalid" if here else key)
+        axis.set_title(f"{key}: {sum(map(len, spotted))} spots, {n_invalid} invalid" if spotted else key)
     return axes
 
 
-def _pairs(sdata: SpatialData, asked: list[str], table_key: str) -> dict[str, str]:
-    """Each region with the first of the images asked for that it lies on; of others, any image will do."""
-    pairs = {}
-    for region in regions_of(sdata, table_key):
-        grid, systems = image_of_grid(sdata, region), set(systems_of(shapes_of(sdata, region)))
-        on = [key for key in asked if key in sdata.images and (grid is None or is_same_scene(sdata, key, grid))]
-        others = [grid] if grid is not None else list(sdata.images)
-        for key in (*on, *others):
-            if region not in pairs and systems & set(systems_of(sdata.images[key])):
-                pairs[region] = key
-    return pairs
+def _slides_of(
+    sdata: SpatialData, image_key: str | Sequence[str] | Mapping[str, str] | None, keys: Keys
+) -> dict[str, list[Slide]]:
+    """For each image to show the slides on it, at least one, with their tissue."""
+    if isinstance(image_key, Mapping) or image_key is None:
+        opened = open_slides(sdata, replace(keys, image_key=image_key), bare=image_key is None)
+        wanted = sorted({slide.image.key for slide in opened}) if image_key is None else list(image_key.values())
+    else:
+        wanted = [image_key] if isinstance(image_key, str) else list(image_key)
+        opened = [slide for key in dict.fromkeys(wanted) for slide in open_on_image(sdata, key, keys)]
+    opened = require_inside(opened)
+    with_mask = with_tissue(sdata, opened, keys.tissue_mask_key)
+    return {key: [slide for slide in with_mask if slide.image.key == key] for key in dict.fromkeys(wanted)}
 
 
 def _axes(ax: Axes | Sequence[Axes] | None, n: int) -> np.ndarray:
@@ -126,34 +122,17 @@ def _axes(ax: Axes | Sequence[Axes] | None, n: int) -> np.ndarray:
     return axes[:n]
 
 
-def _draw_slide(
-    axis: Axes, sdata: SpatialData, key: str, tissue_mask_key: str | None, slides: list[Slide]
-) -> tuple[np.ndarray, float]:
-    """Draw a thumbnail and the outline of the tissue; returns the mask and its scale."""
-    image = open_image(sdata, key)
-    um_per_px = slides[0].um_per_px if slides else None
-    mask, scale = tissue_of(sdata, image, tissue_mask_key, um_per_px)
+def _draw_slide(axis: Axes, slide: Slide) -> None:
+    """Draw a thumbnail and the outline of the tissue."""
+    image, (mask, scale) = slide.image, slide.tissue
     picture, size = read_coarse(image, max(1.0, 2.0 ** round(np.log2(max(image.shape) / 1024))))
     height, width = picture.shape[:2]
     axis.imshow(picture, extent=(0, width * size, height * size, 0), interpolation="antialiased", origin="upper")
     y, x = ((np.arange(-1, n + 1) + 0.5) * scale for n in mask.shape)
-    if mask.any():  # a rim of background closes the outline where the tissue leaves the image
+    # A rim of background closes the outline where the tissue leaves the image.
+    if mask.any():
         axis.contour(x, y, np.pad(mask, 1).astype(float), levels=[0.5], colors=[OUTLINE], linewidths=1.0)
     axis.set(xlim=(0, image.shape[1]), ylim=(image.shape[0], 0), aspect="equal", xticks=[], yticks=[])
-    return mask, scale
-
-
-def _draw_spots(axis: Axes, slide: Slide, rows: np.ndarray, colour: str) -> EllipseCollection:
-    """Draw spots as circles of their real size, one artist for all."""
-    from matplotlib.collections import EllipseCollection
-
-    size = np.full(int(rows.sum()), 2 * slide.radius_px)
-    spots = EllipseCollection(
-        size, size, np.zeros(len(size)), units="xy", offsets=slide.xy[rows], offset_transform=axis.transData,
-        facecolors="none", edgecolors=colour, linewidths=0.8, rasterized=True,
-    )  # fmt: skip
-    axis.add_collection(spots, autolim=False)
-    return spots
 
 
 def _draw_shift(axis: Axes, slide: Slide, realign: dict | None) -> None:

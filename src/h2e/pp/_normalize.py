@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import check_values, values_of
-from h2e._sdata.masks import find_mask
-from h2e._sdata.pairing import paired_image, source_images
-from h2e._sdata.placement import is_in_place
-from h2e._sdata.provenance import get_provenance
+from h2e._sdata.fraction import write_fraction
+from h2e._sdata.keys import Keys
+from h2e._sdata.masks import detect_masks, find_mask
+from h2e._sdata.normalized import check_normalized_free, write_normalized
+from h2e._sdata.placement import move_spots, placement_of, remove_corrections
 from h2e._sdata.report import report_of, store_report
 from h2e._sdata.rollback import all_or_nothing
-from h2e._sdata.slides import find_slides, image_sizes
-from h2e._sdata.table import check_sdata, get_table, in_tissue
-from h2e._slide.slide import Slide
-from h2e._stains.reference import StainReference
+from h2e._sdata.slides import open_slides, require_inside
+from h2e._sdata.table import check_sdata, get_table
+from h2e._slide.slide import by_image, by_region
+from h2e._stains.reference import Method, StainReference
+from h2e._stains.slides import as_reference, fit_reference
 from h2e.pp._ranks import rank_transform
-from h2e.pp._realign import estimate, realign_spots
-from h2e.pp._spots import tissue_fraction
-from h2e.pp._stains import normalize_stains
-from h2e.pp._tissue import detect_tissue
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from spatialdata import SpatialData
+
+    from h2e._slide.slide import Slide
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ def normalize(
     sdata: SpatialData,
     *,
     reference: StainReference | None = None,
-    method: str | None = None,
+    method: Method | None = None,
     layer: str | None = None,
     image_key: str | Mapping[str, str] | None = None,
     table_key: str = _keys.TABLE,
@@ -108,55 +107,45 @@ def normalize(
     >>> h2e.get.report(sdata)["moved"].to_dict()
     {'toy_A1': False, 'toy_A2': True, 'toy_B1': False, 'toy_C1': False}
     """
-    where = {"image_key": image_key, "table_key": table_key}
     check_sdata(sdata)
-    if len(sdata.tables):
-        get_table(sdata, table_key)
+    table = get_table(sdata, table_key) if len(sdata.tables) else None
+    keys = Keys(table_key, image_key, library_key=library_key, um_per_px=um_per_px)
     with all_or_nothing(sdata, table_key):
-        keys = source_images(sdata, **where)
-        sizes = partial(image_sizes, sdata, keys, um_per_px, **where, library_key=library_key)
-        table = sdata.tables.get(table_key)
-        slides: list[Slide] = []
-        if table is not None:  # what can be wrong is found before anything is computed
-            check_values(*values_of(table, layer))
-            if realign:  # spots that lie beside their image are put back first
-                _detect_missing(sdata, keys, sizes(), table_key, overwrite=overwrite)
-                realign_spots(sdata, **where)
-            slides = find_slides(sdata, **where, library_key=library_key, um_per_px=um_per_px)
-        um = sizes()
-        _detect_missing(sdata, keys, um, table_key, overwrite=overwrite)
-        normalize_stains(sdata, reference, **where, method=method, um_per_px=um, overwrite=overwrite)
-        fraction, placements = None, {}
+        # What can be wrong is found before anything is computed.
         if table is not None:
-            placements = {slide.region: _placement(sdata, slide.region, **where) for slide in slides}
-            tissue_fraction(sdata, **where, library_key=library_key, overwrite=overwrite)
-            fraction = np.where(in_tissue(table), table.obs[_keys.TISSUE_FRACTION], 0)
-            if table.n_vars:  # a grid of spots has no genes to rank
+            check_values(*values_of(table, layer))
+            if realign:
+                remove_corrections(sdata, table)
+        slides = open_slides(sdata, keys, bare=True)
+        if not realign:
+            require_inside(slides)
+        targets = check_normalized_free(sdata, list(by_image(slides)), None, overwrite=overwrite)
+        slides = _with_stored_tissue(sdata, slides, overwrite=overwrite)
+        if realign and table is not None:
+            placements, slides = move_spots(sdata, table, slides)
+            require_inside(slides)
+        else:
+            placements = {name: placement_of(sdata, table, slide) for name, slide in by_region(slides).items()}
+        images = by_image(slides)
+        pooled = reference is None
+        reference = fit_reference(slides, method=method or "macenko") if pooled else as_reference(reference, method)
+        write_normalized(sdata, images, targets, reference, pooled=pooled)
+        if table is not None:
+            spotted = [slide for slide in slides if slide.region is not None]
+            write_fraction(table, spotted, _keys.TISSUE_FRACTION, overwrite=overwrite)
+            # A grid of spots has no genes to rank.
+            if table.n_vars:
                 rank_transform(table, layer=layer, library_key=library_key, overwrite=overwrite)
-        report = report_of(sdata, slides, um, placements, fraction)
+        report = report_of(sdata, slides, placements)
         store_report(sdata, report, table_key)
     log.info("prepared %d slides:\n%s", len(report), report.to_string())
 
 
-def _detect_missing(
-    sdata: SpatialData, keys: list[str], um: Mapping[str, float | None], table_key: str, *, overwrite: bool
-) -> None:
-    """Find the tissue of the images that have no mask yet."""
-    for key in keys:
-        if find_mask(sdata, key) is None:
-            detect_tissue(sdata, image_key=key, table_key=table_key, um_per_px=um.get(key), overwrite=overwrite)
-
-
-def _placement(
-    sdata: SpatialData, region: str, *, image_key: str | Mapping[str, str] | None, table_key: str
-) -> dict[str, object]:
-    """What :func:`realign_spots` did to a region, or else would do."""
-    table = sdata[table_key]
-    done = get_provenance(table, _keys.REALIGN).get(region)
-    if done is not None and (not done["moved"] or is_in_place(sdata, region, done)):
-        return done
-    found = estimate(sdata, table, region, paired_image(sdata, region, image_key))
-    if found["moved"]:
-        found["moved"] = False
-        found["reason"] = f"{found['shift']:.2f} spacings beside the tissue: not moved, realign=True was not asked for"
-    return found
+def _with_stored_tissue(sdata: SpatialData, slides: Sequence[Slide], *, overwrite: bool) -> list[Slide]:
+    """The slides with their tissue masks; those that are not there yet are found and stored."""
+    images = by_image(slides)
+    tissues = {key: find_mask(sdata, slide.image) for key, slide in images.items()}
+    missing = {key: images[key] for key, tissue in tissues.items() if tissue is None}
+    names = {key: _keys.tissue(key) for key in missing}
+    tissues |= detect_masks(sdata, missing, names, overwrite=overwrite)
+    return [replace(slide, tissue=tissues[slide.image.key]) for slide in slides]

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import Matrix, check_values, slide_labels, values_of
-from h2e._sdata.provenance import check_free, set_provenance
+from h2e._sdata.provenance import check_adata, check_free, is_ours, set_provenance
 from h2e._sdata.ranks import rank_values
 from h2e._sdata.targets import resolve_targets
 
@@ -92,7 +92,8 @@ def rank_transform(
     array([[1.  , 0.  , 0.5 ],
            [0.25, 0.25, 1.  ]], dtype=float32)
     """
-    check_free(adata, "layers", key_added, overwrite=overwrite)
+    check_adata(adata)
+    check_free(adata, "layers", key_added, ours=is_ours(adata, "layers", key_added), overwrite=overwrite)
     values, where = values_of(adata, layer)
     if targets is None and _keys.TARGET in adata.var:
         targets = list(adata.var_names[adata.var[_keys.TARGET]])

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from h2e._sdata import keys as _keys
-from h2e._sdata.masks import tissue_of
-from h2e._sdata.provenance import check_free, set_provenance
-from h2e._sdata.slides import find_slides
+from h2e._sdata.fraction import write_fraction
+from h2e._sdata.keys import Keys
+from h2e._sdata.masks import with_tissue
+from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table
-from h2e._slide.fraction import fraction_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from spatialdata import SpatialData
-
-log = logging.getLogger(__name__)
 
 
 def tissue_fraction(
@@ -80,15 +75,6 @@ def tissue_fraction(
     True
     """
     table = get_table(sdata, table_key)
-    check_free(table, "obs", key_added, overwrite=overwrite)
-    fraction = np.full(table.n_obs, np.nan, np.float32)
-    where = {"table_key": table_key, "image_key": image_key, "library_key": library_key}
-    for slide in find_slides(sdata, **where, sized=False):
-        tissue = tissue_of(sdata, slide.image, tissue_mask_key, slide.um_per_px)
-        fraction[slide.rows] = fraction_at(*tissue, slide.xy, slide.spacing_px)
-        invalid = int((fraction[slide.rows] == 0).sum())
-        log.info("slide %r: %d of %d spots are invalid, without tissue", slide.name, invalid, len(slide))
-    table.obs[key_added] = fraction
-    params = {"function": "tissue_fraction", "tissue_mask_key": tissue_mask_key or "{image}_tissue"}
-    set_provenance(table, _keys.PARAMS, key_added, params)
-    log.info("wrote obs[%r]", key_added)
+    slides = require_inside(open_slides(sdata, Keys(table_key, image_key, library_key=library_key)))
+    slides = with_tissue(sdata, slides, tissue_mask_key)
+    write_fraction(table, slides, key_added, tissue_mask_key=tissue_mask_key, overwrite=overwrite)

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.elements import check_keys, image_like
-from h2e._sdata.images import open_image
-from h2e._sdata.masks import tissue_of
-from h2e._sdata.pairing import source_images
-from h2e._sdata.provenance import get_provenance, set_provenance
-from h2e._sdata.slides import image_sizes
-from h2e._stains.maps import map_image
-from h2e._stains.reference import METHODS, StainReference
-from h2e._stains.slides import as_reference, fit_reference, slide_stains
+from h2e._sdata.keys import Keys
+from h2e._sdata.masks import with_tissue
+from h2e._sdata.normalized import check_normalized_free, write_normalized
+from h2e._sdata.slides import open_images
+from h2e._stains.reference import METHODS, Method, StainReference
+from h2e._stains.slides import as_reference, fit_reference
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from spatialdata import SpatialData
-
-log = logging.getLogger(__name__)
 
 
 def fit_stain_reference(
     sdata: SpatialData,
     *,
     image_key: str | Mapping[str, str] | None = None,
-    method: str = "macenko",
+    method: Method = "macenko",
     tissue_mask_key: str | None = None,
     n_patches: int = 16,
     patch_px: int = 256,
@@ -81,24 +75,14 @@ def fit_stain_reference(
     'macenko'
     """
     if method not in METHODS:
-        msg = f"method {method!r} is not one of {list(METHODS)}."
+        msg = f"method must be one of {list(METHODS)}, got {method!r}."
         raise ValueError(msg)
     if n_patches < 1 or patch_px < 1:
         msg = f"n_patches and patch_px must be positive, got {n_patches} and {patch_px}."
         raise ValueError(msg)
-    keys = source_images(sdata, table_key=table_key, image_key=image_key)
-    resolution = image_sizes(sdata, keys, um_per_px, table_key=table_key, image_key=image_key)
-    images = [open_image(sdata, key) for key in keys]
-    tissues = [tissue_of(sdata, image, tissue_mask_key, resolution[image.key]) for image in images]
-    return fit_reference(
-        images,
-        tissues,
-        um_per_px=[resolution[key] for key in keys],
-        method=method,
-        n_patches=n_patches,
-        patch_px=patch_px,
-        seed=seed,
-    )
+    keys = Keys(table_key, image_key, tissue_mask_key, um_per_px=um_per_px)
+    slides = with_tissue(sdata, list(open_images(sdata, keys).values()), tissue_mask_key)
+    return fit_reference(slides, method=method, n_patches=n_patches, patch_px=patch_px, seed=seed)
 
 
 def normalize_stains(
@@ -106,7 +90,7 @@ def normalize_stains(
     reference: StainReference | ArrayLike | None = None,
     *,
     image_key: str | Mapping[str, str] | None = None,
-    method: str | None = None,
+    method: Method | None = None,
     tissue_mask_key: str | None = None,
     key_added: str | None = None,
     keep_residual: bool = True,
@@ -172,34 +156,14 @@ def normalize_stains(
     >>> sorted(sdata.attrs["h2e"]["stains"]) == sorted(key for key in sdata.images if key.endswith("_normalized"))
     True
     """
-    keys = source_images(sdata, table_key=table_key, image_key=image_key)
-    written = get_provenance(sdata, _keys.STAINS)
-    targets = check_keys(sdata, keys, key_added, written, overwrite=overwrite)
-    resolution = image_sizes(sdata, keys, um_per_px, table_key=table_key, image_key=image_key)
-    images = [open_image(sdata, key) for key in keys]
-    tissues = [tissue_of(sdata, image, tissue_mask_key, resolution[image.key]) for image in images]
-    um = [resolution[key] for key in keys]
+    keys = Keys(table_key, image_key, tissue_mask_key, um_per_px=um_per_px)
+    opened = open_images(sdata, keys)
+    targets = check_normalized_free(sdata, list(opened), key_added, overwrite=overwrite)
+    slides = dict(zip(opened, with_tissue(sdata, list(opened.values()), tissue_mask_key), strict=True))
     pooled = reference is None
     if reference is None:
-        reference = fit_reference(images, tissues, um_per_px=um, method=method or "macenko")
+        reference = fit_reference(slides.values(), method=method or "macenko")
     else:
         reference = as_reference(reference, method)
-    results = []
-    for image, tissue, size in zip(images, tissues, um, strict=True):
-        slide = slide_stains(image, tissue, reference, um_per_px=size)
-        if slide is None:
-            log.warning("image %r has no stained tissue: it is left as it is", image.key)
-        results.append((slide, map_image(image, slide, reference, *tissue, keep_residual=keep_residual)))
-    for key, target, (slide, image) in zip(keys, targets, results, strict=True):
-        replaced = "replaced" if target in sdata.images else "wrote"
-        sdata.images[target] = image_like(sdata.images[key], image)
-        facts = {
-            "image": key,
-            "reference": reference.to_dict(),
-            "slide": None if slide is None else slide.to_dict(),
-            "pooled": pooled,
-            "keep_residual": keep_residual,
-            "tissue_mask_key": tissue_mask_key or "",
-        }
-        set_provenance(sdata, _keys.STAINS, target, facts)
-        log.info("%s images[%r]: %s, lazily", replaced, target, reference.method)
+    about = {"pooled": pooled, "keep_residual": keep_residual, "tissue_mask_key": tissue_mask_key}
+    write_normalized(sdata, slides, targets, reference, **about)

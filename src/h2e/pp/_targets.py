@@ -9,7 +9,7 @@ import numpy as np
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import expression, positions_of, slide_labels
-from h2e._sdata.provenance import check_free, set_provenance
+from h2e._sdata.provenance import check_adata, check_free, is_ours, set_provenance
 from h2e._sdata.selection import choose_targets
 from h2e._sdata.symbols import HOUSEKEEPING, symbols_of
 from h2e._sdata.table import labels_of
@@ -106,7 +106,8 @@ def select_targets(
     >>> int(table.var["h2e_target"].sum())
     10
     """
-    check_free(adata, "var", key_added, overwrite=overwrite)
+    check_adata(adata)
+    check_free(adata, "var", key_added, ours=is_ours(adata, "var", key_added), overwrite=overwrite)
     slides = slide_labels(adata, library_key)
     donors = slides if group_key is None else labels_of(adata, group_key)
     rows = _rows_of(donors, groups)

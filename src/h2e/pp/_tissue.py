@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.images import open_image
-from h2e._sdata.masks import check_free, write_mask
-from h2e._sdata.pairing import source_images
-from h2e._sdata.slides import image_sizes
-from h2e._slide.tissue import tissue_mask
+from h2e._sdata.keys import Keys
+from h2e._sdata.masks import detect_masks
+from h2e._sdata.slides import open_images
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from spatialdata import SpatialData
-
-log = logging.getLogger(__name__)
 
 
 def detect_tissue(
@@ -25,7 +20,7 @@ def detect_tissue(
     *,
     image_key: str | None = None,
     table_key: str = _keys.TABLE,
-    method: str = "otsu",
+    method: Literal["otsu", "mean"] = "otsu",
     um_per_px: float | Mapping[str, float] | None = None,
     scale: float | None = None,
     key_added: str | None = None,
@@ -81,19 +76,6 @@ def detect_tissue(
     if key_added is not None and image_key is None:
         msg = "key_added names one mask; say of which image with image_key."
         raise ValueError(msg)
-    keys = source_images(sdata, table_key=table_key, image_key=image_key)
-    images = [open_image(sdata, key) for key in keys]
-    names = [key_added or _keys.tissue(key) for key in keys]
-    for name in names:
-        check_free(sdata, name, overwrite=overwrite)
-    um = image_sizes(sdata, keys, um_per_px, table_key=table_key, image_key=image_key)
-    masks = [tissue_mask(image, method=method, um_per_px=um[image.key], scale=scale) for image in images]
-    for key, name, (mask, size) in zip(keys, names, masks, strict=True):
-        write_mask(sdata, key, name, mask, size, method=method)
-        if not mask.any():
-            log.warning(
-                "method %r found no tissue in image %r: is it an H&E? Look at it, or pass a mask of your own",
-                method,
-                key,
-            )
-        log.info("wrote labels[%r]: %d × %d px, %.1f %% tissue", name, *mask.shape, 100 * mask.mean())
+    slides = open_images(sdata, Keys(table_key, image_key, um_per_px=um_per_px))
+    names = {key: key_added or _keys.tissue(key) for key in slides}
+    detect_masks(sdata, slides, names, method=method, scale=scale, overwrite=overwrite)

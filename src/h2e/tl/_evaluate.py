@@ -10,12 +10,15 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from h2e._ensemble.baselines import BASELINES
-from h2e._ensemble.cohort import Cohort, open_cohort
+from h2e._ensemble.extraction import Features
 from h2e._ensemble.held_out import HeldOut, held_out_predictions
-from h2e._ensemble.training import TargetSpec, fit_config, folds_within, warn_of_empty_spots, warn_same_donor
+from h2e._ensemble.training import check_cohort, fit_config, folds_within
 from h2e._learners.folds import Fold
 from h2e._learners.registry import DEFAULT_LEARNERS, Learner
 from h2e._sdata import keys as _keys
+from h2e._sdata.cohort import Cohort, open_cohort
+from h2e._sdata.keys import Keys
+from h2e._sdata.target_spec import TargetSpec
 from h2e.metrics import score
 from h2e.metrics._score import check_metrics
 
@@ -43,6 +46,7 @@ def evaluate(
     log_normalized: bool = False,
     image_key: str | Mapping[str, str] | None = None,
     tissue_mask_key: str | None = None,
+    normalized_key: str | Mapping[str, str] | None = None,
     table_key: str = _keys.TABLE,
     um_per_px: float | Mapping[str, float] | None = None,
     run_dir: str | PathLike | None = None,
@@ -95,6 +99,9 @@ def evaluate(
         Image of each region, a name or a mapping, where it cannot be found by its coordinate system.
     tissue_mask_key
         Labels or shapes with the tissue.
+    normalized_key
+        Normalized image that models see, a name or a mapping from image to it; by default ``"{image}_normalized"``, or what else
+        :func:`h2e.pp.normalize_stains` made of the image.
     table_key
         Table over all slides.
     um_per_px
@@ -128,40 +135,33 @@ def evaluate(
     ['baseline: coordinates', 'baseline: domains', 'baseline: domains by chance']
     """
     options = {"device": device, "run_dir": run_dir, "progress": progress, "seed": seed}
-    recipe = fit_config(learners, transform=transform, stack=stack, n_programmes=n_programmes, **options)
+    config = fit_config(learners, transform=transform, stack=stack, n_programmes=n_programmes, **options)
     baselines = [baselines] if isinstance(baselines, str) else list(baselines)
     unknown = sorted(set(baselines) - set(BASELINES))
     if unknown:
-        msg = f"baselines {unknown} are not known; there are {list(BASELINES)}."
+        msg = f"baselines must be some of {list(BASELINES)}, got {unknown}."
         raise ValueError(msg)
     metrics = [metrics] if isinstance(metrics, str) and metrics != "all" else metrics
     if metrics not in (None, "all"):
         check_metrics(metrics, () if obsm is None else ("counts",))
-    cohort = open_cohort(
-        sdata,
-        table_key=table_key,
-        image_key=image_key,
-        tissue_mask_key=tissue_mask_key,
-        library_key=library_key,
-        group_key=group_key,
-        um_per_px=um_per_px,
-    )
-    truth = TargetSpec(cohort.table, targets, n_targets, obsm, layer, log_normalized)
-    warn_same_donor(cohort, group_key)
-    warn_of_empty_spots(cohort, truth)
-    folds = folds_within(cohort, np.arange(len(cohort.rows)), recipe.learners)
+    keys = Keys(table_key, image_key, tissue_mask_key, normalized_key, library_key, group_key, um_per_px)
+    cohort = open_cohort(sdata, keys)
+    spec = TargetSpec(cohort, targets, n_targets, obsm, layer, log_normalized)
+    check_cohort(cohort, spec, group_key)
+    folds = folds_within(cohort, np.arange(len(cohort.rows)), config.learners)
     _refuse_few_spots(cohort, folds)
-    if "spot_rho" in (metrics or ()) and truth.of(cohort, folds[0].train).shape[1] == 1:
+    if "spot_rho" in (metrics or ()) and spec.measured(folds[0].train).shape[1] == 1:
         msg = "metric 'spot_rho' correlates over the targets of a spot, and there is one target; leave it out."
         raise ValueError(msg)
     domains = metrics in (None, "all") or "within_domain" in metrics
+    features = Features(cohort, progress)
     parts = []
     for fold in tqdm(folds, disable=not progress, desc="left out"):
-        found = held_out_predictions(cohort, truth, fold, recipe, baselines, domains=domains)
+        held_out = held_out_predictions(features, spec, fold, config, baselines, domains=domains)
         groups = cohort.groups[fold.test]
         if len(cohort.slides) == 1:
             groups = np.full(len(fold.test), f"within slide: {fold.name}")
-        parts += _scores(found, cohort, fold, groups, metrics, counted=obsm is None)
+        parts += _scores(held_out, cohort, fold, groups, metrics, counted=obsm is None)
     return pd.concat(parts, ignore_index=True)
 
 

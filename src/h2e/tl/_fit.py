@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from h2e._ensemble.cohort import open_cohort
 from h2e._ensemble.ensemble import Ensemble
-from h2e._ensemble.training import TargetSpec, fit_config, folds_within, train, warn_of_empty_spots, warn_same_donor
+from h2e._ensemble.extraction import Features
+from h2e._ensemble.training import check_cohort, fit_config, folds_within, train
 from h2e._learners.registry import DEFAULT_LEARNERS, Learner
 from h2e._sdata import keys as _keys
+from h2e._sdata.cohort import open_cohort
+from h2e._sdata.keys import Keys
+from h2e._sdata.target_spec import TargetSpec
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -38,6 +41,7 @@ def fit(
     log_normalized: bool = False,
     image_key: str | Mapping[str, str] | None = None,
     tissue_mask_key: str | None = None,
+    normalized_key: str | Mapping[str, str] | None = None,
     table_key: str = _keys.TABLE,
     um_per_px: float | Mapping[str, float] | None = None,
     run_dir: str | PathLike | None = None,
@@ -100,6 +104,9 @@ def fit(
         Image of each region, a name or a mapping, where it cannot be found by its coordinate system.
     tissue_mask_key
         Labels or shapes with the tissue; by default ``"{image}_tissue"``, and where it is missing it is found now.
+    normalized_key
+        Normalized image that models see, a name or a mapping from image to it; by default ``"{image}_normalized"``, or what else
+        :func:`h2e.pp.normalize_stains` made of the image.
     table_key
         Table over all slides.
     um_per_px
@@ -135,28 +142,15 @@ def fit(
     Ensemble of 4 models (texture; stack: mean) for 4 targets, trained on 230 spots of 4 slides, leaving out ['A', 'B', 'C']
     """
     options = {"device": device, "run_dir": run_dir, "progress": progress, "seed": seed}
-    recipe = fit_config(learners, transform=transform, stack=stack, n_programmes=n_programmes, **options)
-    cohort = open_cohort(
-        sdata,
-        table_key=table_key,
-        image_key=image_key,
-        tissue_mask_key=tissue_mask_key,
-        library_key=library_key,
-        group_key=group_key,
-        um_per_px=um_per_px,
-    )
-    truth = TargetSpec(cohort.table, targets, n_targets, obsm, layer, log_normalized)
+    config = fit_config(learners, transform=transform, stack=stack, n_programmes=n_programmes, **options)
+    keys = Keys(table_key, image_key, tissue_mask_key, normalized_key, library_key, group_key, um_per_px)
+    cohort = open_cohort(sdata, keys)
+    spec = TargetSpec(cohort, targets, n_targets, obsm, layer, log_normalized)
+    check_cohort(cohort, spec, group_key)
     spots = np.arange(len(cohort.rows))
-    folds = folds_within(cohort, spots, recipe.learners)
-    values = truth.of(cohort, spots)
-    if constant := [name for name in values if values[name].nunique() == 1]:
-        log.warning("targets %s have one value at all %d spots: there is nothing to learn", constant, len(values))
-    warn_same_donor(cohort, group_key)
-    warn_of_empty_spots(cohort, truth)
-    spacing_um = cohort.spacing_um(spots)
-    x = cohort.extract_features(recipe.learners, reference=cohort.reference, spacing_um=spacing_um, progress=progress)
+    folds = folds_within(cohort, spots, config.learners)
     left_out = "quarter of the slide" if len(cohort.slides) == 1 else group_key or "slide"
-    settings = {"unit": truth.unit, "left_out": left_out, "targets_chosen_on_all_groups": truth.chosen}
-    settings |= {"obsm": obsm or "", "layer": layer or "", "log_normalized": log_normalized}
-    made_by = {"reference": cohort.reference, "settings": settings, "genes": truth.genes(cohort)}
-    return train(cohort, x, values, spots, folds, recipe, **made_by)
+    trained = train(Features(cohort, progress), spec, spots, folds, config, left_out=left_out)
+    if constant := [name for name, values in trained.values.items() if values.nunique() == 1]:
+        log.warning("targets %s have one value at all %d spots: there is nothing to learn", constant, len(spots))
+    return trained.ensemble

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
-from h2e._ensemble.cohort import Cohort, open_cohort
+from h2e._ensemble.extraction import Features
 from h2e._ensemble.recognition import NEW, training_rows
 from h2e._sdata import keys as _keys
-from h2e._sdata.pairing import images_without_spots
-from h2e._sdata.provenance import check_storable
+from h2e._sdata.cohort import Cohort, open_new_cohort
+from h2e._sdata.grid import lay_grids
+from h2e._sdata.keys import Keys
+from h2e._sdata.predictions import check_predictions_free, write_predictions
+from h2e._sdata.rollback import all_or_nothing
 from h2e._sdata.table import check_sdata, get_table
-from h2e.pp._grid import make_spots
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from spatialdata import SpatialData
 
     from h2e._ensemble.ensemble import Ensemble
-
-log = logging.getLogger(__name__)
 
 
 def predict(
@@ -120,48 +115,34 @@ def predict(
     (240, 4)
     """
     if not 0 < interval < 1:
-        msg = f"interval={interval} is no share; pass a number between 0 and 1, such as 0.9."
+        msg = f"interval must be between 0 and 1, such as 0.9, got {interval}."
         raise ValueError(msg)
-    where = {"table_key": table_key, "image_key": image_key, "tissue_mask_key": tissue_mask_key, "um_per_px": um_per_px}
     check_sdata(sdata)
     if not hasattr(ensemble, "spacing_um"):
         msg = f"this needs an Ensemble, got {type(ensemble).__name__}; h2e.Ensemble.load(folder) reads a saved one."
         raise TypeError(msg)
-    with _spots_laid(sdata, ensemble.spacing_um, where, overwrite=overwrite):
-        _check_keys(get_table(sdata, table_key), key_added, overwrite=overwrite)
-        cohort = open_cohort(sdata, **where, library_key=library_key, spacing_um=ensemble.spacing_um, new=True)
-        bare = images_without_spots(sdata, table_key=table_key)
-        if image_key is None and bare:
-            log.warning("images %s have no spots and are left out; lay some with h2e.pp.make_spots", bare)
-        cohort = replace(cohort, keep_residual=ensemble.settings.get("keep_residual", True))
-        look = {"reference": ensemble.reference, "spacing_um": ensemble.spacing_um, "progress": progress}
-        x = cohort.extract_features(ensemble.learners, **look)
+    keys = Keys(table_key, image_key, tissue_mask_key, library_key=library_key, um_per_px=um_per_px)
+    with all_or_nothing(sdata, table_key):
+        if not len(sdata.tables):
+            _refuse_mapping(sdata, image_key)
+            lay_grids(sdata, keys, spacing_um=ensemble.spacing_um, key_added=None, overwrite=overwrite)
+        check_predictions_free(get_table(sdata, table_key), key_added, overwrite=overwrite)
+        keep_residual = bool(ensemble.settings.get("keep_residual", True))
+        about = {"spacing_um": ensemble.spacing_um, "reference": ensemble.reference}
+        cohort = open_new_cohort(sdata, keys, **about, keep_residual=keep_residual)
+        x = Features(cohort, progress).extract(ensemble.learners, **about)
         frames, novelty = _values(cohort, ensemble, x, key_added, interval=interval, in_sample=in_sample)
-        _write(cohort.table, frames, ensemble, key_added=key_added, in_sample=in_sample, interval=interval)
-        cohort.table.obs[_keys.novelty(key_added)] = novelty
+        params = {"in_sample": in_sample, "interval": interval}
+        write_predictions(
+            cohort.table, frames, novelty, key_added, list(ensemble.targets), about_ensemble(ensemble, **params)
+        )
 
 
-@contextmanager
-def _spots_laid(sdata: SpatialData, spacing_um: float, where: Mapping[str, Any], *, overwrite: bool) -> Iterator[None]:
-    """Where there is no table, a grid over the tissue of every image, which goes again if what follows fails."""
-    if len(sdata.tables):
-        yield
-        return
-    if isinstance(where["image_key"], Mapping):
+def _refuse_mapping(sdata: SpatialData, image_key: object) -> None:
+    """Refuse a mapping from regions to images where there are no regions."""
+    if isinstance(image_key, Mapping):
         msg = f"image_key maps regions to images, but without a table there are no regions; pass the name of one image of {sorted(sdata.images)}, or None for all."
         raise ValueError(msg)
-    before = dict(sdata.shapes)
-    make_spots(sdata, spacing_um=spacing_um, **where, overwrite=overwrite)
-    try:
-        yield
-    except BaseException:
-        del sdata.tables[where["table_key"]]
-        for key in set(sdata.shapes) - set(before):
-            del sdata.shapes[key]
-        for key, shapes in before.items():
-            if sdata.shapes[key] is not shapes:
-                sdata.shapes[key] = shapes
-        raise
 
 
 def _values(
@@ -186,55 +167,10 @@ def _values(
     return frames, novelty
 
 
-def _check_keys(table: AnnData, key_added: str, *, overwrite: bool) -> None:
-    """Refuse to replace what h2e did not write."""
-    check_storable(key_added)
-    beside = [of(key_added) for of in _keys.BESIDE]
-    if _keys.base_of(key_added) != key_added:
-        msg = f"key_added={key_added!r} ends like what stands beside predictions, such as {beside[:2]}; pass another name."
-        raise ValueError(msg)
-    about = table.uns.get(key_added, {})
-    foreign = not isinstance(about, Mapping) or (key_added != _keys.PREDICTION and "training_slides" not in about)
-    if key_added in table.uns and foreign:
-        msg = f"table.uns[{key_added!r}] is there, and h2e.tl.predict did not write it; pass another key_added."
-        raise ValueError(msg)
-    there = [key for key in (key_added, *beside) if key in table.obsm]
-    there += [key for key in [_keys.novelty(key_added)] if key in table.obs]
-    if there and "training_slides" not in about and not overwrite:
-        msg = f"the table has {there}, and no record of h2e.tl.predict having written it (spatialdata.concatenate drops records); pass overwrite=True or another key_added."
-        raise ValueError(msg)
-
-
-def _write(
-    table: AnnData,
-    frames: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    ensemble: Ensemble,
-    *,
-    key_added: str,
-    **params: float,
-) -> None:
-    """Write frames over all rows of the table, NaN where there is no value."""
-    from h2e import __version__
-
-    for key in (of(key_added) for of in _keys.BESIDE):  # of an earlier prediction by another ensemble
-        if key not in frames:
-            table.obsm.pop(key, None)
-    for key, (rows, values) in frames.items():
-        whole = np.full((table.n_obs, len(ensemble.targets)), np.nan, np.float32)
-        whole[rows] = values
-        table.obsm[key] = pd.DataFrame(whole, index=table.obs_names, columns=list(ensemble.targets))
-        log.info("wrote obsm[%r]: %d of %d spots × %d targets", key, len(rows), *whole.shape)
-    about = dict(table.uns.get(key_added, {}))
-    about |= {
-        "h2e_version": __version__,
-        "unit": str(ensemble.settings.get("unit", "")),
-        "training_slides": sorted(ensemble.training["slide"].unique()),
-    }
-    settings = dict(about.get(_keys.PARAMS, {})) | _plain(ensemble.settings) | params
-    about[_keys.PARAMS] = settings | {"stack": ensemble.stack.kind, "n_calibration_groups": ensemble.n_groups}
-    table.uns[key_added] = about
-
-
-def _plain(settings: Mapping[str, object]) -> dict[str, object]:
-    """Settings as ``uns`` can store them."""
-    return {k: v for k, v in settings.items() if isinstance(v, str | int | float | bool | list) and k != "unit"}
+def about_ensemble(ensemble: Ensemble, **params: object) -> dict[str, object]:
+    """What is stored beside predictions: unit, training slides, and the settings of the ensemble and of the call."""
+    settings = {k: v for k, v in ensemble.settings.items() if isinstance(v, str | int | float | bool | list)}
+    unit = str(settings.pop("unit", ""))
+    settings |= {**params, "stack": ensemble.stack.kind, "n_calibration_groups": ensemble.n_groups}
+    slides = sorted(ensemble.training["slide"].unique())
+    return {"unit": unit, "training_slides": slides, _keys.SETTINGS: settings}

@@ -1,0 +1,164 @@
+"""A cohort: slides with their valid spots, and the table that says what was measured there."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from h2e._sdata import keys as _keys
+from h2e._sdata.masks import with_tissue
+from h2e._sdata.normalized import stored_reference
+from h2e._sdata.provenance import get_provenance
+from h2e._sdata.scale import require_size
+from h2e._sdata.slides import open_slides, require_inside
+from h2e._sdata.table import get_table, region_keys
+from h2e._slide.recognition import thumbnail
+from h2e._stains.slides import fit_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from h2e._sdata.keys import Keys
+    from h2e._slide.slide import Slide
+    from h2e._stains.reference import StainReference
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """Slides with their valid spots, in the order of their names."""
+
+    table: AnnData
+    slides: tuple[Slide, ...]  # on their images as they are, with their tissue; spots with tissue only
+    reference: StainReference | None = None  # what the normalized images were made with
+    pooled: bool = True  # whether it was estimated on these slides, not given
+    keep_residual: bool = True
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Positions of the spots in the table."""
+        return np.concatenate([slide.rows for slide in self.slides])
+
+    @property
+    def names(self) -> np.ndarray:
+        """The slide of each spot."""
+        return np.concatenate([np.full(len(slide), slide.name) for slide in self.slides])
+
+    @property
+    def groups(self) -> np.ndarray:
+        """The group of each spot."""
+        return np.concatenate([np.full(len(slide), slide.group) for slide in self.slides])
+
+    @property
+    def xy_um(self) -> np.ndarray:
+        """Where each spot lies on its slide, in µm."""
+        return np.concatenate([slide.xy * slide.um_per_px for slide in self.slides])
+
+    @property
+    def identity(self) -> pd.MultiIndex:
+        """Region and instance of each spot, as strings."""
+        columns = [self.table.obs[key].astype(str).to_numpy()[self.rows] for key in region_keys(self.table)]
+        return pd.MultiIndex.from_arrays(columns, names=["region", "instance"])
+
+    @cached_property
+    def thumbnails(self) -> list[np.ndarray]:
+        """What each slide is recognized by."""
+        return [thumbnail(slide.image) for slide in self.slides]
+
+    def of(self, spots: np.ndarray) -> list[int]:
+        """Positions of the slides that some of the spots lie on."""
+        names = set(self.names[spots])
+        return [i for i, slide in enumerate(self.slides) if slide.name in names]
+
+    def spacing_um(self, spots: np.ndarray) -> float:
+        """Median spacing of the slides of some spots, to five digits.
+
+        Spacings of one technology differ in the seventh, and features that are cut by one of them serve for all.
+        """
+        return float(f"{np.median([self.slides[i].spacing_um for i in self.of(spots)]):.5g}")
+
+    def reference_of(self, spots: np.ndarray) -> StainReference | None:
+        """The reference; if it was estimated on the slides, it is estimated anew where some of them have no say."""
+        which = self.of(spots)
+        if self.reference is None or not self.pooled or len(which) == len(self.slides):
+            return self.reference
+        made = self.reference
+        sampling = {"n_patches": made.n_patches, "patch_px": made.patch_px, "seed": made.seed}
+        return fit_reference([self.slides[i] for i in which], method=made.method, **sampling)
+
+    def stored_features(self, key: str, slide: Slide) -> np.ndarray:
+        """Features of another tool in ``obsm`` at the spots of a slide, ``float32`` (n, d)."""
+        if key not in self.table.obsm:
+            msg = f"{key!r} is not in table.obsm; it has {list(self.table.obsm)}."
+            raise KeyError(msg)
+        stored = self.table.obsm[key]
+        values = stored.iloc[slide.rows] if hasattr(stored, "iloc") else stored[slide.rows]
+        features = np.asarray(values.toarray() if sparse.issparse(values) else values, np.float32)
+        bad = int((~np.isfinite(features)).any(axis=1).sum())
+        if bad:
+            msg = f"obsm[{key!r}] has NaN or infinite features for {bad} of {len(slide)} spots on tissue."
+            raise ValueError(msg)
+        return features
+
+
+def open_cohort(sdata: SpatialData, keys: Keys) -> Cohort:
+    """The slides to train on, with what their images were normalized with."""
+    valid = _with_valid_spots(_open(sdata, keys))
+    image_keys = sorted({slide.image.key for slide in valid})
+    reference, pooled, keep_residual = stored_reference(sdata, image_keys, keys.normalized_key)
+    return Cohort(get_table(sdata, keys.table_key), tuple(valid), reference, pooled, keep_residual)
+
+
+def open_new_cohort(
+    sdata: SpatialData, keys: Keys, *, spacing_um: float, reference: StainReference | None, keep_residual: bool
+) -> Cohort:
+    """The slides to predict; a spot's own subtile is as large as those of training, whatever the spacing here."""
+    slides = _open(sdata, keys, bare=keys.image_key is None)
+    valid = _with_valid_spots(slides, spacing_um=spacing_um)
+    return Cohort(get_table(sdata, keys.table_key), tuple(valid), reference, pooled=False, keep_residual=keep_residual)
+
+
+def _open(sdata: SpatialData, keys: Keys, *, bare: bool = False) -> list[Slide]:
+    """Slides of known size with all spots on their images, and with the tissue that their images were normalized on."""
+    opened = open_slides(sdata, keys, bare=bare)
+    if without := [slide.name for slide in opened if slide.region is None]:
+        log.warning("images %s have no spots and are left out; lay some with h2e.pp.make_spots", without)
+    slides = require_size(require_inside([slide for slide in opened if slide.region is not None]))
+    stains = get_provenance(sdata, _keys.STAINS)
+    masks = {}
+    for slide in slides:
+        key = slide.image.key
+        if key in stains:
+            msg = f"image {key!r} was normalized by h2e; pass {stains[key]['image']!r}, which it was made from: h2e knows how to bring it, and every new slide, to the same reference."
+            raise ValueError(msg)
+        normalized_on = [facts.get("tissue_mask_key") for facts in stains.values() if facts["image"] == key]
+        masks[key] = next(filter(None, [keys.tissue_mask_key, *normalized_on]), None)
+    return with_tissue(sdata, slides, masks)
+
+
+def _with_valid_spots(slides: Sequence[Slide], *, spacing_um: float | None = None) -> list[Slide]:
+    """The slides with their valid spots only; slides without any are left out."""
+    valid = []
+    for slide in slides:
+        keep = slide.valid_spots(None if spacing_um is None else spacing_um / slide.um_per_px)
+        if not keep.all():
+            what = "slide %r: %d of %d spots have no tissue (%d by obs['in_tissue']) and are left out"
+            log.info(what, slide.name, (~keep).sum(), len(slide), (~slide.in_tissue).sum())
+        if keep.any():
+            valid.append(slide.take(keep))
+        else:
+            log.warning("slide %r has no spot on tissue and is left out", slide.name)
+    if not valid:
+        msg = f"none of the {sum(map(len, slides))} spots of slides {[slide.name for slide in slides]} lies on tissue. Look at h2e.pl.tissue, or pass tissue_mask_key."
+        raise ValueError(msg)
+    return valid

@@ -1,0 +1,118 @@
+"""Grids of spots over the tissue of slides that have none, as shapes and rows of a table."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from h2e._sdata import keys as _keys
+from h2e._sdata.masks import with_tissue
+from h2e._sdata.provenance import check_free, get_provenance, set_provenance
+from h2e._sdata.scale import check_sizes, positive
+from h2e._sdata.slides import open_bare_images
+from h2e._sdata.table import check_sdata, region_keys
+from h2e._slide.lattice import hexagonal_grid
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from anndata import AnnData
+    from geopandas import GeoDataFrame
+    from spatialdata import SpatialData
+
+    from h2e._sdata.keys import Keys
+    from h2e._slide.slide import Slide
+
+log = logging.getLogger(__name__)
+
+DIAMETER_FRAC = 0.55
+"""Diameter of a spot in spacings, as in Visium (55 µm, every 100 µm)."""
+
+
+def lay_grids(sdata: SpatialData, keys: Keys, *, spacing_um: float, key_added: str | None, overwrite: bool) -> None:
+    """Add shapes and rows of the table for each image that no spots lie on, or for the one that ``image_key`` names."""
+    check_sdata(sdata)
+    if key_added is not None and keys.image_key is None:
+        msg = "key_added names the spots of one image; say of which with image_key."
+        raise ValueError(msg)
+    check_sizes(keys.um_per_px, set(sdata.images))
+    positive(spacing_um, "spacing_um")
+    table = sdata.tables.get(keys.table_key)
+    slides = open_bare_images(sdata, keys)
+    if table is not None and table.n_vars:
+        msg = f"sdata.tables[{keys.table_key!r}] holds {table.n_vars} measured genes, which the spots of a grid do not have; pass another table_key, such as 'grid'."
+        raise ValueError(msg)
+    names = [key_added or f"{slide.image.key}_spots" for slide in slides]
+    for slide, name in zip(slides, names, strict=True):
+        if slide.um_per_px is None:
+            msg = f"um_per_px is None for image {slide.image.key!r}; a grid over an image needs um_per_px: an image does not say how large its pixels are."
+            raise ValueError(msg)
+        made = {} if table is None else get_provenance(table, _keys.PARAMS).get(name, {})
+        ours = made.get("function") == "make_spots"
+        check_free(sdata, "shapes", name, ours=ours, overwrite=overwrite, hint="image_key and key_added")
+    slides = with_tissue(sdata, slides, keys.tissue_mask_key)
+    grids = [_points_on_tissue(slide, spacing_um) for slide in slides]
+    circles = []
+    for slide, name, (xy, array) in zip(slides, names, grids, strict=True):
+        key, size = slide.image.key, slide.um_per_px
+        circles.append(_circles(sdata, key, xy, DIAMETER_FRAC / 2 * spacing_um / size))
+        table = _add_rows(table, name, array, size)
+        facts = {"function": "make_spots", "image": key, "spacing_um": float(spacing_um)}
+        set_provenance(table, _keys.PARAMS, name, facts)
+    for name, shapes in zip(names, circles, strict=True):
+        _replace(sdata.shapes, name, shapes)
+        log.info("wrote shapes[%r]: %d spots every %g µm; tables[%r]", name, len(shapes), spacing_um, keys.table_key)
+    _replace(sdata.tables, keys.table_key, table)
+
+
+def _points_on_tissue(slide: Slide, spacing_um: float) -> tuple[np.ndarray, np.ndarray]:
+    """The points of a grid that are on tissue; whether a point is kept does not depend on the spacing."""
+    mask, scale = slide.tissue
+    xy, array = hexagonal_grid(slide.image.shape, spacing_um / slide.um_per_px)
+    at = (xy / scale).astype(int)
+    inside = (at < mask.shape[::-1]).all(axis=1)
+    on_tissue = np.zeros(len(xy), bool)
+    on_tissue[inside] = mask[at[inside, 1], at[inside, 0]]
+    if not on_tissue.any():
+        msg = f"no point of a grid of {spacing_um:g} µm ({spacing_um / slide.um_per_px:.0f} px) lies on the tissue of image {slide.image.key!r}, of which {100 * mask.mean():.1f} % is tissue. Check the mask, um_per_px and spacing_um."
+        raise ValueError(msg)
+    return xy[on_tissue], array[on_tissue]
+
+
+def _circles(sdata: SpatialData, image_key: str, xy: np.ndarray, radius: float) -> GeoDataFrame:
+    """Circles in pixels of an image, where the image is."""
+    from spatialdata.models import ShapesModel
+    from spatialdata.transformations import get_transformation
+
+    placed = dict(get_transformation(sdata.images[image_key], get_all=True))
+    return ShapesModel.parse(xy, geometry=0, radius=radius, transformations=placed)
+
+
+def _replace(elements: MutableMapping, name: str, new: object) -> None:
+    """Put an element in the place of one that may be there (assignment alone would warn)."""
+    if name in elements:
+        del elements[name]
+    elements[name] = new
+
+
+def _add_rows(table: AnnData | None, region: str, array: np.ndarray, um_per_px: float) -> AnnData:
+    """Add a region's spots to a table without genes; rows of that region are replaced."""
+    import anndata as ad
+    import pandas as pd
+    from spatialdata.models import TableModel
+
+    region_key, instance_key = ("region", "instance_id") if table is None else region_keys(table)
+    obs = pd.DataFrame({region_key: region, instance_key: np.arange(len(array))})
+    obs.index = [f"{region}_{i}" for i in range(len(array))]
+    obs[_keys.UM_PER_PX], obs["array_row"], obs["array_col"] = um_per_px, array[:, 1], array[:, 0]
+    rows = ad.AnnData(np.zeros((len(array), 0), np.float32), obs=obs)
+    if table is not None:
+        kept = table[table.obs[region_key].astype(str) != region]
+        if kept.n_obs:
+            rows = ad.concat([kept.copy(), rows], join="outer")
+        rows.uns = {key: value for key, value in table.uns.items() if key != "spatialdata_attrs"}
+    rows.obs[region_key] = rows.obs[region_key].astype(str).astype("category")
+    regions = list(rows.obs[region_key].cat.categories)
+    return TableModel.parse(rows, region=regions, region_key=region_key, instance_key=instance_key)

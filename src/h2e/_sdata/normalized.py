@@ -1,0 +1,164 @@
+"""Stain-normalized images: written as elements that look like their sources, and found again with what they were made by."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from h2e._sdata import keys as _keys
+from h2e._sdata.images import open_image
+from h2e._sdata.provenance import check_free, get_provenance, set_provenance
+from h2e._stains.maps import map_image
+from h2e._stains.reference import StainReference
+from h2e._stains.slides import slide_stains
+
+if TYPE_CHECKING:
+    import dask.array as da
+    from spatialdata import SpatialData
+    from xarray import DataArray, DataTree
+
+    from h2e._slide.image import Image
+    from h2e._slide.slide import Slide
+
+log = logging.getLogger(__name__)
+
+
+def check_normalized_free(
+    sdata: SpatialData, image_keys: Sequence[str], key_added: str | None, *, overwrite: bool
+) -> dict[str, str]:
+    """Where the normalized version of each image goes; refuses a key that something else holds."""
+    if key_added is not None and len(image_keys) > 1:
+        msg = f"key_added={key_added!r} is one key, there are {len(image_keys)} images {list(image_keys)}. Pass image_key as well, or leave key_added out."
+        raise ValueError(msg)
+    written = get_provenance(sdata, _keys.STAINS)
+    targets = {key: key_added or _keys.normalized(key) for key in image_keys}
+    for target in targets.values():
+        if target in image_keys:
+            msg = f"key_added={target!r} is the image itself; choose another key."
+            raise ValueError(msg)
+        check_free(sdata, "images", target, ours=target in written, overwrite=overwrite)
+    return targets
+
+
+def write_normalized(
+    sdata: SpatialData,
+    slides: Mapping[str, Slide],
+    targets: Mapping[str, str],
+    reference: StainReference,
+    *,
+    pooled: bool,
+    keep_residual: bool = True,
+    tissue_mask_key: str | None = None,
+) -> None:
+    """Write the image of each slide (by image) with the stains of a reference, lazily, once the stains of all are known."""
+    results = {}
+    for key, slide in slides.items():
+        own = slide_stains(slide.image, slide.tissue, reference, um_per_px=slide.um_per_px)
+        if own is None:
+            log.warning("image %r has no stained tissue: it is left as it is", key)
+        results[key] = own, map_image(slide.image, own, reference, *slide.tissue, keep_residual=keep_residual)
+    for key, (own, image) in results.items():
+        target = targets[key]
+        replaced = target in sdata.images
+        sdata.images[target] = image_like(sdata.images[key], image)
+        facts = {
+            "image": key,
+            "reference": reference.to_dict(),
+            "slide": None if own is None else own.to_dict(),
+            "pooled": pooled,
+            "keep_residual": keep_residual,
+            "tissue_mask_key": tissue_mask_key or "",
+        }
+        set_provenance(sdata, _keys.STAINS, target, facts)
+        log.info("%s images[%r]: %s, lazily", "replaced" if replaced else "wrote", target, reference.method)
+
+
+def normalized_of(
+    sdata: SpatialData, image_keys: Sequence[str], normalized_key: str | Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The normalized version of each image that has one: that named, the default one, or the only one on record."""
+    stains, versions = get_provenance(sdata, _keys.STAINS), {}
+    for key in image_keys:
+        named = normalized_key.get(key) if isinstance(normalized_key, Mapping) else normalized_key
+        made = sorted(name for name, facts in stains.items() if facts["image"] == key and name in sdata.images)
+        if named is not None and named not in made:
+            msg = f"normalized_key={named!r} was not made from image {key!r} by h2e.pp.normalize_stains; on record are {made}."
+            raise ValueError(msg)
+        default = _keys.normalized(key)
+        if named is not None or default in sdata.images:
+            versions[key] = named or default
+        elif len(made) > 1:
+            msg = f"image {key!r} was normalized to {made}; say with normalized_key which of them models should see."
+            raise ValueError(msg)
+        elif made:
+            versions[key] = made[0]
+    return versions
+
+
+def on_normalized_images(sdata: SpatialData, slides: Sequence[Slide]) -> list[Slide]:
+    """The slides on the normalized versions of their images, where there are any."""
+    versions = normalized_of(sdata, sorted({slide.image.key for slide in slides}))
+    images = {key: open_image(sdata, name) for key, name in versions.items()}
+    return [replace(slide, image=images.get(slide.image.key, slide.image)) for slide in slides]
+
+
+def stored_reference(
+    sdata: SpatialData, image_keys: Sequence[str], normalized_key: str | Mapping[str, str] | None = None
+) -> tuple[StainReference | None, bool, bool]:
+    """What the images were normalized with, the same for all, ``None`` if none was; whether pooled; the residual."""
+    stains = get_provenance(sdata, _keys.STAINS)
+    versions = normalized_of(sdata, image_keys, normalized_key)
+    if not versions:
+        if lost := [key for key in map(_keys.normalized, image_keys) if key in stains]:
+            msg = f"images {lost} were made once and are not there: models see the images as they are. Run h2e.pp.normalize again if they should not."
+            warnings.warn(msg, stacklevel=4)
+        return None, True, True
+    foreign = [name for name in versions.values() if name not in stains]
+    if foreign:
+        msg = f"images {foreign} were not normalized by h2e, so new slides could not be treated alike. Run h2e.pp.normalize_stains with overwrite=True, or pass them as image_key to use them as they are."
+        raise ValueError(msg)
+    if missing := sorted(set(image_keys) - set(versions)):
+        msg = f"images {missing} are not normalized, {sorted(versions.values())} are. Run h2e.pp.normalize_stains on all slides together."
+        raise ValueError(msg)
+    made = [stains[name] for name in versions.values()]
+    for name, facts in zip(versions.values(), made, strict=True):
+        if any(facts[what] != made[0][what] for what in ("reference", "keep_residual")):
+            msg = f"images {next(iter(versions.values()))!r} and {name!r} were normalized to different references. Run h2e.pp.normalize_stains on all slides together."
+            raise ValueError(msg)
+    pooled = all(facts.get("pooled", True) for facts in made)
+    return StainReference.from_dict(made[0]["reference"]), pooled, bool(made[0]["keep_residual"])
+
+
+def image_like(source: DataArray | DataTree, image: Image) -> DataArray | DataTree:
+    """An element with the pixels of ``image`` and the pyramid, transformations and channel names of ``source``."""
+    from spatialdata.models import Image2DModel
+    from xarray import Dataset, DataTree
+
+    if not hasattr(source, "children"):
+        return _with_pixels(source, image.levels[0])
+    by_size = sorted(source.children, key=lambda name: -next(iter(source[name].values())).sizes["y"])
+    scales = {}
+    for name, pixels in zip(by_size, image.levels, strict=True):
+        variable, array = next(iter(source[name].items()))
+        scales[name] = Dataset({variable: _with_pixels(array, pixels)})
+    element = DataTree.from_dict({name: scales[name] for name in source.children})
+    Image2DModel().validate(element)
+    return element
+
+
+def _with_pixels(array: DataArray, pixels: da.Array) -> DataArray:
+    """An array with other pixels: its axes, coordinates and transformations, of its channels red, green and blue."""
+    from xarray import DataArray
+
+    array = array.transpose("c", "y", "x")
+    coords = {name: array.coords[name] for name in ("y", "x") if name in array.coords}
+    names = array.coords["c"].to_numpy() if "c" in array.coords else range(array.sizes["c"])
+    lowered = [str(name).lower() for name in names]
+    rgb = next((wanted for wanted in (["r", "g", "b"], ["red", "green", "blue"]) if set(wanted) <= set(lowered)), None)
+    order = [0, 1, 2] if rgb is None else [lowered.index(name) for name in rgb]
+    coords["c"] = [names[i] for i in order]
+    return DataArray(pixels, dims=("c", "y", "x"), coords=coords, attrs=deepcopy(array.attrs), name=array.name)
