@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,19 @@ def layers_imported(path: Path) -> set[str]:
         for name in inside
         if name == "__init__" or name in LAYERS or (SRC / name).exists() or (SRC / f"{name}.py").exists()
     }
+
+
+def modules_of_h2e(path: Path) -> set[str]:
+    """List the modules of h2e that a file imports, also those of which it imports a name."""
+    found = set()
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.ImportFrom):
+            package = package_of(path)
+            start = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*start, *([node.module] if node.module else [])])
+            found |= {f"{base}.{alias.name}" for alias in node.names}
+            found |= set() if (SRC.parent / base.replace(".", "/")).is_dir() else {base}
+    return found - {module_of(path)}
 
 
 def functions_of(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -210,6 +224,29 @@ def test_imports_point_upstream(path: Path):
     assert layer in LAYERS, f"{layer} has no place in LAYERS"
     below = {name for name in layers_imported(path) if name not in LAYERS[: LAYERS.index(layer) + 1]}
     assert below == set(), f"{layer} imports {sorted(below)}, which come after it"
+
+
+def test_at_most_three_private_modules_lie_at_the_root():
+    assert len([path for path in SRC.glob("_*.py") if path.name != "__init__.py"]) <= 3
+
+
+@pytest.mark.parametrize("package", sorted(path.parent.name for path in SRC.glob("*/__init__.py")))
+def test_no_package_has_a_circle_of_imports(package: str):
+    modules = {module_of(path): path for path in (SRC / package).glob("*.py")}
+    graph = {name: {other for other in modules_of_h2e(path) if other in modules} for name, path in modules.items()}
+    TopologicalSorter(graph).prepare()
+
+
+@each_source
+def test_only_the_door_names_types_of_spatialdata_and_anndata(path: Path):
+    if layer_of(path) in {"_sdata", "datasets"}:
+        pytest.skip("the door")
+    types = {"AnnData", "SpatialData", "GeoDataFrame", "DataTree", "DataArray"}
+    shells = {name.split(".")[1] for name in public("function") if name.split(".")[0] == layer_of(path)}
+    for function in functions_of(path):
+        arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+        named = {word for a in arguments if a.annotation for word in re.findall(r"\w+", ast.unparse(a.annotation))}
+        assert function.name in shells or not named & types, f"{name_of(path)}:{function.lineno} {function.name}"
 
 
 @each_source

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import h2e
-from h2e._sdata import images, normalized, pairing, slides
+from h2e._sdata import images, normalized, pairing, regions, slides
 from h2e._slide.tiles import View
 
 FIT = {
@@ -30,6 +30,7 @@ def counts(monkeypatch) -> Counter:
 
     count(pairing.Pairing, "image_of", lambda _, region, *a: ("paired", region))
     count(slides, "to_pixels", lambda _, region, key: ("placed", region))
+    count(regions, "open_image", lambda _, key: ("opened", key))
     count(slides, "open_image", lambda _, key: ("opened", key))
     count(normalized, "open_image", lambda _, key: ("opened", key))
     return seen

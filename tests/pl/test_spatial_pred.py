@@ -708,13 +708,13 @@ def test_a_picture_is_upright_and_its_marks_are_black_in_any_style(known):
     with plt.style.context(["dark_background", {"image.origin": "lower", "axes.grid": True}]):
         first = h2e.pl.spatial_pred(known, "TOY01", slides="toy_A2")[0]
         second = h2e.pl.tissue(known, image_key="toy_A2_image")[0]
-        stains = h2e.pl.residual_correlation(pd.DataFrame(np.eye(2), index=["a", "b"], columns=["a", "b"]))
+        heat = h2e.pl.target_overview(known, GENES[:3])[1]
     for ax in (first, second):
         assert ax.images[0].origin == "upper"
         assert all(text.get_color() == "black" for text in ax.texts)
         assert ax.texts
     assert first.get_facecolor()[:3] == (1, 1, 1)
-    assert not any(line.get_visible() for line in stains.get_xgridlines())
+    assert not any(line.get_visible() for line in heat.get_xgridlines())
 
 
 def test_bounds_of_intervals_are_called_so(known):

@@ -117,7 +117,7 @@ class Ensemble:
 
         Returns
         -------
-        A square DataFrame, learners × learners, to draw with :func:`h2e.pl.residual_correlation`.
+        A square DataFrame, learners × learners.
 
         Examples
         --------

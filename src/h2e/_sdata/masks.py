@@ -116,6 +116,16 @@ def with_tissue(
     return [replace(slide, tissue=tissues[slide.image.key]) for slide in slides]
 
 
+def with_stored_tissue(sdata: SpatialData, slides: Sequence[Slide], *, overwrite: bool) -> list[Slide]:
+    """The slides with their tissue masks; those that are not there yet are found and stored."""
+    images = by_image(slides)
+    tissues = {key: find_mask(sdata, slide.image) for key, slide in images.items()}
+    missing = {key: images[key] for key, tissue in tissues.items() if tissue is None}
+    names = {key: _keys.tissue(key) for key in missing}
+    tissues |= detect_masks(sdata, missing, names, overwrite=overwrite)
+    return [replace(slide, tissue=tissues[slide.image.key]) for slide in slides]
+
+
 def _finest(element: object) -> np.ndarray:
     """The finest level of a labels element, read (masks are small next to images)."""
     if hasattr(element, "children"):

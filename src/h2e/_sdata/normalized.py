@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from h2e._sdata import keys as _keys
 from h2e._sdata.images import open_image
 from h2e._sdata.provenance import check_free, get_provenance, set_provenance
+from h2e._sdata.table import check_sdata
 from h2e._stains.maps import map_image
 from h2e._stains.reference import StainReference
 from h2e._stains.slides import slide_stains
@@ -97,6 +98,25 @@ def normalized_of(
         elif made:
             versions[key] = made[0]
     return versions
+
+
+def normalized_pairs(
+    sdata: SpatialData, image_key: str | Sequence[str] | Mapping[str, str] | None
+) -> list[tuple[str, str]]:
+    """The images asked for, or all that were normalized, each with its normalized version."""
+    check_sdata(sdata)
+    written = get_provenance(sdata, _keys.STAINS)
+    after = {facts["image"]: key for key, facts in written.items() if key in sdata.images}
+    if image_key is None:
+        wanted = sorted(after)
+    elif isinstance(image_key, Mapping):
+        wanted = list(dict.fromkeys(image_key.values()))
+    else:
+        wanted = [image_key] if isinstance(image_key, str) else list(image_key)
+    if not wanted or not set(wanted) <= set(after):
+        msg = f"{wanted or 'no image'}: normalized are {sorted(after)}. Run h2e.pp.normalize_stains first."
+        raise KeyError(msg)
+    return [(key, after[key]) for key in wanted]
 
 
 def on_normalized_images(sdata: SpatialData, slides: Sequence[Slide]) -> list[Slide]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +12,112 @@ import numpy as np
 import pandas as pd
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.provenance import check_free
+from h2e._sdata.provenance import check_free, settings_of
+from h2e._sdata.targets import frame_of, measured, targets_there
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
 
 log = logging.getLogger(__name__)
 
 Frames = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """By key of ``obsm``, rows of the table and their values, (n,) and (n, targets)."""
+
+
+NEW, HELD_OUT, IN_SAMPLE = 0, 1, 2
+"""Of a prediction: the models never saw the spot; those that predicted it did not; they did."""
+
+TITLES = {
+    _keys.std: "standard deviation",
+    _keys.lower: "lower end of the interval",
+    _keys.upper: "upper end of the interval",
+}
+"""What is stored beside predictions, by the function that gives its key."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """Predictions of a table, with held-out ones where there are no others."""
+
+    table: AnnData
+    key: str
+    values: pd.DataFrame  # (spots, targets)
+    kind: np.ndarray  # (spots,) NEW, HELD_OUT or IN_SAMPLE
+    title: str | None  # of what is stored beside predictions
+
+    @property
+    def base(self) -> str:
+        """Key of the predictions that this stands beside, or is."""
+        return _keys.base_of(self.key)
+
+    @property
+    def unit(self) -> str:
+        """Unit of the values."""
+        return str(self.table.uns.get(self.base, {}).get("unit", ""))
+
+    @property
+    def left_out(self) -> str | None:
+        """What was left out for the held-out ones: a column of ``obs``, the slide, or its quarters."""
+        return settings_of(self.table, self.base).get("left_out")
+
+    def std(self, target: str) -> np.ndarray:
+        """Standard deviation of the predictions of a target, NaN where there is none, (spots,)."""
+        return frame_of(self.table, _keys.std(self.base))[target].to_numpy(float)
+
+    def measured(self, targets: Sequence[str], *, layer: str | None, log_normalized: bool) -> pd.DataFrame:
+        """What was measured of the targets that were: spots × (some of the) targets, in the unit of the predictions."""
+        table, learned = self.table, settings_of(self.table, self.base)
+        # As it was learned.
+        if layer is None and learned.get("layer") in table.layers:
+            layer, log_normalized = learned["layer"], log_normalized or bool(learned.get("log_normalized"))
+        for name, frame in table.obsm.items():
+            if isinstance(frame, pd.DataFrame) and self.unit == f"as in obsm[{name!r}]":
+                shown = targets_there(table, targets, obsm=name)
+                return measured(table, shown, obsm=name, allow_missing=True)
+        shown = [] if self.unit.startswith("as in obsm") else targets_there(table, targets)
+        if not shown:
+            return pd.DataFrame(index=table.obs_names)
+        return measured(table, shown, layer=layer, log_normalized=log_normalized)
+
+
+def read_predictions(table: AnnData, key: str) -> Predicted:
+    """Predictions under a key, or what is stored beside some."""
+    frame = frame_of(table, key, otherwise=" Write predictions with h2e.tl.predict, or pass key.")
+    base = _keys.base_of(key)
+    if key != base:
+        kind = np.full(len(frame), HELD_OUT if key == _keys.held_out(base) else NEW)
+        return Predicted(table, key, frame, kind, next((text for of, text in TITLES.items() if key == of(base)), None))
+    held_out = table.obsm.get(_keys.held_out(key))
+    if not isinstance(held_out, pd.DataFrame) or not set(frame.columns) <= set(held_out.columns):
+        return Predicted(table, key, frame, np.full(len(frame), NEW), None)
+    held_out = held_out[frame.columns]
+    predicted, trained = frame.notna().any(axis=1).to_numpy(), held_out.notna().any(axis=1).to_numpy()
+    kind = np.where(trained, np.where(predicted, IN_SAMPLE, HELD_OUT), NEW)
+    values = np.where((kind == HELD_OUT)[:, None], held_out.to_numpy(float), frame.to_numpy(float))
+    return Predicted(table, key, pd.DataFrame(values, index=frame.index, columns=frame.columns), kind, None)
+
+
+def predictions_to_score(table: AnnData, key: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """Predictions under a key and the rows that have one; in-sample ones are refused."""
+    frame = frame_of(table, key, otherwise=" Run h2e.tl.predict first.")
+    rows = frame.notna().any(axis=1).to_numpy()
+    held_out = _keys.held_out(key)
+    if held_out in table.obsm:
+        trained = frame_of(table, held_out).notna().any(axis=1).to_numpy()
+        if (trained & rows).any() or (trained.any() and not rows.any()):
+            msg = (
+                f"the ensemble behind obsm[{key!r}] was trained on {trained.sum()} of {table.n_obs} spots; "
+                f"score key={held_out!r}, its held-out predictions, or a table without these spots."
+            )
+            raise ValueError(msg)
+    if not rows.any():
+        msg = f"obsm[{key!r}] holds no predictions: all {len(rows)} rows are NaN."
+        raise ValueError(msg)
+    if not rows.all():
+        log.info("obsm[%r]: %d of %d spots have no prediction and are left out", key, (~rows).sum(), len(rows))
+    return frame, rows
 
 
 def check_predictions_free(table: AnnData, key: str, *, overwrite: bool) -> None:

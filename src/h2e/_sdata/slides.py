@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from h2e._sdata.images import open_image
 from h2e._sdata.pairing import find_pairing, to_pixels
-from h2e._sdata.scale import check_sizes, given_size, pixel_size
+from h2e._sdata.regions import Opener, Region
+from h2e._sdata.scale import check_sizes
 from h2e._sdata.table import (
-    array_of,
     check_sdata,
     get_table,
-    in_tissue,
     labels_of,
-    positions_of_instances,
-    radius_of,
     region_keys,
-    shapes_of,
 )
-from h2e._slide.lattice import lattice, pitch_of
 from h2e._slide.slide import Slide, by_image
 
 if TYPE_CHECKING:
@@ -33,31 +28,8 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from h2e._sdata.keys import Keys
-    from h2e._sdata.pairing import Pairing
-    from h2e._slide.image import Image
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class _Opener:
-    """What is looked up once for all slides of a call."""
-
-    sdata: SpatialData
-    keys: Keys
-    pairing: Pairing
-    images: dict[str, Image]
-
-    def image(self, key: str) -> Image:
-        """An image, opened at most once."""
-        if key not in self.images:
-            self.images[key] = open_image(self.sdata, key)
-        return self.images[key]
-
-    def without_spots(self, key: str) -> Slide:
-        """A slide of which there is only the image."""
-        size = given_size(self.keys.um_per_px, key)
-        return Slide.without_spots(self.image(key), size, "no spots tell it" if size is None else "um_per_px=")
 
 
 def open_slides(sdata: SpatialData, keys: Keys, *, bare: bool = False) -> list[Slide]:
@@ -98,13 +70,26 @@ def open_on_image(sdata: SpatialData, image_key: str, keys: Keys) -> list[Slide]
             continue
         if on_image := [slide for slide in slides if slide.image.key == image_key]:
             return on_image
-    return [_Opener(sdata, keys, find_pairing(sdata), {image_key: image}).without_spots(image_key)]
+    return [Opener(sdata, keys, find_pairing(sdata), {image_key: image}).without_spots(image_key)]
+
+
+def open_by_image(
+    sdata: SpatialData, image_key: str | Sequence[str] | Mapping[str, str] | None, keys: Keys
+) -> dict[str, list[Slide]]:
+    """For each of some images, or of all, the slides on it, at least one; ``image_key`` may also map regions to images."""
+    if isinstance(image_key, Mapping) or image_key is None:
+        opened = open_slides(sdata, replace(keys, image_key=image_key), bare=image_key is None)
+        wanted = list(by_image(opened)) if image_key is None else list(image_key.values())
+    else:
+        wanted = [image_key] if isinstance(image_key, str) else list(image_key)
+        opened = [slide for key in dict.fromkeys(wanted) for slide in open_on_image(sdata, key, keys)]
+    return {key: [slide for slide in opened if slide.image.key == key] for key in dict.fromkeys(wanted)}
 
 
 def open_bare_images(sdata: SpatialData, keys: Keys) -> list[Slide]:
     """The image that ``image_key`` names, or every image that no spots lie on but those that h2e laid as a grid."""
     pairing = find_pairing(sdata)
-    opener = _Opener(sdata, keys, pairing, {})
+    opener = Opener(sdata, keys, pairing, {})
     if isinstance(keys.image_key, str):
         return [opener.without_spots(keys.image_key)]
     annotating = [table for table in sdata.tables.values() if "spatialdata_attrs" in table.uns]
@@ -136,7 +121,7 @@ def require_inside(slides: Sequence[Slide]) -> list[Slide]:
 def _open(sdata: SpatialData, keys: Keys, table: AnnData | None, *, bare: bool, lenient: bool = False) -> list[Slide]:
     """Open all slides; where a region is placed leniently and cannot be, its image is a slide without spots."""
     labels = _check_sizes(sdata, keys)
-    opener = _Opener(sdata, keys, find_pairing(sdata), {})
+    opener = Opener(sdata, keys, find_pairing(sdata), {})
     slides = [] if table is None else _with_spots(opener, table, labels, lenient=lenient)
     if not bare:
         return slides
@@ -144,7 +129,7 @@ def _open(sdata: SpatialData, keys: Keys, table: AnnData | None, *, bare: bool, 
     return slides + _images_without_spots(opener, regions, needed=not slides)
 
 
-def _images_without_spots(opener: _Opener, regions: Sequence[str], *, needed: bool = True) -> list[Slide]:
+def _images_without_spots(opener: Opener, regions: Sequence[str], *, needed: bool = True) -> list[Slide]:
     """Slides of the images that no region lies on.
 
     An image that no spots need may be anything, such as fluorescence, and is left out; not so where there is no other.
@@ -170,12 +155,12 @@ def _check_sizes(sdata: SpatialData, keys: Keys) -> np.ndarray:
     return labels
 
 
-def _with_spots(opener: _Opener, table: AnnData, labels: np.ndarray, *, lenient: bool) -> list[Slide]:
+def _with_spots(opener: Opener, table: AnnData, labels: np.ndarray, *, lenient: bool) -> list[Slide]:
     """The slides of a table; each region is paired, placed and measured once, whatever the number of its slides."""
     keys = opener.keys
     regions = labels_of(table, region_keys(table)[0])
     groups = labels if keys.group_key is None else labels_of(table, keys.group_key)
-    placed: dict[str, _Region] = {}
+    placed: dict[str, Region] = {}
     slides = []
     for name in sorted(set(labels)):
         rows = np.flatnonzero(labels == name)
@@ -183,7 +168,7 @@ def _with_spots(opener: _Opener, table: AnnData, labels: np.ndarray, *, lenient:
         region = _the_one(regions[rows], f"slide {name!r} of obs[{keys.library_key!r}] lies on several regions")
         if region not in placed:
             image = opener.image(opener.pairing.image_of(region, keys.image_key))
-            placed[region] = _Region(opener, region, image, to_pixels(opener.sdata, region, image.key))
+            placed[region] = Region(opener, region, image, to_pixels(opener.sdata, region, image.key))
         try:
             slides.append(placed[region].slide(name, group, table, rows))
         except (KeyError, ValueError) as error:
@@ -192,54 +177,6 @@ def _with_spots(opener: _Opener, table: AnnData, labels: np.ndarray, *, lenient:
             log.info("the size of a pixel is not known from the spots: %s", error)
             slides.append(opener.without_spots(placed[region].image.key))
     return slides
-
-
-@dataclass(eq=False)
-class _Region:
-    """The shapes of a region and the image that they lie on."""
-
-    opener: _Opener
-    name: str
-    image: Image
-    to_px: np.ndarray  # 3 × 3, from the coordinates of the shapes to pixels of level 0
-
-    @cached_property
-    def centres(self) -> np.ndarray:
-        """Centres of all shapes in pixels, also of those that the table has no row for, (n, 2)."""
-        shapes = shapes_of(self.opener.sdata, self.name)
-        centres = np.column_stack([shapes.geometry.centroid.x, shapes.geometry.centroid.y])
-        return centres @ self.to_px[:2, :2].T + self.to_px[:2, 2]
-
-    @cached_property
-    def lattice(self) -> tuple[float, str]:
-        """Pitch in pixels and kind of the lattice of all shapes."""
-        return lattice(self.centres)
-
-    def slide(self, name: str, group: str, table: AnnData, rows: np.ndarray) -> Slide:
-        """The slide of some rows of the table."""
-        shapes = shapes_of(self.opener.sdata, self.name)
-        index = positions_of_instances(shapes, self.name, table.obs[region_keys(table)[1]].to_numpy()[rows])
-        obs, xy = table.obs.iloc[rows], self.centres[index]
-        (spacing_px, kind), pitch_px = pitch_of(self.lattice, xy, array_of(obs))
-        factor = float(np.sqrt(abs(np.linalg.det(self.to_px[:2, :2]))))
-        radius_px = radius_of(shapes) * factor
-        um_per_px, told_by = pixel_size(
-            name,
-            given_size(self.opener.keys.um_per_px, name, self.image.key),
-            obs,
-            factor=factor,
-            radius_frac=radius_px / spacing_px if "radius" in shapes else np.nan,
-            kind=kind,
-            pitch_px=pitch_px,
-        )
-        if told_by.startswith("lattice"):
-            log.info(
-                "slide %r: the size of a pixel is guessed from the %s; pass um_per_px if it is another", name, told_by
-            )
-        return Slide(
-            name, group, self.name, self.image, xy, rows, in_tissue(table)[rows], self.to_px,
-            radius_px, spacing_px, um_per_px, told_by,
-        )  # fmt: skip
 
 
 def _the_one(values: np.ndarray, complaint: str) -> str:

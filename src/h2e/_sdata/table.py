@@ -35,6 +35,11 @@ def get_table(sdata: SpatialData, table_key: str = _keys.TABLE) -> AnnData:
     return sdata.tables[table_key]
 
 
+def table_of(data: SpatialData | AnnData, table_key: str) -> AnnData:
+    """The table of a SpatialData, or the table that was given itself."""
+    return get_table(data, table_key) if hasattr(data, "tables") else data
+
+
 def region_keys(table: AnnData) -> tuple[str, str]:
     """Names of the ``obs`` columns that say which shapes element, and which of its instances, a row is about."""
     attrs = table.uns.get("spatialdata_attrs")
@@ -86,6 +91,22 @@ def radius_of(shapes: GeoDataFrame) -> float:
     if "radius" in shapes:
         return float(np.median(shapes["radius"]))
     return float(np.sqrt(np.median(shapes.area) / np.pi))
+
+
+def angle_of(shapes: GeoDataFrame, to_px: np.ndarray) -> float | None:
+    """By how many degrees bins are turned on the image; ``None`` of shapes that are not squares."""
+    if "radius" in shapes or shapes.geometry.iloc[0].geom_type != "Polygon":
+        return None
+    corners = np.asarray(shapes.geometry.iloc[0].exterior.coords)[:, :2] @ to_px[:2, :2].T
+    sides = np.diff(corners, axis=0)
+    lengths = np.linalg.norm(sides, axis=1)
+    right = abs(sides[0] @ sides[1]) < 0.02 * lengths[0] * lengths[1]
+    return turn_deg(sides[0]) if len(sides) == 4 and np.ptp(lengths) <= 0.02 * lengths[0] and right else None
+
+
+def turn_deg(side: np.ndarray) -> float:
+    """Of the four directions of a square's sides, the one between -45 and 45 degrees."""
+    return float((np.degrees(np.arctan2(side[1], side[0])) + 45) % 90 - 45)
 
 
 def array_of(obs: pd.DataFrame) -> np.ndarray | None:

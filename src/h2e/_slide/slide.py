@@ -32,6 +32,7 @@ class Slide:
     spacing_px: float  # pitch of the spots, in pixels of level 0
     um_per_px: float | None  # of level 0; None where nothing tells it
     um_per_px_from: str  # what tells it, or why nothing does
+    angle_deg: float | None = None  # by which square bins are turned; None of round spots
     tissue: Tissue | None = None  # the mask of the image; None where nobody has looked for it yet
 
     def __len__(self) -> int:

@@ -6,25 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.keys import Keys
+from h2e._sdata.outlines import outlines_of
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table, region_keys
 from h2e._sdata.targets import frame_of
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-    from h2e._slide.slide import Slide
-
-Ring = list[list[float]]
-"""A closed line, (corners + 1, 2)."""
-
-CORNERS = 32
-"""Of the polygon in place of a circle."""
 
 
 def geojson(
@@ -97,7 +89,7 @@ def geojson(
     classes = None if classification is None else table.obs[classification].iloc[one.rows]
     instances = table.obs[region_keys(table)[1]].to_numpy()[one.rows]
     features = []
-    for i, outline in enumerate(_outlines(sdata, one, instances)):
+    for i, outline in enumerate(outlines_of(sdata, one, instances)):
         found = {
             target: float(f"{value:.5g}") for target, value in zip(targets, values[i], strict=True) if value == value
         }
@@ -109,20 +101,3 @@ def geojson(
         geometry = {"type": kind, "coordinates": outline[0] if len(outline) == 1 else outline}
         features.append({"type": "Feature", "geometry": geometry, "properties": about | {"measurements": found}})
     return json.dumps({"type": "FeatureCollection", "features": features}, separators=(",", ":"))
-
-
-def _outlines(sdata: SpatialData, slide: Slide, instances: np.ndarray) -> list[list[list[Ring]]]:
-    """Of each spot its polygons, mostly one, each as its closed outline and those of its holes, in pixels of level 0."""
-    shapes = sdata.shapes[slide.region]
-    if "radius" in shapes:
-        turn = np.linspace(0, 2 * np.pi, CORNERS + 1)
-        circle = slide.radius_px * np.column_stack([np.cos(turn), np.sin(turn)])
-        circle[-1] = circle[0]
-        return [[[ring]] for ring in (slide.xy[:, None] + circle).round(2).tolist()]
-    to_px = slide.to_px
-
-    def placed(ring: object) -> Ring:
-        return (np.asarray(ring.coords)[:, :2] @ to_px[:2, :2].T + to_px[:2, 2]).round(2).tolist()
-
-    every = (getattr(shape, "geoms", [shape]) for shape in shapes.geometry.loc[instances])
-    return [[[placed(ring) for ring in (one.exterior, *one.interiors)] for one in parts] for parts in every]

@@ -11,7 +11,7 @@ import pandas as pd
 from h2e._sdata import keys as _keys
 from h2e._sdata.keys import Keys
 from h2e._sdata.slides import open_slides, require_inside
-from h2e._sdata.table import get_table, region_keys
+from h2e._sdata.table import region_keys, table_of
 from h2e._sdata.targets import frame_of
 from h2e._slide.image import read_coarse
 
@@ -72,7 +72,7 @@ def predictions(
     """
     from anndata import AnnData
 
-    table = get_table(data, table_key) if hasattr(data, "tables") else data
+    table = table_of(data, table_key)
     frame = frame_of(table, key, otherwise=" Write predictions with h2e.tl.predict.")
     keep = frame.notna().all(axis=1).to_numpy() if drop_missing else np.full(len(frame), fill_value=True)
     if len(frame) and not keep.any():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,8 +9,9 @@ import pandas as pd
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import slide_labels
+from h2e._sdata.predictions import predictions_to_score
 from h2e._sdata.table import labels_of
-from h2e._sdata.targets import frame_of, measured
+from h2e._sdata.targets import measured
 
 from ._score import score
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from numpy.typing import ArrayLike
-
-log = logging.getLogger(__name__)
 
 
 def score_adata(
@@ -83,14 +81,7 @@ def score_adata(
       group slide target   metric  value  n_spots
     0   all   all   CD74  pearson    1.0        3
     """
-    prediction = frame_of(adata, key, otherwise=" Run h2e.tl.predict first.")
-    rows = prediction.notna().any(axis=1).to_numpy()
-    _refuse_in_sample(adata, key, rows)
-    if not rows.any():
-        msg = f"obsm[{key!r}] holds no predictions: all {len(rows)} rows are NaN."
-        raise ValueError(msg)
-    if not rows.all():
-        log.info("obsm[%r]: %d of %d spots have no prediction and are left out", key, (~rows).sum(), len(rows))
+    prediction, rows = predictions_to_score(adata, key)
     values = {"obsm": obsm, "layer": layer, "log_normalized": log_normalized}
     truth = measured(adata, list(prediction.columns), **values, allow_missing=True)
     return score(
@@ -102,15 +93,3 @@ def score_adata(
         xy=np.asarray(adata.obsm["spatial"])[rows, :2] if "spatial" in adata.obsm else None,
         metrics=metrics,
     )
-
-
-def _refuse_in_sample(adata: AnnData, key: str, rows: np.ndarray) -> None:
-    """Refuse predictions of rows that have a held-out one, too: the ensemble was trained on them."""
-    held_out = _keys.held_out(key)
-    if held_out not in adata.obsm:
-        return
-    trained = frame_of(adata, held_out).notna().any(axis=1).to_numpy()
-    if (trained & rows).any() or (trained.any() and not rows.any()):
-        msg = f"the ensemble behind obsm[{key!r}] was trained on {trained.sum()} of {adata.n_obs} spots; "
-        msg += f"score key={held_out!r}, its held-out predictions, or a table without these spots."
-        raise ValueError(msg)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from h2e.pl._correlation import residual_correlation
 from h2e.pl._spatial_pred import spatial_pred
 from h2e.pl._stains import stains
 from h2e.pl._targets import spots, target_overview
@@ -12,7 +11,6 @@ from h2e.pl._training import history, target_scores
 
 __all__ = [
     "history",
-    "residual_correlation",
     "spatial_pred",
     "spots",
     "stains",

@@ -39,9 +39,9 @@ def draw_dots(axis: Axes, one: Map, limits: Limits | None, cmap: str | Colormap,
 
     cmap = colormaps.get_cmap(cmap)
     missing = ~np.isfinite(one.values)
-    shape = {"diameter": 2 * one.place.radius * size, "angle": one.place.angle}
-    add_discs(axis, one.place.xy[missing], facecolors=MISSING, **shape)
-    dots = add_discs(axis, one.place.xy, **shape)
+    shape = {"diameter": 2 * one.slide.radius_px * size, "angle": one.slide.angle_deg}
+    add_discs(axis, one.slide.xy[missing], facecolors=MISSING, **shape)
+    dots = add_discs(axis, one.slide.xy, **shape)
     # gray, not transparent: where all spots are equally opaque, a PDF holds their outline once, not once for each
     dots.set_cmap(cmap.with_extremes(bad=MISSING))
     dots.set_array(np.ma.masked_invalid(one.values))

@@ -9,17 +9,17 @@ import numpy as np
 from h2e.pl._underlay import box_around
 
 if TYPE_CHECKING:
+    from h2e._slide.slide import Slide
     from h2e.pl._maps import Map
-    from h2e.pl._places import Place
     from h2e.pl._underlay import Box
 
 WIDTH = 3.0
 """Inches of a map in a new figure."""
 
 
-def box_of(place: Place) -> Box:
+def box_of(slide: Slide) -> Box:
     """The part of a slide that is shown: its spots, and some tissue around them."""
-    return box_around(place.xy, max(1.5 * place.pitch, 0.04 * float(np.ptp(place.xy, axis=0).max())))
+    return box_around(slide.xy, max(1.5 * slide.spacing_px, 0.04 * float(np.ptp(slide.xy, axis=0).max())))
 
 
 def rows_of(slides: list[list[list[Map]]], ncols: int) -> list[int]:
@@ -46,11 +46,11 @@ def rows_of(slides: list[list[list[Map]]], ncols: int) -> list[int]:
     return rows
 
 
-def new_axes(rows: list[int], places: list[Place]) -> np.ndarray:
+def new_axes(rows: list[int], places: list[Slide]) -> np.ndarray:
     """Axes of a new figure, whose rows are as high as the slides are for their width."""
     import matplotlib.pyplot as plt
 
-    boxes = [box_of(place) for place in places]
+    boxes = [box_of(slide) for slide in places]
     aspect = np.clip(np.median([(bottom - top) / (right - left) for left, top, right, bottom in boxes]), 0.4, 2)
     size = (max(rows) * 1.15 * WIDTH + 0.4, len(rows) * (WIDTH * aspect + 0.75))
     figure = plt.figure(figsize=size, layout="constrained")

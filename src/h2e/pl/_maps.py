@@ -10,40 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from h2e._sdata import keys as _keys
-from h2e._sdata.provenance import settings_of
-from h2e._sdata.targets import frame_of, measured, targets_there
+from h2e._sdata.predictions import HELD_OUT, IN_SAMPLE
 from h2e.metrics import pearson
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
-    from h2e.pl._places import Place
-
-NEW, HELD_OUT, IN_SAMPLE = 0, 1, 2
-"""Of a prediction: the models never saw the spot; those that predicted it did not; they did."""
+    from h2e._sdata.predictions import Predicted
+    from h2e._slide.slide import Slide
 
 FAINTEST = 0.1
 """Opacity of the spot on whose value the models agree least."""
-
-
-ABOUT = {_keys.std: "spread", _keys.lower: "lower end of the interval", _keys.upper: "upper end of the interval"}
-"""What stands beside predictions, by its key, and its title."""
-
-
-def predicted(table: AnnData, key: str) -> tuple[pd.DataFrame, np.ndarray]:
-    """Predictions, with held-out ones where there are no others, and of which kind each row is."""
-    frame = frame_of(table, key, otherwise=" Write predictions with h2e.tl.predict, or pass key.")
-    if key != _keys.base_of(key):
-        return frame, np.full(len(frame), HELD_OUT if key == _keys.held_out(_keys.base_of(key)) else NEW)
-    held_out = table.obsm.get(_keys.held_out(key))
-    if not isinstance(held_out, pd.DataFrame) or not set(frame.columns) <= set(held_out.columns):
-        return frame, np.full(len(frame), NEW)
-    held_out = held_out[frame.columns]
-    there, other = frame.notna().any(axis=1).to_numpy(), held_out.notna().any(axis=1).to_numpy()
-    kind = np.where(other, np.where(there, IN_SAMPLE, HELD_OUT), NEW)
-    values = np.where((kind == HELD_OUT)[:, None], held_out.to_numpy(float), frame.to_numpy(float))
-    return pd.DataFrame(values, index=frame.index, columns=frame.columns), kind
 
 
 def choose(asked: str | Sequence[str] | None, there: Sequence[str], default: Sequence[str], what: str) -> list[str]:
@@ -59,63 +34,33 @@ def choose(asked: str | Sequence[str] | None, there: Sequence[str], default: Seq
     return names
 
 
-def measured_values(
-    table: AnnData, key: str, targets: Sequence[str], *, layer: str | None, log_normalized: bool
-) -> pd.DataFrame:
-    """What was measured of the targets that were: spots × (some of the) targets, in the unit of the predictions."""
-    base = _keys.base_of(key)
-    about, learned = table.uns.get(base, {}), settings_of(table, base)
-    unit = str(about.get("unit", ""))
-    # As it was learned.
-    if layer is None and learned.get("layer") in table.layers:
-        layer, log_normalized = learned["layer"], log_normalized or bool(learned.get("log_normalized"))
-    for name, frame in table.obsm.items():
-        if isinstance(frame, pd.DataFrame) and unit == f"as in obsm[{name!r}]":
-            shown = targets_there(table, targets, obsm=name)
-            return measured(table, shown, obsm=name, allow_missing=True)
-    shown = targets_there(table, targets)
-    if not shown or unit.startswith("as in obsm"):
-        return pd.DataFrame(index=table.obs_names)
-    return measured(table, shown, layer=layer, log_normalized=log_normalized)
-
-
 @dataclass(frozen=True, eq=False)
 class Map:
     """One map: values on the spots of a slide."""
 
-    place: Place
+    slide: Slide
     title: str
     values: np.ndarray  # (n,), NaN where there is none
     alpha: np.ndarray | None = None  # (n,) opacity
     unit: str = ""
 
 
-def maps_of(
-    table: AnnData,
-    place: Place,
-    key: str,
-    values: pd.DataFrame,
-    kind: np.ndarray,
-    truth: pd.DataFrame,
-    *,
-    alpha_by_std: bool,
-) -> list[list[Map]]:
+def maps_of(predicted: Predicted, slide: Slide, truth: pd.DataFrame, *, alpha_by_std: bool) -> list[list[Map]]:
     """Of a slide, for each target the map of what was predicted and, if known, that of what was measured."""
-    base = _keys.base_of(key)
-    left_out, unit = settings_of(table, base).get("left_out"), str(table.uns.get(base, {}).get("unit", ""))
-    unit = unit.removeprefix("as in obsm['").removesuffix("']")  # for the colour bar: the name of the frame
+    kind = predicted.kind[slide.rows]
+    # For the colour bar: the name of the frame.
+    unit = predicted.unit.removeprefix("as in obsm['").removesuffix("']")
     groups = []
-    for target in values:
-        shown = values[target].to_numpy(float)[place.rows]
-        title = next((title for of, title in ABOUT.items() if key == of(_keys.base_of(key))), None)
-        about = title or _about(shown, kind[place.rows], left_out)
-        beside = truth[target].to_numpy(float)[place.rows] if target in truth else None
-        if beside is not None and not title:
-            about += _agreement(shown, beside, kind[place.rows])
-        alpha = _opacity(table, key, place, target) if alpha_by_std else None
-        groups.append([Map(place, f"{target}\n{about}", shown, alpha, unit)])
+    for target in predicted.values:
+        shown = predicted.values[target].to_numpy(float)[slide.rows]
+        about = predicted.title or _about(shown, kind, predicted.left_out)
+        beside = truth[target].to_numpy(float)[slide.rows] if target in truth else None
+        if beside is not None and not predicted.title:
+            about += _agreement(shown, beside, kind)
+        alpha = _opacity(predicted.std(target)[slide.rows], slide.name) if alpha_by_std else None
+        groups.append([Map(slide, f"{target}\n{about}", shown, alpha, unit)])
         if beside is not None:
-            groups[-1].append(Map(place, f"{target}\nmeasured", beside, unit=unit))
+            groups[-1].append(Map(slide, f"{target}\nmeasured", beside, unit=unit))
     return groups
 
 
@@ -137,17 +82,16 @@ def _agreement(shown: np.ndarray, beside: np.ndarray, kind: np.ndarray) -> str:
     return f", r = {r:.2f}".replace("-", "−") if np.isfinite(r) else ""
 
 
-def _opacity(table: AnnData, key: str, place: Place, target: str) -> np.ndarray:
+def _opacity(std: np.ndarray, slide: str) -> np.ndarray:
     """Opacity of the spots of a slide, the less the more the models differ; 1 where that is not known."""
-    spread = frame_of(table, _keys.std(_keys.base_of(key)))[target].to_numpy(float)[place.rows]
-    known = np.isfinite(spread)
+    known = np.isfinite(std)
     if not known.any():
         msg = (
-            f"alpha_by_std: obsm[{_keys.std(_keys.base_of(key))!r}] has no value on slide {place.name!r}; held-out predictions "
-            "come from one model and have no spread. Show a slide that the ensemble was not trained on."
+            f"alpha_by_std: no spot of slide {slide!r} has a standard deviation; held-out predictions come from one model "
+            "and have none. Show a slide that the ensemble was not trained on."
         )
         raise ValueError(msg)
-    alpha = np.ones(len(spread))
-    rank = np.argsort(np.argsort(spread[known])) / max(known.sum() - 1, 1)
+    alpha = np.ones(len(std))
+    rank = np.argsort(np.argsort(std[known])) / max(known.sum() - 1, 1)
     alpha[known] = 1 - (1 - FAINTEST) * rank
     return alpha

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
 from h2e._sdata import keys as _keys
+from h2e._sdata.keys import Keys
+from h2e._sdata.predictions import read_predictions
+from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table
+from h2e._sdata.table_slides import slides_of_table
 from h2e.pl._axes import given_axes
 from h2e.pl._dots import draw_colorbars, draw_dots, limits_of
 from h2e.pl._layout import box_of, new_axes, rows_of
-from h2e.pl._maps import choose, maps_of, measured_values, predicted
-from h2e.pl._places import places_of, places_of_table
+from h2e.pl._maps import choose, maps_of
 from h2e.pl._underlay import bar_lengths, draw_picture, draw_scale_bar, frame, read_box, scale_that_fits
 
 if TYPE_CHECKING:
@@ -23,9 +27,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
+    from h2e._sdata.predictions import Predicted
+    from h2e._slide.slide import Slide
     from h2e.pl._dots import Limits
     from h2e.pl._maps import Map
-    from h2e.pl._places import Place
 
 log = logging.getLogger(__name__)
 
@@ -132,56 +137,58 @@ def spatial_pred(
     >>> [ax.get_title().splitlines()[1].split(", r =")[0] for ax in axes]
     ['predicted, held-out donor', 'measured', 'predicted, held-out donor', 'measured']
     """
-    units = {"library_key": library_key, "um_per_px": um_per_px}
     if hasattr(sdata, "tables"):
         table = get_table(sdata, table_key)
-        places = places_of(sdata, table_key=table_key, image_key=image_key, **units)
+        keys = Keys(table_key, image_key, library_key=library_key, um_per_px=um_per_px)
+        opened = require_inside(open_slides(sdata, keys))
     else:
         table, measured = sdata, bool(measured)
-        places = places_of_table(table, **units)
-    values, kind = predicted(table, key)
-    targets = choose(targets, list(values), list(values)[:2], f"targets of obsm[{key!r}]")
-    places = _chosen(places, slides, values)
-    truth = _truth(table, key, targets, measured=measured, layer=layer, log_normalized=log_normalized)
-    maps = [maps_of(table, place, key, values[targets], kind, truth, alpha_by_std=alpha_by_std) for place in places]
+        opened = slides_of_table(table, library_key=library_key, um_per_px=um_per_px)
+    predicted = read_predictions(table, key)
+    every = list(predicted.values)
+    targets = choose(targets, every, every[:2], f"targets of obsm[{key!r}]")
+    shown = _chosen(opened, slides, predicted.values)
+    truth = _truth(predicted, targets, measured=measured, layer=layer, log_normalized=log_normalized)
+    predicted = replace(predicted, values=predicted.values[targets])
+    maps = [maps_of(predicted, slide, truth, alpha_by_std=alpha_by_std) for slide in shown]
     if share_scale not in (True, False, "slides"):
         msg = f"share_scale is {share_scale!r}; it can be True, False or 'slides'."
         raise ValueError(msg)
     rows = rows_of(maps, ncols)
     what = "maps, slide by slide, target by target, predicted and measured"
-    axes = new_axes(rows, places) if ax is None else given_axes(ax, sum(rows), what)
-    lengths = bar_lengths([_width_um(place) if scale_bar else None for place in places])
+    axes = new_axes(rows, shown) if ax is None else given_axes(ax, sum(rows), what)
+    lengths = bar_lengths([_width_um(slide) if scale_bar else None for slide in shown])
     limits = _limits(maps, share_scale)
     left = iter(axes)
-    for place, groups, length, shared in zip(places, maps, lengths, limits, strict=True):
+    for slide, groups, length, shared in zip(shown, maps, lengths, limits, strict=True):
         of_slide = [[next(left) for _ in group] for group in groups]
         flat = [axis for some in of_slide for axis in some]
-        _draw_slide(flat, place, image_alpha=image_alpha if image else None)
+        _draw_slide(flat, slide, image_alpha=image_alpha if image else None)
         for some, group, together in zip(of_slide, groups, shared, strict=True):
             dots = [draw_dots(axis, one, together, cmap, size) for axis, one in zip(some, group, strict=True)]
             draw_colorbars(dots, some, group, share=bool(share_scale))
         if length is not None:
-            draw_scale_bar(flat[0], box_of(place), length, place.um_per_unit, place.xy)
+            draw_scale_bar(flat[0], box_of(slide), length, slide.um_per_px, slide.xy)
     return axes[0] if len(axes) == 1 else axes
 
 
-def _draw_slide(axes: Sequence[Axes], place: Place, *, image_alpha: float | None) -> None:
+def _draw_slide(axes: Sequence[Axes], slide: Slide, *, image_alpha: float | None) -> None:
     """Draw what lies under the maps of a slide; its image is read once."""
-    box = box_of(place)
+    box = box_of(slide)
     for axis in axes:
         frame(axis, box)
-    if image_alpha is not None and place.image is not None:
-        picture, part = read_box(place.image, box, min(scale_that_fits(axis, box) for axis in axes))
+    if image_alpha is not None and slide.image.levels:
+        picture, part = read_box(slide.image, box, min(scale_that_fits(axis, box) for axis in axes))
         for axis in axes:
             draw_picture(axis, picture, part, alpha=image_alpha)
             frame(axis, box)  # a picture sets the limits
-    axes[0].set_ylabel(place.name)
+    axes[0].set_ylabel(slide.name)
 
 
-def _width_um(place: Place) -> float | None:
+def _width_um(slide: Slide) -> float | None:
     """Width of the part of a slide that is shown, if µm are known."""
-    left, _, right, _ = box_of(place)
-    return None if place.um_per_unit is None else (right - left) * place.um_per_unit
+    left, _, right, _ = box_of(slide)
+    return None if slide.um_per_px is None else (right - left) * slide.um_per_px
 
 
 def _limits(maps: Sequence[list[list[Map]]], share: object) -> list[list[Limits | None]]:
@@ -192,27 +199,27 @@ def _limits(maps: Sequence[list[list[Map]]], share: object) -> list[list[Limits 
     return [by_target for _ in maps]
 
 
-def _chosen(places: list[Place], slides: str | Sequence[str] | None, values: pd.DataFrame) -> list[Place]:
+def _chosen(opened: list[Slide], names: str | Sequence[str] | None, values: pd.DataFrame) -> list[Slide]:
     """The slides that were asked for; by default those with a prediction, or all if none has."""
     there = values.notna().any(axis=1).to_numpy()
-    by_name = {place.name: place for place in places}
-    filled = [place.name for place in places if there[place.rows].any()]
-    return [by_name[name] for name in choose(slides, list(by_name), filled or list(by_name), "slides")]
+    by_name = {slide.name: slide for slide in opened}
+    filled = [slide.name for slide in opened if there[slide.rows].any()]
+    return [by_name[name] for name in choose(names, list(by_name), filled or list(by_name), "slides")]
 
 
 def _truth(
-    table: AnnData, key: str, targets: list[str], *, measured: bool | None, layer: str | None, log_normalized: bool
+    predicted: Predicted, targets: list[str], *, measured: bool | None, layer: str | None, log_normalized: bool
 ) -> pd.DataFrame:
     """What was measured of the targets, as far as it is wanted and there."""
-    if measured is False or (measured is None and key == _keys.std(_keys.base_of(key))):
-        return pd.DataFrame(index=table.obs_names)
+    if measured is False or (measured is None and predicted.key == _keys.std(predicted.base)):
+        return pd.DataFrame(index=predicted.values.index)
     try:
-        truth = measured_values(table, key, targets, layer=layer, log_normalized=log_normalized)
+        truth = predicted.measured(targets, layer=layer, log_normalized=log_normalized)
     except ValueError as error:  # no counts: a new slide may have anything in X
         if measured:
             raise
         log.warning("predictions are shown alone: %s", error)
-        return pd.DataFrame(index=table.obs_names)
+        return pd.DataFrame(index=predicted.values.index)
     missing = [target for target in targets if target not in truth]
     if measured and missing:
         msg = f"measured=True, but the table does not hold {missing}; pass measured=None to show them where it does."

@@ -9,9 +9,9 @@ import numpy as np
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.images import open_image
+from h2e._sdata.normalized import normalized_pairs
 from h2e._sdata.provenance import get_provenance
-from h2e._sdata.table import check_sdata
-from h2e._slide.image import Image
+from h2e._slide.image import read_coarse
 from h2e.pl._axes import given_axes
 
 if TYPE_CHECKING:
@@ -61,35 +61,20 @@ def stains(
     >>> h2e.pl.stains(sdata).shape
     (2, 4)
     """
-    pairs = _pairs(sdata, image_key)
+    pairs = normalized_pairs(sdata, image_key)
     axes = _axes(ax, len(pairs))
     for (before, after), column in zip(pairs, axes.T, strict=True):
         facts = get_provenance(sdata, _keys.STAINS)[after]
         column[0].set_title(before)
         for axis, key, which in zip(column, (before, after), ("slide", "reference"), strict=True):
-            axis.imshow(_thumbnail(open_image(sdata, key), long_side), interpolation="antialiased", origin="upper")
+            image = open_image(sdata, key)
+            picture, _ = read_coarse(image, max(image.shape) / long_side)
+            axis.imshow(picture, interpolation="antialiased", origin="upper")
             axis.set(xticks=[], yticks=[], ylabel="")
             _swatches(axis, facts[which])
     axes[0, 0].set_ylabel("before")
     axes[1, 0].set_ylabel("after")
     return axes
-
-
-def _pairs(sdata: SpatialData, image_key: str | Sequence[str] | Mapping[str, str] | None) -> list[tuple[str, str]]:
-    """Images and their normalized versions."""
-    check_sdata(sdata)
-    written = get_provenance(sdata, _keys.STAINS)
-    after = {facts["image"]: key for key, facts in written.items() if key in sdata.images}
-    if image_key is None:
-        wanted = sorted(after)
-    elif isinstance(image_key, Mapping):
-        wanted = list(dict.fromkeys(image_key.values()))
-    else:
-        wanted = [image_key] if isinstance(image_key, str) else list(image_key)
-    if not wanted or not set(wanted) <= set(after):
-        msg = f"{wanted or 'no image'}: normalized are {sorted(after)}. Run h2e.pp.normalize_stains first."
-        raise KeyError(msg)
-    return [(key, after[key]) for key in wanted]
 
 
 def _axes(ax: Sequence[Axes] | None, n: int) -> np.ndarray:
@@ -99,13 +84,6 @@ def _axes(ax: Sequence[Axes] | None, n: int) -> np.ndarray:
     import matplotlib.pyplot as plt
 
     return plt.subplots(2, n, figsize=(2.6 * n, 5.6), squeeze=False, layout="constrained")[1]
-
-
-def _thumbnail(image: Image, long_side: int) -> np.ndarray:
-    """The coarsest level that is large enough, thinned to about that size, (y, x, 3)."""
-    level = image.levels[image.level_at(max(image.shape) / long_side)]
-    step = max(1, max(level.shape[1:]) // (2 * long_side))
-    return np.asarray(level[:, ::step, ::step]).transpose(1, 2, 0)
 
 
 def _swatches(axis: Axes, facts: Mapping | None) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import check_counts, positions_of, slide_labels, values_of
-from h2e._sdata.table import get_table
+from h2e._sdata.table import table_of
 from h2e._sdata.targets import measured
 from h2e._statistics import center_by_slide
 from h2e.pl._axes import given_axes
@@ -72,7 +72,7 @@ def spots(
     >>> [label.get_text() for label in axes[0].get_yticklabels()]
     ['toy_A1', 'toy_A2', 'toy_B1', 'toy_C1']
     """
-    table = _table(sdata, table_key)
+    table = table_of(sdata, table_key)
     slides = slide_labels(table, library_key)
     counts, where = values_of(table, layer)
     check_counts(counts, where)
@@ -157,7 +157,7 @@ def target_overview(
     >>> axes[2].get_title() in {"TOY01", "TOY02", "TOY03"}
     True
     """
-    table = _table(sdata, table_key)
+    table = table_of(sdata, table_key)
     slides = slide_labels(table, library_key)
     frame = measured(table, targets, obsm=obsm, layer=layer, log_normalized=log_normalized)
     correlation = mean_correlation(frame.to_numpy(), slides)
@@ -239,8 +239,3 @@ def _overview_axes(n_maps: int, n_targets: int) -> np.ndarray:
     grid = figure.add_gridspec(max(n_maps, 1), 3, width_ratios=[1, 1.2, 2])
     axes = [figure.add_subplot(grid[:, 0]), figure.add_subplot(grid[:, 1])]
     return np.array(axes + [figure.add_subplot(grid[row, 2]) for row in range(n_maps)])
-
-
-def _table(sdata: SpatialData | AnnData, table_key: str) -> AnnData:
-    """The table of a SpatialData, or the table itself."""
-    return get_table(sdata, table_key) if hasattr(sdata, "tables") else sdata

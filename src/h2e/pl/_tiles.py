@@ -93,7 +93,7 @@ def tiles(
         if n < 1:
             msg = f"n is {n}; show at least one spot of each slide."
             raise ValueError(msg)
-        chosen = [_draw(sdata, slide, n, seed) for slide in sources]
+        chosen = [_draw(replace(one, tissue=find_mask(sdata, one.image)), n, seed) for one in sources]
     else:
         chosen = _named(slides, names, [spots] if isinstance(spots, str) else list(spots))
     some = [(slide, rows) for slide, rows in zip(slides, chosen, strict=True) if len(rows)]
@@ -110,11 +110,11 @@ def tiles(
     return axes
 
 
-def _draw(sdata: SpatialData, slide: Slide, n: int, seed: int) -> np.ndarray:
+def _draw(slide: Slide, n: int, seed: int) -> np.ndarray:
     """A few spots of a slide, by their positions in it, in order; of those with tissue where there is a mask."""
-    spots, tissue = np.arange(len(slide)), find_mask(sdata, slide.image)
-    if tissue is not None:
-        on_tissue = np.flatnonzero(replace(slide, tissue=tissue).tissue_fraction() > 0)
+    spots = np.arange(len(slide))
+    if slide.tissue is not None:
+        on_tissue = np.flatnonzero(slide.tissue_fraction() > 0)
         spots = on_tissue if len(on_tissue) else spots
     return np.sort(np.random.default_rng(seed).choice(spots, min(n, len(spots)), replace=False))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +11,7 @@ from h2e._sdata import keys as _keys
 from h2e._sdata.keys import Keys
 from h2e._sdata.masks import with_tissue
 from h2e._sdata.provenance import get_provenance
-from h2e._sdata.slides import open_on_image, open_slides, require_inside
+from h2e._sdata.slides import open_by_image, require_inside
 from h2e._slide.image import read_coarse
 from h2e.pl._axes import given_axes
 from h2e.pl._discs import add_discs
@@ -75,7 +74,8 @@ def tissue(
     >>> axes.get_title().startswith("toy_A1_image: 60 spots")
     True
     """
-    slides = _slides_of(sdata, image_key, Keys(table_key, tissue_mask_key=tissue_mask_key))
+    slides = open_by_image(sdata, image_key, Keys(table_key, tissue_mask_key=tissue_mask_key))
+    slides = {key: with_tissue(sdata, require_inside(on_image), tissue_mask_key) for key, on_image in slides.items()}
     moved = get_provenance(sdata.tables[table_key], _keys.REALIGN) if table_key in sdata.tables else {}
     axes = _axes(ax, len(slides))
     for (key, on_image), axis in zip(slides.items(), axes, strict=True):
@@ -92,21 +92,6 @@ def tissue(
             n_invalid += int((~valid).sum())
         axis.set_title(f"{key}: {sum(map(len, spotted))} spots, {n_invalid} invalid" if spotted else key)
     return axes
-
-
-def _slides_of(
-    sdata: SpatialData, image_key: str | Sequence[str] | Mapping[str, str] | None, keys: Keys
-) -> dict[str, list[Slide]]:
-    """For each image to show the slides on it, at least one, with their tissue."""
-    if isinstance(image_key, Mapping) or image_key is None:
-        opened = open_slides(sdata, replace(keys, image_key=image_key), bare=image_key is None)
-        wanted = sorted({slide.image.key for slide in opened}) if image_key is None else list(image_key.values())
-    else:
-        wanted = [image_key] if isinstance(image_key, str) else list(image_key)
-        opened = [slide for key in dict.fromkeys(wanted) for slide in open_on_image(sdata, key, keys)]
-    opened = require_inside(opened)
-    with_mask = with_tissue(sdata, opened, keys.tissue_mask_key)
-    return {key: [slide for slide in with_mask if slide.image.key == key] for key in dict.fromkeys(wanted)}
 
 
 def _axes(ax: Axes | Sequence[Axes] | None, n: int) -> np.ndarray:

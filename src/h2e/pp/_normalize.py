@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import check_values, values_of
 from h2e._sdata.fraction import write_fraction
 from h2e._sdata.keys import Keys
-from h2e._sdata.masks import detect_masks, find_mask
+from h2e._sdata.masks import with_stored_tissue
 from h2e._sdata.normalized import check_normalized_free, write_normalized
 from h2e._sdata.placement import move_spots, placement_of, remove_corrections
 from h2e._sdata.report import report_of, store_report
@@ -23,11 +22,9 @@ from h2e._stains.slides import as_reference, fit_reference
 from h2e.pp._ranks import rank_transform
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from spatialdata import SpatialData
-
-    from h2e._slide.slide import Slide
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +117,7 @@ def normalize(
         if not realign:
             require_inside(slides)
         targets = check_normalized_free(sdata, list(by_image(slides)), None, overwrite=overwrite)
-        slides = _with_stored_tissue(sdata, slides, overwrite=overwrite)
+        slides = with_stored_tissue(sdata, slides, overwrite=overwrite)
         if realign and table is not None:
             placements, slides = move_spots(sdata, table, slides)
             require_inside(slides)
@@ -139,13 +136,3 @@ def normalize(
         report = report_of(sdata, slides, placements)
         store_report(sdata, report, table_key)
     log.info("prepared %d slides:\n%s", len(report), report.to_string())
-
-
-def _with_stored_tissue(sdata: SpatialData, slides: Sequence[Slide], *, overwrite: bool) -> list[Slide]:
-    """The slides with their tissue masks; those that are not there yet are found and stored."""
-    images = by_image(slides)
-    tissues = {key: find_mask(sdata, slide.image) for key, slide in images.items()}
-    missing = {key: images[key] for key, tissue in tissues.items() if tissue is None}
-    names = {key: _keys.tissue(key) for key in missing}
-    tissues |= detect_masks(sdata, missing, names, overwrite=overwrite)
-    return [replace(slide, tissue=tissues[slide.image.key]) for slide in slides]

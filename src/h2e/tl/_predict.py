@@ -124,7 +124,12 @@ def predict(
     keys = Keys(table_key, image_key, tissue_mask_key, library_key=library_key, um_per_px=um_per_px)
     with all_or_nothing(sdata, table_key):
         if not len(sdata.tables):
-            _refuse_mapping(sdata, image_key)
+            if isinstance(image_key, Mapping):
+                msg = (
+                    "image_key maps regions to images, but without a table there are no regions; "
+                    f"pass the name of one image of {sorted(sdata.images)}, or None for all."
+                )
+                raise ValueError(msg)
             lay_grids(sdata, keys, spacing_um=ensemble.spacing_um, key_added=None, overwrite=overwrite)
         check_predictions_free(get_table(sdata, table_key), key_added, overwrite=overwrite)
         keep_residual = bool(ensemble.settings.get("keep_residual", True))
@@ -136,13 +141,6 @@ def predict(
         write_predictions(
             cohort.table, frames, novelty, key_added, list(ensemble.targets), about_ensemble(ensemble, **params)
         )
-
-
-def _refuse_mapping(sdata: SpatialData, image_key: object) -> None:
-    """Refuse a mapping from regions to images where there are no regions."""
-    if isinstance(image_key, Mapping):
-        msg = f"image_key maps regions to images, but without a table there are no regions; pass the name of one image of {sorted(sdata.images)}, or None for all."
-        raise ValueError(msg)
 
 
 def _values(
