@@ -4,14 +4,15 @@
 #   make test                the tests
 #   make coverage            the tests, the report and the gate
 #   make test-lowest         the tests with the oldest dependencies that pyproject.toml allows (Python 3.11)
-#   make docs | lint | build | clean
+#   make lint                ruff and the type checker (make types: it alone)
+#   make docs | build | clean
 #
 # Variables: PYTHON=python3.13  CUDA=1  DATA=real|toy|auto  JOBS=2  H2E_DATA=/folder/with/data  PYTEST_ARGS="-k stains"
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test coverage test-lowest docs lint build clean
+.PHONY: help demo test coverage test-lowest docs lint types build clean
 
 PYTHON ?= python3
 CUDA ?= 0
@@ -62,9 +63,12 @@ docs: export MPLBACKEND := module://matplotlib_inline.backend_inline
 docs: $(VENV)/.doc
 	$(PY) -m sphinx -W --keep-going -b html docs docs/_build/html
 
-lint: $(VENV)/.dev
+lint: $(VENV)/.dev types
 	$(PY) -m ruff check src tests benchmarks docs tutorials
 	$(PY) -m ruff format --check src tests benchmarks docs tutorials
+
+types: $(VENV)/.dev
+	$(PY) -m mypy
 
 build: $(VENV)/.dev
 	rm -rf dist
@@ -72,7 +76,7 @@ build: $(VENV)/.dev
 	$(PY) -m twine check --strict dist/*
 
 clean:
-	rm -rf $(VENV) $(LOWEST) demo dist docs/_build docs/generated .coverage .coverage.* .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) demo dist docs/_build docs/generated .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache
 
 # ---- set-up: one stamp a step -------------------------------------------------------------------------------------------
 
