@@ -76,13 +76,13 @@ def reachable(address: str) -> bool:
 
 
 others = {
-    "anndata": "https://anndata.readthedocs.io/en/stable/",
+    "anndata": "https://anndata.scverse.org/en/stable/",
     "geopandas": "https://geopandas.org/en/stable/",
     "matplotlib": "https://matplotlib.org/stable/",
     "numpy": "https://numpy.org/doc/stable/",
     "pandas": "https://pandas.pydata.org/docs/",
     "python": "https://docs.python.org/3/",
-    "scanpy": "https://scanpy.readthedocs.io/en/stable/",
+    "scanpy": "https://scanpy.scverse.org/en/stable/",
     "spatialdata": "https://spatialdata.scverse.org/en/stable/",
     "squidpy": "https://squidpy.readthedocs.io/en/stable/",
 }
