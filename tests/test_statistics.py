@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import sparse, stats
 
-from h2e._statistics import correlate, unit_deviations
+from h2e._statistics import correlate, log_normalize, morans_i, unit_deviations
 
 
 @pytest.fixture
@@ -40,3 +40,45 @@ def test_products_of_unit_deviations_are_the_correlation_matrix(rng):
     values = rng.normal(size=(60, 5)) + 100
     z = unit_deviations(values)
     np.testing.assert_allclose(z.T @ z, np.corrcoef(values, rowvar=False))
+
+
+def test_morans_i_is_its_formula_over_a_graph_with_rows_of_sum_one(rng):
+    weights = rng.random((30, 30)) * (rng.random((30, 30)) < 0.2)
+    weights[4] = 0
+    values = rng.normal(size=(30, 700))
+    values[:, 3] = 0.1
+    total = weights.sum(axis=1, keepdims=True)
+    scaled = weights / np.where(total > 0, total, 1)
+    z = values - values.mean(axis=0)
+    expected = 30 / scaled.sum() * np.einsum("ig,ij,jg->g", z, scaled, z) / (z**2).sum(axis=0)
+    expected[3] = 0
+    np.testing.assert_allclose(morans_i(values, sparse.csr_matrix(weights)), expected, atol=1e-12)
+    np.testing.assert_allclose(morans_i(sparse.csr_array(values), sparse.csr_array(weights)), expected, atol=1e-12)
+
+
+def test_without_neighbours_morans_i_is_zero(rng):
+    assert (morans_i(rng.random((5, 2)), sparse.csr_array((5, 5))) == 0).all()
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix, sparse.csc_array])
+def test_log_normalization_is_scanpys_and_leaves_counts_as_they_were(kind, rng):
+    import anndata as ad
+    import scanpy as sc
+
+    counts = rng.poisson(0.7, (20, 6)).astype(np.float32)
+    counts[3] = 0
+    before, given = counts.copy(), kind(counts)
+    adata = ad.AnnData(counts.copy())
+    with pytest.warns(UserWarning, match="zero counts"):
+        sc.pp.normalize_total(adata, target_sum=1e4)
+    sc.pp.log1p(adata)
+    found = log_normalize(given)
+    found = found.toarray() if sparse.issparse(found) else found
+    np.testing.assert_allclose(found, adata.X, rtol=1e-6)
+    np.testing.assert_array_equal(given.toarray() if sparse.issparse(given) else given, before)
+
+
+def test_totals_over_more_genes_set_the_depth(rng):
+    counts = rng.poisson(3.0, (20, 6))
+    whole = log_normalize(counts, target_sum=100)
+    np.testing.assert_allclose(log_normalize(counts[:, :2], totals=counts.sum(axis=1), target_sum=100), whole[:, :2])

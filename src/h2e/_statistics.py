@@ -1,8 +1,12 @@
-"""Statistics of arrays that several packages share: what is constant, what varies within slides, Pearson's correlation."""
+"""Statistics of arrays that several packages share: Pearson's correlation, Moran's I, log-normalization, slide means."""
 
 from __future__ import annotations
 
 import numpy as np
+from scipy import sparse
+
+Matrix = np.ndarray | sparse.sparray | sparse.spmatrix
+"""Spots × genes, dense or sparse."""
 
 ROUNDING = 1e-6
 """Values that differ by less than this share of the largest magnitude are one value written with rounding errors."""
@@ -50,6 +54,47 @@ def correlate(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """
     r = (unit_deviations(a) * unit_deviations(b)).sum(axis=-2)
     return np.where(is_constant(b), np.nan, np.clip(r, -1.0, 1.0))
+
+
+def morans_i(values: Matrix, neighbours: sparse.sparray | sparse.spmatrix) -> np.ndarray:
+    """Moran's I of each column over a graph of neighbours, whose rows are scaled to sum 1; 0 where it is constant.
+
+    Examples
+    --------
+    >>> morans_i(np.array([[0.0, 7.0], [1.0, 7.0]]), sparse.csr_array([[0, 1], [1, 0]]))
+    array([-1.,  0.])
+    """
+    weights = sparse.csr_array(neighbours, dtype=np.float64)
+    total = weights.sum(axis=1)
+    weights = sparse.diags_array(1 / np.where(total > 0, total, 1.0)) @ weights
+    values, parts = sparse.csc_array(values) if sparse.issparse(values) else values, []
+    # A whole transcriptome would not fit as a dense array.
+    for start in range(0, values.shape[1], 512):
+        part = values[:, start : start + 512]
+        z = unit_deviations(part.toarray() if sparse.issparse(part) else part)
+        parts.append((z * (weights @ z)).sum(axis=0))
+    return np.concatenate(parts) * len(total) / max((total > 0).sum(), 1)
+
+
+def log_normalize(counts: Matrix, *, totals: np.ndarray | None = None, target_sum: float = 1e4) -> Matrix:
+    """Take ``log1p`` of counts per ``target_sum``; spots without counts stay 0; sparse stays sparse (CSR); ``float64``.
+
+    ``totals`` are the counts of each spot over all genes, by default over those given.
+
+    Examples
+    --------
+    >>> log_normalize(np.array([[1, 3], [0, 0]]), target_sum=4).round(2)
+    array([[0.69, 1.39],
+           [0.  , 0.  ]])
+    """
+    totals = np.asarray(counts.sum(axis=1) if totals is None else totals, dtype=np.float64).reshape(-1, 1)
+    scale = np.divide(target_sum, totals, out=np.zeros_like(totals), where=totals > 0)
+    if not sparse.issparse(counts):
+        return np.log1p(np.asarray(counts) * scale)
+    # A copy: the input is not touched.
+    result = counts.tocsr().astype(np.float64)
+    result.data = np.log1p(result.data * np.repeat(scale.ravel(), np.diff(result.indptr)))
+    return result
 
 
 def center_by_slide(values: np.ndarray, slides: np.ndarray) -> np.ndarray:

@@ -8,8 +8,8 @@ from scipy import sparse
 
 import h2e
 from h2e._ensemble.programmes import denoise_targets
-from h2e._sdata.expression import log_normalize
 from h2e._slide.tiles import View
+from h2e._statistics import log_normalize
 
 TEXTURE = h2e.tl.Texture(views=(View(2, 16),))
 

@@ -13,8 +13,9 @@ from scipy.spatial.distance import cdist
 
 import h2e.pp
 from h2e._sdata.expression import expression, positions_of
-from h2e._sdata.selection import choose_targets, morans_i
+from h2e._sdata.selection import choose_targets, neighbours_of
 from h2e._sdata.targets import measured, resolve_targets, storable_names
+from h2e._statistics import morans_i
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -53,16 +54,27 @@ def test_morans_i_is_its_formula_over_the_next_spots(layout: callable, kind: cal
     rng = np.random.default_rng(0)
     xy = layout(9)[rng.random(81) < 0.8]
     x = rng.poisson(1 + 3 * (xy[:, :1] > 4), (len(xy), 5)).astype(float)
-    np.testing.assert_allclose(morans_i(kind(x), 290 * xy), moran_by_hand(x, xy, 1.55), atol=1e-6)
+    np.testing.assert_allclose(morans_i(kind(x), neighbours_of(290 * xy)), moran_by_hand(x, xy, 1.55))
+
+
+def test_morans_i_is_squidpys(table: AnnData):
+    import squidpy as sq
+
+    slide = table[table.obs["region"] == table.obs["region"].iloc[0]]
+    x, neighbours = expression(slide), neighbours_of(positions_of(slide, np.zeros(len(slide))))
+    copy = ad.AnnData(x, obsp={"spatial_connectivities": neighbours})
+    frame = sq.gr.spatial_autocorr(copy, mode="moran", n_perms=None, corr_method=None, copy=True)
+    np.testing.assert_allclose(morans_i(x, neighbours), frame["I"].reindex(copy.var_names), atol=1e-7)
 
 
 def test_morans_i_does_not_depend_on_the_order_of_spots_and_is_zero_for_a_constant():
     rng = np.random.default_rng(0)
     xy, x, order = square(8), rng.random((64, 4)), rng.permutation(64)
     x[:, 2] = 3
-    np.testing.assert_allclose(morans_i(x, xy), morans_i(x[order], xy[order]), atol=1e-12)
-    assert morans_i(x, xy)[2] == 0
-    assert morans_i(x[:2], xy[:2]) is None
+    found = morans_i(x, neighbours_of(xy))
+    np.testing.assert_allclose(found, morans_i(x[order], neighbours_of(xy[order])), atol=1e-12)
+    assert found[2] == 0
+    assert neighbours_of(xy[:2]) is None
 
 
 def test_planted_genes_are_found_before_noise(table: AnnData):

@@ -8,15 +8,12 @@ import numpy as np
 from scipy import sparse
 
 from h2e._sdata.table import labels_of
+from h2e._statistics import Matrix, log_normalize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
-
-Matrix = np.ndarray | sparse.sparray | sparse.spmatrix
-"""Spots × genes, dense or sparse."""
-
 
 LARGEST_LOG = 25.0
 """More than the logarithm of any normalized count, to base 2 of ten million, too."""
@@ -44,24 +41,13 @@ def expression(
             raise ValueError(msg)
         return _float32(values if columns is None else values[:, columns])
     check_counts(values, name)
-    return log_normalize(values, columns)
+    total = np.asarray(values.sum(axis=1), np.float64).ravel()
+    return _float32(log_normalize(values if columns is None else values[:, columns], total))
 
 
 def is_marked(adata: AnnData, layer: str | None) -> bool:
     """Whether ``adata.X``, if that is what is asked for, is log-normalized by scanpy's mark, and no counts."""
     return layer is None and "log1p" in adata.uns and not _is_whole(_stored(values_of(adata, layer)[0]))
-
-
-def log_normalize(counts: Matrix, columns: Sequence[int] | None = None, *, target_sum: float = 1e4) -> Matrix:
-    """``log1p`` of counts per ``target_sum``, of all or some genes; a spot without counts stays zero, sparse stays sparse (CSR)."""
-    total = np.asarray(counts.sum(axis=1), dtype=np.float64).reshape(-1, 1)
-    scale = np.divide(target_sum, total, out=np.zeros_like(total), where=total > 0)
-    counts = counts if columns is None else counts[:, columns]
-    if not sparse.issparse(counts):
-        return np.log1p(np.asarray(counts) * scale).astype(np.float32)
-    result = counts.tocsr().astype(np.float64)  # a copy: the input is not touched
-    result.data = np.log1p(result.data * np.repeat(scale.ravel(), np.diff(result.indptr)))
-    return result.astype(np.float32)
 
 
 def values_of(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:

@@ -8,15 +8,16 @@ from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
-from h2e._sdata.expression import Matrix
 from h2e._sdata.symbols import HOUSEKEEPING
 from h2e._sdata.targets import refuse_duplicates
 from h2e._slide.lattice import lattice
+from h2e._statistics import Matrix, morans_i
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from scipy import sparse
 
 
 def choose_targets(
@@ -64,42 +65,34 @@ def choose_targets(
     return names[best[:n_targets]].tolist()
 
 
-def morans_i(x: Matrix, xy: np.ndarray) -> np.ndarray | None:
-    """Moran's I of each column over the spots of one slide (0 where it is constant); ``None`` without neighbours.
+def neighbours_of(xy: np.ndarray) -> sparse.csr_matrix | None:
+    """Which spots of one slide are neighbours, as a graph; ``None`` where none are.
 
     Neighbours are the spots within 1.55 pitches: the six around a spot of a hexagonal lattice, the eight around one
     of a square lattice, whatever the order of the spots (the nearest k would be drawn by lot where distances tie).
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # squidpy 1.8 warns about its own docstrings at import
-        import squidpy as sq
+        # squidpy 1.8 warns about its own docstrings at import.
+        warnings.simplefilter("ignore", SyntaxWarning)
         from squidpy.gr.neighbors import RadiusBuilder
-    from anndata import AnnData
 
     if len(np.unique(xy, axis=0)) < 3:
         return None
     pitch, _ = lattice(xy)
     neighbours, _ = RadiusBuilder(radius=1.55 * pitch).build(np.asarray(xy, dtype=np.float64))
-    if neighbours.nnz == 0:
-        return None
-    x = sparse.csc_matrix(x, dtype=np.float64)
-    varies = (x.max(axis=0) != x.min(axis=0)).toarray().ravel()  # squidpy would warn of constants, and return NaN
-    result = np.zeros(x.shape[1])
-    if varies.any():
-        slide = AnnData(x[:, np.flatnonzero(varies)], obsp={"spatial_connectivities": neighbours})
-        frame = sq.gr.spatial_autocorr(slide, mode="moran", n_perms=None, corr_method=None, copy=True)
-        result[varies] = frame["I"].reindex(slide.var_names).to_numpy()
-    return result
+    return neighbours if neighbours.nnz else None
 
 
 def _scores_by_group(x: Matrix, xy: np.ndarray, slides: np.ndarray, groups: np.ndarray) -> list[np.ndarray]:
     """Moran's I of each gene, averaged over the slides of each group."""
     scores = []
     for group in np.unique(groups):
-        of_group = [
-            np.flatnonzero((groups == group) & (slides == slide)) for slide in np.unique(slides[groups == group])
-        ]
-        by_slide = [score for rows in of_group if (score := morans_i(x[rows], xy[rows])) is not None]
+        by_slide = []
+        for slide in np.unique(slides[groups == group]):
+            rows = np.flatnonzero((groups == group) & (slides == slide))
+            neighbours = neighbours_of(xy[rows])
+            if neighbours is not None:
+                by_slide.append(morans_i(x[rows], neighbours))
         if not by_slide:
             msg = f"group {str(group)!r} has no slide with neighbouring spots, so nothing can vary in space; leave it out."
             raise ValueError(msg)
