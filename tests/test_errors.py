@@ -115,7 +115,8 @@ def test_training_refuses(cohort, function, change, options: dict, error: type[E
 
 def test_a_metric_that_has_nothing_to_score_is_refused_before_anything_is_read(cohort, monkeypatch):
     monkeypatch.setattr("h2e._ensemble.extraction.Features.extract", None)
-    for metrics, message in {"spot_rho": "there is one target; leave it out", (): "metrics is empty"}.items():
+    one = "needs at least 2 targets, over which it correlates, got 1; leave it out"
+    for metrics, message in {"spot_rho": one, ("spot_rho_constant",): one, (): "metrics is empty"}.items():
         with pytest.raises(ValueError, match=message):
             h2e.tl.evaluate(cohort, **FAST | {"n_targets": 1}, group_key="donor", metrics=metrics)
 
@@ -250,6 +251,9 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_trained(cohort, mon
     with pytest.raises(ValueError, match="metric 'auroc_detect' needs counts"):
         h2e.tl.evaluate(cohort, **FAST, group_key="donor", obsm="proportions", metrics="auroc_detect")
     table = cohort["table"]
+    table.obsm["change"] = table.obsm["proportions"] - 0.5
+    with pytest.raises(ValueError, match=r"truth must be at least 0 for this metric.*negative for \d of"):
+        h2e.tl.evaluate(cohort, **FAST, group_key="donor", obsm="change", metrics="js")
     of_b = np.flatnonzero((table.obs["region"] == "toy_B1") & (table.obs["array_row"] == 5) & table.obs["on_tissue"])
     others = np.flatnonzero(table.obs["region"] != "toy_B1")
     cohort.tables["table"] = table[np.r_[others, of_b[2:4]]].copy()

@@ -1,4 +1,4 @@
-"""Statistics of arrays that several packages share: Pearson's correlation, Moran's I, log-normalization, slide means."""
+"""Statistics of arrays that several packages share: Pearson, Moran's I, log-normalization, slide means."""
 
 from __future__ import annotations
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import pytest
 from scipy import sparse, stats
 
 from h2e import metrics
+from h2e.metrics._score import METRICS, _needs
 
 PAIRWISE = [
     metrics.pearson,
@@ -261,9 +264,9 @@ def test_missing_values_and_shapes_that_differ_are_refused(metric, maps):
     prediction[:7] = np.nan
     with pytest.raises(ValueError, match=r"NaN or infinite for 7 of 60 spots.*_loo"):
         metric(prediction, truth)
-    with pytest.raises(ValueError, match="truth is NaN"):
+    with pytest.raises(ValueError, match="truth must be finite"):
         metric(truth, prediction)
-    with pytest.raises(ValueError, match=r"shape \(60, 4\)"):
+    with pytest.raises(ValueError, match=r"same shape, got \(60, 4\)"):
         metric(truth[:, :4], truth)
 
 
@@ -307,7 +310,7 @@ def test_interval_width_is_scipys_quantile_and_groups_count_equally(rng):
     groups = ["small"] * 10 + ["large"] * 990
     assert metrics.residual_quantile(np.r_[small, large], groups, level=0.4) == 1
     assert metrics.residual_quantile(np.r_[small, large], groups, level=0.6) == 5  # half of the weight, not 1 %
-    with pytest.raises(ValueError, match="level=90"):
+    with pytest.raises(ValueError, match="level must be a number between 0 and 1, got 90"):
         metrics.residual_quantile(residuals, ["A"] * 2000, level=90)
 
 
@@ -361,3 +364,41 @@ def test_morans_i_does_not_depend_on_the_order_of_spots_on_a_lattice(rng):
         order = rng.permutation(72)
         found = metrics.moran_gap(prediction[order], truth[order], xy[order])
         np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+# -- the page on metrics
+
+
+def rows_of_the_page() -> dict[str, list[str]]:
+    """The cells of the table of ``docs/metrics.md`` after the name of each metric."""
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    return {name.strip("`").split(".")[-1]: cells for name, *cells in rows[2:]}
+
+
+def test_the_page_lists_every_metric_with_what_it_needs():
+    rows = rows_of_the_page()
+    assert list(rows) == list(METRICS)
+    for name, (*_, needs) in rows.items():
+        assert set(re.findall(r"`(\w+)`", needs)) == _needs(name) - {"prediction", "truth"}, name
+    with_negative = metrics.score(*2 * [np.array([[0.0, 1], [1, 0], [-1, 1]])], slides=["A"] * 3, metrics="all")
+    limited = {name for name, (*_, needs) in rows.items() if "truth ≥ 0" in needs}
+    assert limited == {"js", "ssim_global"}
+    assert not limited & set(with_negative["metric"])
+
+
+def test_the_page_says_what_constants_score(rng):
+    truth = rng.gamma(1.0, size=(60, 4))
+    arrays = {"prediction": truth + rng.normal(size=truth.shape), "truth": truth, "baseline": truth + 0.1}
+    arrays |= {"counts": rng.poisson(truth), "xy": rng.random((60, 2)), "domains": rng.integers(3, size=60)}
+    for name, (_, _, of_prediction, of_truth, _) in rows_of_the_page().items():
+        function, arguments = METRICS[name]
+        for cell, constant in (
+            (of_prediction, {"prediction": np.full((60, 4), 0.3)}),
+            (of_truth, {"truth": np.full((60, 4), 0.3), "counts": np.ones((60, 4))}),
+        ):
+            value = function(*((arrays | constant)[argument] for argument in arguments))
+            if cell in ("0", "0.5", "NaN"):
+                np.testing.assert_array_equal(value, np.full_like(value, float(cell)), name)
+            else:
+                assert np.isfinite(value).all(), name

@@ -76,13 +76,13 @@ def test_a_large_slide_is_thinned_and_keeps_its_range(smooth, xy):
 
 def test_what_cannot_be_tested_is_refused(smooth, xy):
     x, y = (z[:, :1] for z in smooth)
-    with pytest.raises(ValueError, match="at least 20 spots, there are 10"):
+    with pytest.raises(ValueError, match="at least 20 spots, got 10"):
         metrics.spatial_pvalue(x[:10], y[:10], xy[:10])
     with pytest.raises(ValueError, match="method='kendall'"):
         metrics.spatial_pvalue(x, y, xy, method="kendall")
     with pytest.raises(ValueError, match="share their coordinates"):
         metrics.spatial_pvalue(x, y, np.ones_like(xy))
-    with pytest.raises(ValueError, match="xy has shape"):
+    with pytest.raises(ValueError, match="xy must have shape"):
         metrics.spatial_pvalue(x, y, xy[:-1])
 
 

@@ -214,7 +214,7 @@ def test_bad_input_is_refused_and_nothing_is_written(
 
 def test_a_group_whose_spots_have_no_neighbours_is_named():
     given = {"genes": ["g"], "slides": list("AAAABB"), "groups": list("AAAABB"), "n_targets": 1}
-    with pytest.raises(ValueError, match="group 'B' has no slide with neighbouring spots"):
+    with pytest.raises(ValueError, match="group 'B' must have a slide with neighbouring spots"):
         choose_targets(np.random.default_rng(0).random((6, 1)), np.arange(12.0).reshape(6, 2), **given)
 
 

@@ -125,13 +125,13 @@ def test_rows_without_prediction_are_refused_not_skipped(cohort):
         ({"metrics": "moran_gap"}, "'moran_gap' needs xy="),
         ({"slides": ["A"] * 149}, "149 labels for 150 spots"),
         ({"slides": ["A"] * 149 + [None]}, "slides is missing for 1 of 150"),
-        ({"slides": ["A"] * 148 + ["B", "B"]}, r"\['B'\] have fewer than 3 spots"),
-        ({"groups": ["A", "B"] * 75}, r"\['A1', 'A2', 'B1'\] belong to more than one group"),
-        ({"baseline": [1.0, 2.0, 3.0]}, r"baseline has shape \(3,\)"),
-        ({"baseline": [1.0, np.nan]}, "baseline is NaN"),
-        ({"baseline": pd.Series([1.0, 2.0], index=["g", "x"])}, r"\['h'\] are not in both"),
+        ({"slides": ["A"] * 148 + ["B", "B"]}, r"got \['B'\] that have fewer than 3 spots"),
+        ({"groups": ["A", "B"] * 75}, r"got \['A1', 'A2', 'B1'\] that belong to more than one group"),
+        ({"baseline": [1.0, 2.0, 3.0]}, r"baseline must have shape .*, got \(3,\)"),
+        ({"baseline": [1.0, np.nan]}, "baseline must be finite, got NaN"),
+        ({"baseline": pd.Series([1.0, 2.0], index=["g", "x"])}, r"\['h'\] that are not in both"),
         ({"counts": np.ones((150, 3))}, r"truth \(150, 3\)|shape"),
-        ({"xy": np.ones((150, 3))}, r"xy has shape \(150, 3\)"),
+        ({"xy": np.ones((150, 3))}, r"xy must have shape \(150, 2\), .* got \(150, 3\)"),
         ({"domains": [np.nan] * 150}, "domains is missing"),
     ],
 )
@@ -145,9 +145,9 @@ def test_tables_of_other_spots_or_targets_are_refused(cohort):
     prediction, truth, slides, _ = cohort
     with pytest.raises(ValueError, match="different spots"):
         metrics.score(prediction.iloc[::-1], truth, slides=slides)
-    with pytest.raises(ValueError, match=r"\['h'\] are not in both"):
+    with pytest.raises(ValueError, match=r"\['h'\] that are not in both"):
         metrics.score(prediction[["g"]], truth, slides=slides)
-    with pytest.raises(ValueError, match=r"\['x'\] are not in both"):
+    with pytest.raises(ValueError, match=r"\['x'\] that are not in both"):
         metrics.score(prediction.assign(x=1.0), truth, slides=slides)
 
 
@@ -294,11 +294,11 @@ def test_comparisons_need_the_same_slides_and_targets():
     scores = tidy([0.1, 0.2, 0.3])
     with pytest.raises(ValueError, match="share 2 of 3 and 2 pairs"):
         metrics.compare(scores, scores.iloc[:2])
-    with pytest.raises(ValueError, match="lack values"):
+    with pytest.raises(ValueError, match="values for the same slides and targets, they share 2 of 3 and 2"):
         metrics.compare(scores, tidy([0.1, np.nan, 0.3]))
-    with pytest.raises(ValueError, match=r"'skill' is not in scores; they have \['pearson'\]"):
+    with pytest.raises(ValueError, match=r"a value of metric 'skill', got values of \['pearson'\]"):
         metrics.compare(scores, scores, metric="skill")
-    with pytest.raises(ValueError, match="several values"):
+    with pytest.raises(ValueError, match="one value per slide and target"):
         metrics.compare(pd.concat([scores, scores]), scores)
 
 

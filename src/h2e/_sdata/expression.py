@@ -41,8 +41,8 @@ def expression(
             raise ValueError(msg)
         return _float32(values if columns is None else values[:, columns])
     check_counts(values, name)
-    total = np.asarray(values.sum(axis=1), np.float64).ravel()
-    return _float32(log_normalize(values if columns is None else values[:, columns], total))
+    totals = np.asarray(values.sum(axis=1), np.float64).ravel()
+    return _float32(log_normalize(values if columns is None else values[:, columns], totals=totals))
 
 
 def is_marked(adata: AnnData, layer: str | None) -> bool:

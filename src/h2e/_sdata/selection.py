@@ -94,7 +94,7 @@ def _scores_by_group(x: Matrix, xy: np.ndarray, slides: np.ndarray, groups: np.n
             if neighbours is not None:
                 by_slide.append(morans_i(x[rows], neighbours))
         if not by_slide:
-            msg = f"group {str(group)!r} has no slide with neighbouring spots, so nothing can vary in space; leave it out."
+            msg = f"group {str(group)!r} must have a slide with neighbouring spots, got none; leave it out."
             raise ValueError(msg)
         scores.append(np.mean(by_slide, axis=0))
     return scores

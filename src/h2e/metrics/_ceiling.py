@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._checks import matrix
-from ._correlation import pearson
-from ._distribution import check_non_negative
+from h2e._statistics import correlate, log_normalize
+
+from ._checks import check_between, check_non_negative, check_whole, generator, matrix
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def reliability(
     counts: ArrayLike, *, totals: ArrayLike | None = None, target_sum: float = 1e4, n_draws: int = 10, seed: int = 0
 ) -> np.ndarray:
-    """Share of each target's variance over the spots of a slide that is no counting noise.
+    """Share of each target's variance over the spots of a slide that is not counting noise.
 
     Every molecule goes to one of two halves by a coin, the halves are log-normalized, and their Pearson correlation
     ``r`` is stepped up to the full depth by ``2r / (1 + r)`` (Spearman and Brown).
@@ -42,7 +42,7 @@ def reliability(
     Raises
     ------
     ValueError
-        Counts are not whole numbers, or totals are less than their sum.
+        Counts are not whole numbers, totals are less than their sum, or a setting makes no sense.
 
     Examples
     --------
@@ -53,17 +53,18 @@ def reliability(
     >>> h2e.metrics.reliability(rng.poisson(rate), totals=np.full(300, 5000)).round(1)
     array([0.9, 0.4])
     """
-    counts, totals = _check_counts(counts, totals)
-    rng = np.random.default_rng(seed)
+    check_between(target_sum, "target_sum", high=np.inf)
+    check_whole(n_draws, "n_draws")
+    counts, totals = _whole_counts(counts, totals)
+    rng = generator(seed)
     scores = []
     for _ in range(n_draws):
         half = rng.binomial(counts, 0.5)
-        half_total = half.sum(axis=1) + rng.binomial(totals - counts.sum(axis=1), 0.5)
-        halves = (
-            _log_normalize(half, half_total, target_sum),
-            _log_normalize(counts - half, totals - half_total, target_sum),
-        )
-        scores.append(_symmetric_pearson(*halves))
+        half_totals = half.sum(axis=1) + rng.binomial(totals - counts.sum(axis=1), 0.5)
+        first = log_normalize(half, totals=half_totals, target_sum=target_sum)
+        second = log_normalize(counts - half, totals=totals - half_totals, target_sum=target_sum)
+        # A half without molecules of a target agrees with nothing.
+        scores.append(np.nan_to_num(correlate(first, second), nan=0.0))
     r = np.clip(np.mean(scores, axis=0), 0, 1)
     return np.where(np.ptp(counts, axis=0) > 0, 2 * r / (1 + r), np.nan)
 
@@ -75,16 +76,8 @@ def ceiling(
 
     Parameters
     ----------
-    counts
-        Raw counts of one slide, spots × targets, dense or sparse; whole numbers.
-    totals
-        Counts of each spot over *all* genes; default: over the targets.
-    target_sum
-        Depth that spots are scaled to before the logarithm.
-    n_draws
-        Number of random halvings that are averaged.
-    seed
-        Seed of the halvings.
+    counts, totals, target_sum, n_draws, seed
+        As in :func:`reliability`.
 
     Returns
     -------
@@ -93,7 +86,7 @@ def ceiling(
     Raises
     ------
     ValueError
-        Counts are not whole numbers, or totals are less than their sum.
+        As in :func:`reliability`.
 
     Examples
     --------
@@ -106,25 +99,17 @@ def ceiling(
     return np.sqrt(reliability(counts, totals=totals, target_sum=target_sum, n_draws=n_draws, seed=seed))
 
 
-def _check_counts(counts: ArrayLike, totals: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
-    """Whole counts, and totals that hold them."""
+def _whole_counts(counts: ArrayLike, totals: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
+    """Bring counts and totals into whole numbers; refuse what cannot be counts, and totals that do not hold them."""
     counts = matrix(counts, "counts")
     check_non_negative(counts, "counts")
     if (counts != np.round(counts)).any():
-        msg = "counts are not whole numbers; pass raw counts, not normalized values."
+        msg = "counts must be whole numbers, got values with a fraction; pass raw counts, not normalized values."
         raise ValueError(msg)
-    totals = counts.sum(axis=1) if totals is None else np.ravel(totals).astype(np.float64)
-    if totals.shape != (len(counts),) or (totals != np.round(totals)).any() or (totals < counts.sum(axis=1)).any():
+    least = counts.sum(axis=1)
+    totals = least if totals is None else np.ravel(totals).astype(np.float64)
+    whole = np.isfinite(totals).all() and (totals == np.round(totals)).all()
+    if totals.shape != least.shape or not whole or (totals < least).any():
         msg = f"totals must be {len(counts)} whole numbers, each at least the sum of the targets' counts of its spot."
         raise ValueError(msg)
     return counts.astype(np.int64), totals.astype(np.int64)
-
-
-def _log_normalize(counts: np.ndarray, totals: np.ndarray, target_sum: float) -> np.ndarray:
-    """Log of one plus counts at a common depth; a spot without counts is 0."""
-    return np.log1p(counts * (target_sum / np.maximum(totals, 1))[:, None])
-
-
-def _symmetric_pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson correlation, 0 where either half is constant: a half without molecules agrees with nothing."""
-    return np.nan_to_num(pearson(a, b), nan=0.0)

@@ -1,7 +1,8 @@
-"""What every metric asks of its arrays, and when a target counts as constant."""
+"""What every metric asks of its arrays and settings."""
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,66 +13,100 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-ROUNDING = 1e-6
-"""Values that differ by less than this share of the largest magnitude are one value written with rounding errors."""
+
+NAMED = (pd.DataFrame, pd.Series)
+"""Arrays that name their spots."""
 
 
 def check_pair(prediction: ArrayLike, truth: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Prediction and truth as float64 (spots, targets); a vector is one target."""
+    """Bring prediction and truth into float64 (spots, targets); a vector is one target."""
     return align(prediction, truth)[:2]
 
 
 def align(prediction: ArrayLike, truth: ArrayLike) -> tuple[np.ndarray, np.ndarray, list]:
-    """The same, DataFrames brought into the order of the truth's targets, whose names come third."""
-    both = [isinstance(x, pd.DataFrame | pd.Series) for x in (prediction, truth)]
-    if all(both) and not prediction.index.equals(truth.index):
-        msg = "prediction and truth have different spots in their index; pass prediction.loc[truth.index]."
+    """Do the same, DataFrames in the order of the truth's targets, whose names come third."""
+    named = all(isinstance(x, NAMED) for x in (prediction, truth))
+    if named and not prediction.index.equals(truth.index):
+        msg = "prediction and truth must have the same index, got different spots; pass prediction.loc[truth.index]."
         raise ValueError(msg)
     tables = [x for x in (truth, prediction) if isinstance(x, pd.DataFrame)]
-    named = list(tables[0].columns) if tables else None
-    prediction = in_order(prediction, named) if len(tables) == 2 else prediction
+    names = list(tables[0].columns) if tables else None
+    prediction = in_order(prediction, names) if len(tables) == 2 else prediction
     prediction, truth = matrix(prediction, "prediction"), matrix(truth, "truth")
     if prediction.shape != truth.shape:
-        msg = f"prediction has shape {prediction.shape}, truth {truth.shape}; pass the same spots and targets."
+        msg = f"prediction and truth must have the same shape, got {prediction.shape} and {truth.shape}."
         raise ValueError(msg)
-    return prediction, truth, list(range(truth.shape[1])) if named is None else named
+    return prediction, truth, list(range(truth.shape[1])) if names is None else names
 
 
 def in_order(values: ArrayLike, names: list) -> ArrayLike:
     """Bring a DataFrame's columns, or a Series' index, into the order of the targets."""
-    if not isinstance(values, pd.DataFrame | pd.Series):
+    if not isinstance(values, NAMED):
         return values
-    there = values.columns if isinstance(values, pd.DataFrame) else values.index
-    missing = [name for name in names if name not in there]
-    if missing or len(there) != len(names):
-        msg = (
-            f"targets differ: {missing or [x for x in there if x not in names]} are not in both; select the same ones."
-        )
+    targets = values.columns if isinstance(values, pd.DataFrame) else values.index
+    differing = [name for name in names if name not in targets] or [name for name in targets if name not in names]
+    if differing or len(targets) != len(names):
+        msg = f"tables must have the same targets, each once, got {differing} that are not in both."
         raise ValueError(msg)
     return values.loc[..., names] if isinstance(values, pd.DataFrame) else values[names]
 
 
-def check_order(truth: ArrayLike, beside: Mapping[str, ArrayLike]) -> None:
+def per_spot(values: ArrayLike, truth: ArrayLike, name: str) -> np.ndarray:
+    """Give every spot of the truth its value of each target, from one value per target or from those of all spots."""
+    if isinstance(truth, pd.DataFrame):
+        values = in_order(values, list(truth.columns))
+    if np.ndim(values) == 2:
+        check_order(truth, {name: values})
+    values, shape = np.asarray(values, dtype=np.float64), matrix(truth, "truth").shape
+    if values.shape not in {shape[1:], shape}:
+        msg = f"{name} must have shape {shape[1:]}, one value per target, or {shape}, got {values.shape}."
+        raise ValueError(msg)
+    check_finite(np.atleast_2d(values), name)
+    return np.broadcast_to(values, shape)
+
+
+def check_order(truth: ArrayLike, others: Mapping[str, ArrayLike]) -> None:
     """Refuse a Series or a DataFrame whose index has the spots of the truth's in another order."""
-    for name, values in beside.items():
-        if not all(isinstance(x, pd.DataFrame | pd.Series) for x in (truth, values)):
-            continue
-        there, index = values.index, truth.index
-        if not there.equals(index) and len(there) == len(index) and there.isin(index).all():
+    for name, values in others.items():
+        named = all(isinstance(x, NAMED) for x in (truth, values))
+        if named and not values.index.equals(truth.index) and set(values.index) == set(truth.index):
             msg = f"{name} has the spots of truth in another order; pass {name}.loc[truth.index]."
             raise ValueError(msg)
 
 
 def matrix(values: ArrayLike, name: str) -> np.ndarray:
-    """Finite float64 values as (spots, targets) with at least two spots; a vector is one target, sparse becomes dense."""
+    """Finite float64 values as (spots, targets), at least two spots; a vector is one target, sparse becomes dense."""
     values = values.toarray() if hasattr(values, "toarray") else values
     values = np.asarray(values, dtype=np.float64)
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or len(values) < 2 or values.shape[1] < 1:
-        msg = f"{name} must be (spots, targets) with at least 2 spots and 1 target, it has shape {values.shape}."
+        msg = f"{name} must be (spots, targets) with at least 2 spots and 1 target, got shape {values.shape}."
         raise ValueError(msg)
     check_finite(values, name)
     return values
+
+
+def positions(xy: ArrayLike, truth: ArrayLike) -> np.ndarray:
+    """Coordinates of the spots of the truth as float64 (spots, 2)."""
+    check_order(truth, {"xy": xy})
+    xy, n_spots = np.asarray(xy, dtype=np.float64), len(matrix(truth, "truth"))
+    if xy.shape != (n_spots, 2):
+        msg = f"xy must have shape ({n_spots}, 2), one point per spot, got {xy.shape}."
+        raise ValueError(msg)
+    check_finite(xy, "xy")
+    return xy
+
+
+def labels(values: ArrayLike, n_spots: int, name: str) -> np.ndarray:
+    """One label per spot as strings; missing labels are refused."""
+    values = pd.Series(np.asarray(values))
+    if len(values) != n_spots:
+        msg = f"{name} must have one label per spot, got {len(values)} labels for {n_spots} spots."
+        raise ValueError(msg)
+    if values.isna().any():
+        msg = f"{name} is missing for {int(values.isna().sum())} of {n_spots} spots; drop these spots or label them."
+        raise ValueError(msg)
+    return values.astype(str).to_numpy(dtype=object)
 
 
 def check_finite(values: np.ndarray, name: str) -> None:
@@ -79,34 +114,44 @@ def check_finite(values: np.ndarray, name: str) -> None:
     bad = ~np.isfinite(values).reshape(len(values), -1)
     if not bad.any():
         return
-    rows = int(bad.any(axis=1).sum())
-    msg = f"{name} is NaN or infinite for {rows} of {len(values)} spots ({int(bad.all(axis=1).sum())} rows entirely)"
+    rows, whole_rows = int(bad.any(axis=1).sum()), int(bad.all(axis=1).sum())
+    msg = f"{name} must be finite, got NaN or infinite for {rows} of {len(values)} spots ({whole_rows} rows entirely)."
     if name == "prediction":
         msg += (
-            "; h2e.tl.predict leaves NaN where a spot has no tissue and where the ensemble was trained on it "
-            "(its held-out predictions are in the key ending in '_loo'); score those, or pass only valid rows"
+            " h2e.tl.predict leaves NaN where a spot has no tissue and where the ensemble was trained on it (its held-"
         )
-    raise ValueError(msg + ".")
+        msg += "out predictions are in the key ending in '_loo'); score those, or pass only valid rows."
+    raise ValueError(msg)
 
 
-def labels(values: ArrayLike, n: int, name: str) -> np.ndarray:
-    """One label per spot as strings; missing labels are refused."""
-    values = pd.Series(np.asarray(values))
-    if len(values) != n:
-        msg = f"{name} has {len(values)} labels for {n} spots; pass one per spot."
+def check_non_negative(values: np.ndarray, name: str) -> None:
+    """Refuse negative values where the metric has no meaning for them."""
+    if (values < 0).any():
+        n_targets = int((values < 0).any(axis=0).sum())
+        msg = f"{name} must be at least 0 for this metric, got negative for {n_targets} of {values.shape[1]} targets."
         raise ValueError(msg)
-    if values.isna().any():
-        msg = f"{name} is missing for {int(values.isna().sum())} of {n} spots; drop these spots or label them."
+
+
+def check_whole(value: float, name: str, *, least: int = 1) -> None:
+    """Refuse a setting that is not a whole number, or too small."""
+    if not isinstance(value, Integral) or value < least:
+        msg = f"{name} must be a whole number of at least {least}, got {value}."
         raise ValueError(msg)
-    return values.astype(str).to_numpy(dtype=object)
 
 
-def is_constant(values: np.ndarray, *, scale: np.ndarray | None = None, axis: int = 0) -> np.ndarray:
-    """Whether values are the same up to rounding, relative to their magnitude (or to ``scale``, that of their source)."""
-    scale = np.abs(values).max(axis=axis) if scale is None else scale
-    return np.ptp(values, axis=axis) <= ROUNDING * scale
+def check_between(value: float, name: str, *, high: float) -> None:
+    """Refuse a setting that is not a number between 0 and the highest, both excluded."""
+    if not isinstance(value, Real) or not 0 < value < high:
+        msg = f"{name} must be a number between 0 and {high}, got {value}."
+        raise ValueError(msg)
 
 
-def ratio(numerator: np.ndarray, denominator: np.ndarray, where: np.ndarray, *, otherwise: float) -> np.ndarray:
-    """Divide where it makes sense, and ``otherwise`` elsewhere."""
-    return np.divide(numerator, denominator, out=np.full(np.shape(numerator), otherwise), where=where)
+def generator(seed: int) -> np.random.Generator:
+    """Random numbers that are the same for the same seed."""
+    check_whole(seed, "seed", least=0)
+    return np.random.default_rng(seed)
+
+
+def ratio(numerator: np.ndarray, denominator: np.ndarray, defined: np.ndarray, *, otherwise: float) -> np.ndarray:
+    """Divide where the quotient is defined, and give ``otherwise`` elsewhere."""
+    return np.divide(numerator, denominator, out=np.full(np.shape(numerator), otherwise), where=defined)

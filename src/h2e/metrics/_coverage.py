@@ -9,7 +9,7 @@ import pandas as pd
 
 from h2e._ensemble.conformal import half_widths
 
-from ._checks import align, check_order, check_pair, labels, matrix
+from ._checks import align, check_between, check_order, check_pair, labels, matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,12 +22,10 @@ def coverage(lower: ArrayLike, upper: ArrayLike, truth: ArrayLike) -> np.ndarray
 
     Parameters
     ----------
-    lower
-        Lower ends, spots × targets.
-    upper
-        Upper ends.
+    lower, upper
+        Ends of the intervals, spots × targets; finite.
     truth
-        Measured values.
+        Measured values of the same spots and targets.
 
     Returns
     -------
@@ -36,7 +34,7 @@ def coverage(lower: ArrayLike, upper: ArrayLike, truth: ArrayLike) -> np.ndarray
     Raises
     ------
     ValueError
-        Shapes differ, values are NaN or infinite, or ``lower`` is above ``upper``.
+        Shapes differ, values are not finite, or ``lower`` is above ``upper``.
 
     Examples
     --------
@@ -44,10 +42,10 @@ def coverage(lower: ArrayLike, upper: ArrayLike, truth: ArrayLike) -> np.ndarray
     >>> h2e.metrics.coverage([0.0, 0.0], [1.0, 1.0], [0.5, 2.0])
     array([0.5])
     """
-    lower, truth = check_pair(lower, truth)
-    upper, truth = check_pair(upper, truth)
+    lower, upper, truth = check_pair(lower, truth)[0], *check_pair(upper, truth)
     if (lower > upper).any():
-        msg = f"lower is above upper for {int((lower > upper).sum())} values; pass them as (lower, upper, truth)."
+        msg = f"lower must be at most upper, got {int((lower > upper).sum())} values where lower is above upper; "
+        msg += "pass them as (lower, upper, truth)."
         raise ValueError(msg)
     return ((lower <= truth) & (truth <= upper)).mean(axis=0)
 
@@ -71,7 +69,7 @@ def residual_quantile(residuals: ArrayLike, groups: ArrayLike, *, level: float) 
     Raises
     ------
     ValueError
-        ``level`` is no share, or a residual is NaN or infinite.
+        ``level`` is not between 0 and 1, or a residual is not finite.
 
     Examples
     --------
@@ -80,10 +78,9 @@ def residual_quantile(residuals: ArrayLike, groups: ArrayLike, *, level: float) 
     >>> h2e.metrics.residual_quantile(np.arange(-50.0, 50.0), ["A"] * 100, level=0.8)
     array([40.])
     """
+    check_between(level, "level", high=1)
+    check_order(residuals, {"groups": groups})
     residuals = matrix(residuals, "residuals")
-    if not 0 < level < 1:
-        msg = f"level={level} is no share; pass a number between 0 and 1, such as 0.9."
-        raise ValueError(msg)
     return half_widths(residuals, labels(groups, len(residuals), "groups").astype(str), level=level)
 
 
@@ -96,10 +93,8 @@ def cross_coverage(
 
     Parameters
     ----------
-    prediction
-        Held-out predictions, spots × targets; finite. A DataFrame names the targets.
-    truth
-        Measured values of the same spots and targets.
+    prediction, truth
+        Held-out predictions and measured values, spots × targets; finite. A DataFrame names the targets.
     groups
         Group (donor) of each spot.
     levels
@@ -112,7 +107,7 @@ def cross_coverage(
     Raises
     ------
     ValueError
-        ``level`` is no share, or there is only one group.
+        A level is not between 0 and 1, or there is only one group.
 
     Examples
     --------
@@ -128,11 +123,14 @@ def cross_coverage(
     B    0.4
     Name: coverage, dtype: float64
     """
+    if not len(levels):
+        msg = f"levels must be numbers between 0 and 1, such as (0.8, 0.9), got {levels}."
+        raise ValueError(msg)
     check_order(truth, {"groups": groups})
     prediction, truth, names = align(prediction, truth)
     groups = labels(groups, len(truth), "groups")
     if len(set(groups)) < 2:
-        msg = f"widths come from the other groups, and there is only {groups[0]!r}; pass at least 2 groups."
+        msg = f"groups must be at least 2 groups, since widths come from the others, got only {groups[0]!r}."
         raise ValueError(msg)
     residuals = prediction - truth
     parts = []

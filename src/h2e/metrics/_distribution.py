@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._checks import check_pair, is_constant, ratio
+from h2e._statistics import is_constant
+
+from ._checks import check_non_negative, check_pair, check_whole, generator, ratio
+from ._correlation import ranks
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -17,19 +20,17 @@ def auroc_detect(prediction: ArrayLike, counts: ArrayLike) -> np.ndarray:
 
     Parameters
     ----------
-    prediction
-        Predicted values, spots × targets; finite.
-    counts
-        Raw counts of the same spots and targets.
+    prediction, counts
+        Predicted values and raw counts of the same spots, spots × targets; finite, the counts not negative.
 
     Returns
     -------
-    One value per target, 0.5 for a constant prediction; NaN where the target is detected in all spots or in none.
+    One value per target: 0.5 for a constant prediction, NaN where the target is detected in all spots or in none.
 
     Raises
     ------
     ValueError
-        Shapes differ, or values are NaN or infinite.
+        Shapes differ, values are not finite, or counts are negative.
 
     Examples
     --------
@@ -37,43 +38,35 @@ def auroc_detect(prediction: ArrayLike, counts: ArrayLike) -> np.ndarray:
     >>> h2e.metrics.auroc_detect([0.1, 0.2, 0.9, 0.3], [0, 0, 5, 1])
     array([1.])
     """
-    from scipy.stats import rankdata
-
     prediction, counts = check_pair(prediction, counts)
     check_non_negative(counts, "counts")
     detected = counts > 0
     n, positive = len(counts), detected.sum(axis=0)
-    wins = (rankdata(prediction, axis=0) * detected).sum(axis=0) - positive * (positive + 1) / 2
+    wins = (ranks(prediction) * detected).sum(axis=0) - positive * (positive + 1) / 2
     pairs = positive * (n - positive)
-    value = ratio(wins, pairs, pairs > 0, otherwise=np.nan)
-    return np.where(is_constant(prediction) & (pairs > 0), 0.5, value)
+    return ratio(wins, pairs, pairs > 0, otherwise=np.nan)
 
 
 def nmi(prediction: ArrayLike, truth: ArrayLike, *, n_permutations: int = 20, seed: int = 0) -> np.ndarray:
     """Normalized mutual information of each target over spots, minus its mean over permutations of the spots.
 
-    Values are cut into ``max(10, n^⅓)`` bins of equal frequency (equal values share a bin), and the mutual information
-    is divided by ``√(H·H)``. Uncorrected it is about 0.12 for independent values at 180 spots; corrected, about 0.
-
     Parameters
     ----------
-    prediction
-        Predicted values, spots × targets; finite.
-    truth
-        Measured values of the same spots and targets.
+    prediction, truth
+        Predicted and measured values of the same spots, spots × targets; finite.
     n_permutations
-        Number of permutations that the chance value is averaged over.
+        Number of permutations whose mean is subtracted.
     seed
         Seed of the permutations.
 
     Returns
     -------
-    One value per target; 0 for a constant prediction, NaN where the truth is constant.
+    One value per target: 0 for a constant prediction, NaN for a constant truth.
 
     Raises
     ------
     ValueError
-        Shapes differ, or values are NaN or infinite.
+        Shapes differ, or values are not finite.
 
     Examples
     --------
@@ -84,37 +77,32 @@ def nmi(prediction: ArrayLike, truth: ArrayLike, *, n_permutations: int = 20, se
     array([0.8])
     """
     prediction, truth = check_pair(prediction, truth)
-    rng = np.random.default_rng(seed)
+    check_whole(n_permutations, "n_permutations")
+    rng = generator(seed)
     n_bins = max(10, int(np.cbrt(len(truth)) + 1e-9))
     a, b = _bins(prediction, n_bins), _bins(truth, n_bins)
     entropy = np.sqrt(_entropy(a, n_bins) * _entropy(b, n_bins))
     chance = [_mutual_information(a[rng.permutation(len(a))], b, n_bins) for _ in range(n_permutations)]
     gain = _mutual_information(a, b, n_bins) - np.mean(chance, axis=0)
-    value = ratio(gain, entropy, ~is_constant(prediction) & (entropy > 0), otherwise=0.0)
-    return np.where(is_constant(truth), np.nan, value)
+    return np.where(is_constant(truth), np.nan, ratio(gain, entropy, entropy > 0, otherwise=0.0))
 
 
 def ssim_global(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
-    """One structural similarity over all spots of each target (not windowed).
-
-    Both are divided by their own maximum and rounded to 256 levels; ``C1 = (0.01·255)²``, ``C2 = (0.03·255)²``.
-    Negative predictions are clipped to 0.
+    """One structural similarity over all spots of each target (not windowed), each map scaled to its own maximum.
 
     Parameters
     ----------
-    prediction
-        Predicted values, spots × targets; finite.
-    truth
-        Measured values of the same spots and targets; not negative.
+    prediction, truth
+        Predicted and measured values of the same spots, spots × targets; finite, the truth not negative.
 
     Returns
     -------
-    One value per target; NaN where the truth is constant.
+    One value per target; NaN for a constant truth.
 
     Raises
     ------
     ValueError
-        Shapes differ, or values are NaN or infinite.
+        Shapes differ, values are not finite, or the truth is negative.
 
     Examples
     --------
@@ -136,14 +124,10 @@ def ssim_global(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
 def js(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
     """Jensen-Shannon divergence (base 2) of each target's distribution over spots; 0 identical, 1 disjoint.
 
-    Negative predictions are clipped to 0. A prediction that is 0 everywhere is taken as uniform, as any constant is.
-
     Parameters
     ----------
-    prediction
-        Predicted values, spots × targets; finite.
-    truth
-        Measured values of the same spots and targets; not negative.
+    prediction, truth
+        Predicted and measured values of the same spots, spots × targets; finite, the truth not negative.
 
     Returns
     -------
@@ -152,7 +136,7 @@ def js(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
     Raises
     ------
     ValueError
-        Shapes differ, or values are NaN or infinite.
+        Shapes differ, values are not finite, or the truth is negative.
 
     Examples
     --------
@@ -174,14 +158,6 @@ def js(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
     return np.where(total > 0, np.clip(value, 0.0, 1.0), np.nan)
 
 
-def check_non_negative(values: np.ndarray, name: str) -> None:
-    """Refuse negative values where the metric has no meaning for them."""
-    if (values < 0).any():
-        msg = f"{name} is negative for {int((values < 0).any(axis=0).sum())} of {values.shape[1]} targets; this metric "
-        msg += "needs values of at least 0, such as log-normalized expression, counts or proportions."
-        raise ValueError(msg)
-
-
 def _levels(values: np.ndarray) -> np.ndarray:
     """Scale each target to its maximum and round to 256 levels."""
     top = values.max(axis=0)
@@ -190,9 +166,7 @@ def _levels(values: np.ndarray) -> np.ndarray:
 
 def _bins(values: np.ndarray, n_bins: int) -> np.ndarray:
     """Bin of equal frequency of each value within its target; equal values share a bin."""
-    from scipy.stats import rankdata
-
-    return ((rankdata(values, axis=0) - 0.5) / len(values) * n_bins).astype(np.int64)
+    return ((ranks(values) - 0.5) / len(values) * n_bins).astype(np.int64)
 
 
 def _mutual_information(a: np.ndarray, b: np.ndarray, n_bins: int) -> np.ndarray:

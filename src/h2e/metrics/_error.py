@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._checks import ROUNDING, check_finite, check_pair, is_constant, ratio
+from h2e._statistics import ROUNDING, is_constant
+
+from ._checks import check_pair, per_spot, ratio
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -15,26 +17,21 @@ if TYPE_CHECKING:
 def skill(prediction: ArrayLike, truth: ArrayLike, baseline: ArrayLike) -> np.ndarray:
     """Share of the baseline's squared error that the prediction removes, per target.
 
-    ``1 − SSE(prediction) / SSE(baseline)``, where the baseline is the mean of the *training* slides: above 0 beats it.
-    Unlike a correlation it sees a wrong level and a wrong scale.
-
     Parameters
     ----------
-    prediction
-        Predicted values, spots × targets; finite.
-    truth
-        Measured values of the same spots and targets.
+    prediction, truth
+        Predicted and measured values of the same spots, spots × targets; finite.
     baseline
-        Mean of the training slides: one value per target, or spots × targets where spots have different training slides.
+        Mean of the training slides: one value per target, or spots × targets where these differ between spots.
 
     Returns
     -------
-    One value per target, 1 perfect, without lower limit; NaN where the baseline has no error (the truth equals it).
+    One value per target; NaN where the truth equals the baseline.
 
     Raises
     ------
     ValueError
-        Shapes differ, or values are NaN or infinite.
+        Shapes differ, or values are not finite.
 
     Examples
     --------
@@ -42,45 +39,30 @@ def skill(prediction: ArrayLike, truth: ArrayLike, baseline: ArrayLike) -> np.nd
     >>> h2e.metrics.skill([1.0, 2.0, 3.0], [1.0, 2.0, 4.0], [2.0])
     array([0.8])
     """
+    baseline = per_spot(baseline, truth, "baseline")
     prediction, truth = check_pair(prediction, truth)
-    baseline = spread_baseline(baseline, truth.shape)
-    error, reference = ((x - truth) ** 2 for x in (prediction, baseline))
-    # below this the reference is what float32 leaves of an exact match
+    error, reference = (((x - truth) ** 2).sum(axis=0) for x in (prediction, baseline))
+    # Below this the reference is what float32 leaves of an exact match.
     floor = len(truth) * (ROUNDING * np.abs(truth).max(axis=0)) ** 2
-    defined = reference.sum(axis=0) > floor
-    return 1 - ratio(error.sum(axis=0), reference.sum(axis=0), defined, otherwise=np.nan)
-
-
-def spread_baseline(baseline: ArrayLike, shape: tuple[int, int]) -> np.ndarray:
-    """Give every spot its baseline."""
-    baseline = np.asarray(baseline, dtype=np.float64)
-    if baseline.shape not in {(shape[1],), shape}:
-        msg = f"baseline has shape {baseline.shape}; pass one value per target {shape[1:]} or spots × targets {shape}."
-        raise ValueError(msg)
-    check_finite(np.atleast_2d(baseline), "baseline")
-    return np.broadcast_to(baseline, shape)
+    return 1 - ratio(error, reference, reference > floor, otherwise=np.nan)
 
 
 def r2(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
-    """Coefficient of determination of each target, against the mean of the *scored* spots.
-
-    Stricter than :func:`skill`, whose baseline does not know the scored slide.
+    """Coefficient of determination of each target, against the mean of the scored spots.
 
     Parameters
     ----------
-    prediction
-        Predicted values, spots × targets; finite.
-    truth
-        Measured values of the same spots and targets.
+    prediction, truth
+        Predicted and measured values of the same spots, spots × targets; finite.
 
     Returns
     -------
-    One value per target; NaN where the truth is constant.
+    One value per target; NaN for a constant truth.
 
     Raises
     ------
     ValueError
-        Shapes differ, or values are NaN or infinite.
+        Shapes differ, or values are not finite.
 
     Examples
     --------
@@ -89,8 +71,8 @@ def r2(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
     array([0.78571429])
     """
     prediction, truth = check_pair(prediction, truth)
-    total = ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
-    return 1 - ratio(((prediction - truth) ** 2).sum(axis=0), total, ~is_constant(truth), otherwise=np.nan)
+    error, total = (((x - truth) ** 2).sum(axis=0) for x in (prediction, truth.mean(axis=0)))
+    return 1 - ratio(error, total, ~is_constant(truth), otherwise=np.nan)
 
 
 def rmse(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
@@ -98,10 +80,8 @@ def rmse(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
 
     Parameters
     ----------
-    prediction
-        Predicted values, spots × targets; finite.
-    truth
-        Measured values of the same spots and targets.
+    prediction, truth
+        Predicted and measured values of the same spots, spots × targets; finite.
 
     Returns
     -------
@@ -110,7 +90,7 @@ def rmse(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
     Raises
     ------
     ValueError
-        Shapes differ, or values are NaN or infinite.
+        Shapes differ, or values are not finite.
 
     Examples
     --------
@@ -127,10 +107,8 @@ def mae(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
 
     Parameters
     ----------
-    prediction
-        Predicted values, spots × targets; finite.
-    truth
-        Measured values of the same spots and targets.
+    prediction, truth
+        Predicted and measured values of the same spots, spots × targets; finite.
 
     Returns
     -------
@@ -139,7 +117,7 @@ def mae(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
     Raises
     ------
     ValueError
-        Shapes differ, or values are NaN or infinite.
+        Shapes differ, or values are not finite.
 
     Examples
     --------
@@ -156,19 +134,17 @@ def nrmse_sd(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
 
     Parameters
     ----------
-    prediction
-        Predicted values, spots × targets; finite.
-    truth
-        Measured values of the same spots and targets.
+    prediction, truth
+        Predicted and measured values of the same spots, spots × targets; finite.
 
     Returns
     -------
-    One value per target; NaN where the truth is constant.
+    One value per target; NaN for a constant truth.
 
     Raises
     ------
     ValueError
-        Shapes differ, or values are NaN or infinite.
+        Shapes differ, or values are not finite.
 
     Examples
     --------
@@ -183,23 +159,19 @@ def nrmse_sd(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
 def nrmse_range(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
     """:func:`rmse` divided by the range of the truth.
 
-    Papers divide by either; the two are not comparable.
-
     Parameters
     ----------
-    prediction
-        Predicted values, spots × targets; finite.
-    truth
-        Measured values of the same spots and targets.
+    prediction, truth
+        Predicted and measured values of the same spots, spots × targets; finite.
 
     Returns
     -------
-    One value per target; NaN where the truth is constant.
+    One value per target; NaN for a constant truth.
 
     Raises
     ------
     ValueError
-        Shapes differ, or values are NaN or infinite.
+        Shapes differ, or values are not finite.
 
     Examples
     --------
@@ -216,19 +188,17 @@ def variance_ratio(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
 
     Parameters
     ----------
-    prediction
-        Predicted values, spots × targets; finite.
-    truth
-        Measured values of the same spots and targets.
+    prediction, truth
+        Predicted and measured values of the same spots, spots × targets; finite.
 
     Returns
     -------
-    One value per target; 0 for a constant prediction, NaN where the truth is constant.
+    One value per target: 0 for a constant prediction, NaN for a constant truth.
 
     Raises
     ------
     ValueError
-        Shapes differ, or values are NaN or infinite.
+        Shapes differ, or values are not finite.
 
     Examples
     --------
@@ -237,5 +207,5 @@ def variance_ratio(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
     array([0.25])
     """
     prediction, truth = check_pair(prediction, truth)
-    value = ratio(prediction.var(axis=0), truth.var(axis=0), ~is_constant(truth), otherwise=np.nan)
-    return np.where(is_constant(prediction) & ~is_constant(truth), 0.0, value)
+    variance = np.where(is_constant(prediction), 0.0, prediction.var(axis=0))
+    return ratio(variance, truth.var(axis=0), ~is_constant(truth), otherwise=np.nan)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ._checks import align
-from ._spatial import check_xy
-from ._summary import added_columns, donor_matrix
+from ._checks import align, check_between, check_whole, generator, positions
+from ._score import COLUMNS
+from ._summary import check_scores, donor_means
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ def bootstrap_interval(
     Raises
     ------
     ValueError
-        The metric is not in ``scores``, or these have several values of a slide and target.
+        ``scores`` have several values for a slide and target, or a setting makes no sense.
 
     Examples
     --------
@@ -61,11 +61,13 @@ def bootstrap_interval(
        mean  lower  upper  n_groups                  groups
     0   0.2    NaN    NaN         3  A 0.10, B 0.20, C 0.30
     """
-    keys = [*added_columns(scores), "metric"]
+    check_between(level, "level", high=1)
+    check_whole(n_draws, "n_draws")
+    keys = check_scores(scores)
     rows = []
     for key, part in scores.groupby(keys, sort=False, dropna=False, observed=True):
-        donors = donor_matrix(part).mean().dropna()  # over targets: each donor may have its own
-        lower, upper = _bootstrap(donors.to_numpy(), level, n_draws, np.random.default_rng(seed))
+        donors = donor_means(part).dropna()
+        lower, upper = _bootstrap(donors.to_numpy(), level, n_draws, generator(seed))
         shown = ", ".join(f"{name} {value:.2f}" for name, value in donors.items())
         rows.append([*key, donors.mean(), lower, upper, len(donors), shown])
     return pd.DataFrame(rows, columns=[*keys, "mean", "lower", "upper", "n_groups", "groups"])
@@ -84,14 +86,12 @@ def block_interval(
 ) -> tuple[float, float] | None:
     """Bootstrap interval of a metric's mean over targets on one slide, drawing square blocks of neighbouring spots.
 
-    It says how far the number depends on the spots that this slide happens to have, not how another donor will do.
+    It says how far the number depends on the spots of this slide, not how another donor will do.
 
     Parameters
     ----------
-    prediction
-        Predicted values of one slide, spots × targets; finite.
-    truth
-        Measured values of the same spots and targets.
+    prediction, truth
+        Predicted and measured values of one slide, spots × targets; finite.
     xy
         Coordinates of the spots.
     metric
@@ -107,7 +107,12 @@ def block_interval(
 
     Returns
     -------
-    Lower and upper end, or ``None`` where the slide has fewer than six blocks or no target has a value.
+    Lower and upper end, or ``None`` where most draws have fewer than six blocks or no target with a value.
+
+    Raises
+    ------
+    ValueError
+        Shapes differ, values are not finite, or a setting makes no sense.
 
     Examples
     --------
@@ -120,22 +125,25 @@ def block_interval(
     >>> bool(0.4 < lower < 0.58 < upper < 0.7)
     True
     """
+    check_between(level, "level", high=1)
+    check_whole(n_draws, "n_draws")
+    check_between(block, "block", high=np.inf)
+    xy = positions(xy, truth)
     prediction, truth, _ = align(prediction, truth)
-    xy = check_xy(xy, len(truth))
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     draws = []
     for _ in range(n_draws):
         cell = np.floor((xy - xy.min(axis=0)) / block + rng.random(2)).astype(np.int64)
         code = np.unique(cell, axis=0, return_inverse=True)[1].ravel()
         n_blocks = int(code.max()) + 1
         if n_blocks < MIN_DONORS:
-            return None
+            continue
         times = np.bincount(rng.integers(n_blocks, size=n_blocks), minlength=n_blocks)
         rows = np.repeat(np.arange(len(xy)), times[code])
-        if len(rows) > 2:
-            values = metric(prediction[rows], truth[rows])
-            draws.extend([values[np.isfinite(values)].mean()] if np.isfinite(values).any() else [])
-    if not draws:
+        values = metric(prediction[rows], truth[rows])
+        if np.isfinite(values).any():
+            draws.append(values[np.isfinite(values)].mean())
+    if 2 * len(draws) < n_draws:
         return None
     lower, upper = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(lower), float(upper)
@@ -161,15 +169,12 @@ class Comparison:
 def compare(first: pd.DataFrame, second: pd.DataFrame, *, metric: str = "pearson") -> Comparison:
     """Compare two methods donor by donor, on the same slides and targets.
 
-    The p-value flips the sign of whole donors (targets of a donor are correlated, and so are its slides), exactly up to
-    twelve donors; below six there is none.
+    The p-value flips the sign of whole donors, exactly up to twelve of them; below six there is none.
 
     Parameters
     ----------
-    first
-        Table of :func:`score` of one method.
-    second
-        Table of :func:`score` of the other.
+    first, second
+        Tables of :func:`score` of either method.
     metric
         What to compare.
 
@@ -181,7 +186,7 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, *, metric: str = "pearson
     Raises
     ------
     ValueError
-        The two tables were not scored on the same slides and targets, or have several values of one.
+        The tables do not have one value for the same slides and targets.
 
     Examples
     --------
@@ -196,17 +201,12 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, *, metric: str = "pearson
     """
     one, two = (_values(scores, metric) for scores in (first, second))
     if not one.index.equals(two.index):
-        msg = f"the two tables share {len(one.index.intersection(two.index))} of {len(one)} and {len(two)} pairs of "
-        msg += "slide and target; score both methods on the same ones."
-        raise ValueError(msg)
-    if not (one.isna() == two.isna()).all():
-        msg = "the two tables lack values for different slides and targets; score both against the same truth."
+        shared = f"{len(one.index.intersection(two.index))} of {len(one)} and {len(two)} pairs of these"
+        msg = f"first and second must have values for the same slides and targets, they share {shared}."
         raise ValueError(msg)
     columns = {"first": one, "second": two, "difference": one - two}
-    frame = pd.DataFrame(
-        {name: donor_matrix(value.rename("value").reset_index()).mean() for name, value in columns.items()}
-    )
-    groups = frame.dropna().rename_axis("group").reset_index()
+    means = {name: donor_means(values.to_frame("value")) for name, values in columns.items()}
+    groups = pd.DataFrame(means).dropna().rename_axis("group").reset_index()
     difference = groups["difference"].to_numpy()
     p = _sign_flip(difference) if len(groups) >= MIN_DONORS else None
     return Comparison(metric=metric, groups=groups, difference=float(difference.mean()), p=p)
@@ -214,15 +214,14 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, *, metric: str = "pearson
 
 def _values(scores: pd.DataFrame, metric: str) -> pd.Series:
     """Values of one metric by group, slide and target, each once."""
-    added_columns(scores)
-    part = scores[scores["metric"] == metric].set_index(["group", "slide", "target"])["value"].sort_index()
+    check_scores(scores)
+    defined = scores[scores["value"].notna()]
+    part = defined.loc[defined["metric"] == metric, COLUMNS]
     if part.empty:
-        msg = f"metric {metric!r} is not in scores; they have {list(scores['metric'].unique())}."
+        msg = f"scores must have a value of metric {metric!r}, got values of {list(defined['metric'].unique())}."
         raise ValueError(msg)
-    if part.index.has_duplicates:
-        msg = "scores hold several values for a slide and target; select one model and one split first."
-        raise ValueError(msg)
-    return part
+    check_scores(part)
+    return part.set_index(["group", "slide", "target"])["value"].sort_index()
 
 
 def _sign_flip(difference: np.ndarray) -> float:

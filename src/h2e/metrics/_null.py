@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
-from ._checks import align, is_constant
-from ._correlation import pearson
-from ._spatial import check_xy
+from h2e._statistics import correlate, is_constant
+
+from ._checks import align, check_whole, generator, positions
+from ._correlation import ranks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import ArrayLike
+
+MIN_SPOTS = 20
+"""Spots below which a map says too little about its covariance."""
 
 SHAPES = {"gauss": lambda d, length: np.exp(-((d / (2 * length)) ** 2)), "exp": lambda d, length: np.exp(-d / length)}
 """Covariance over distance: white noise smoothed by a Gaussian of this width, or a rough field."""
@@ -34,38 +38,31 @@ def spatial_pvalue(
     truth: ArrayLike,
     xy: ArrayLike,
     *,
-    method: str = "pearson",
+    method: Literal["pearson", "spearman"] = "pearson",
     n_draws: int = 4999,
     max_spots: int = 800,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Two-sided p-value of each target's correlation under a null that keeps spatial autocorrelation.
 
-    Neighbouring spots are no independent observations: the usual test calls 25 to 88 % of independent smooth maps
-    significant at 5 %. Here each map is written in the eigenvectors of a spatial covariance, where the
+    Each map is written in the eigenvectors of a spatial covariance, fitted to it by maximum likelihood, where the
     coefficients of a smooth random map are uncorrelated, and the signs of the products of coefficients are drawn at
-    random (Moran spectral randomization). The covariance is fitted to the map by maximum likelihood over
-    short, long and mixed ranges and single-spot noise: the eigenvectors of a plain neighbour graph
-    leave false positives of up to 51 %. It is fitted to the prediction and to the truth, and the larger p-value counts.
-
-    ``benchmarks/spatial_null.py`` measures the false-positive rate on ten real layouts: 3 to 6.3 %. It is the null of
-    *stationary* random maps (a trend across the slide included), of one slide: it says nothing about other donors.
+    random (Moran spectral randomization). It is fitted to the prediction and to the truth, and the larger p-value
+    counts. :doc:`/metrics` says why, and how often it is wrong.
 
     Parameters
     ----------
-    prediction
-        Predicted values of one slide, spots × targets; finite. A DataFrame names the targets.
-    truth
-        Measured values of the same spots and targets.
+    prediction, truth
+        Predicted and measured values of one slide, spots × targets; finite. A DataFrame names the targets.
     xy
         Coordinates of the spots, in any unit.
     method
-        ``"pearson"`` or ``"spearman"``.
+        Which correlation.
     n_draws
         Number of random maps; the smallest p-value is ``1 / (n_draws + 1)``. Targets share the draws, so that few draws
         are off for all targets alike.
     max_spots
-        A slide with more spots is thinned at random to so many, and ``r`` and ``p`` are those of the spots kept.
+        A slide with more spots is thinned at random to so many, at least 20, and scored on these.
     seed
         Seed of the draws and of the thinning.
 
@@ -77,7 +74,7 @@ def spatial_pvalue(
     Raises
     ------
     ValueError
-        The method is unknown, there are fewer than 20 spots, or most share their coordinates.
+        There are fewer than 20 spots, most share their coordinates, or a setting makes no sense.
 
     Examples
     --------
@@ -89,24 +86,30 @@ def spatial_pvalue(
        n_spots    r    p
     0      144  1.0  0.0
     """
+    if method not in ("pearson", "spearman"):
+        msg = f"method must be 'pearson' or 'spearman', got method={method!r}."
+        raise ValueError(msg)
+    check_whole(n_draws, "n_draws")
+    check_whole(max_spots, "max_spots", least=MIN_SPOTS)
+    rng = generator(seed)
+    xy = positions(xy, truth)
     prediction, truth, names = align(prediction, truth)
-    xy = check_xy(xy, len(truth))
-    _check_settings(method, len(truth))
-    rng = np.random.default_rng(seed)
+    if len(truth) < MIN_SPOTS:
+        msg = f"a spatial null needs at least {MIN_SPOTS} spots, got {len(truth)}."
+        raise ValueError(msg)
     spacing = _spacing(xy)
     if len(truth) > max_spots:
         spacing *= np.sqrt(len(truth) / max_spots)
         kept = np.sort(rng.choice(len(truth), max_spots, replace=False))
         prediction, truth, xy = prediction[kept], truth[kept], xy[kept]
-    flat = is_constant(prediction), is_constant(truth)
     if method == "spearman":
-        prediction, truth = (pd.DataFrame(values).rank().to_numpy() for values in (prediction, truth))
-    p = np.where(flat[1], np.nan, 1.0)
-    tested = ~flat[0] & ~flat[1]
+        prediction, truth = ranks(prediction), ranks(truth)
+    tested = ~is_constant(prediction) & ~is_constant(truth)
+    p = np.where(is_constant(truth), np.nan, 1.0)
     if tested.any():
         p[tested] = _sign_test(prediction[:, tested], truth[:, tested], xy / spacing, n_draws, rng)
-    r = np.where(flat[1], np.nan, np.where(flat[0], 0.0, pearson(prediction, truth)))
-    return pd.DataFrame({"target": names, "n_spots": len(truth), "r": r, "p": p, "q": false_discovery_rate(p)})
+    columns = {"r": correlate(prediction, truth), "p": p, "q": false_discovery_rate(p)}
+    return pd.DataFrame({"target": names, "n_spots": len(truth)} | columns)
 
 
 def false_discovery_rate(p: ArrayLike) -> np.ndarray:
@@ -121,6 +124,11 @@ def false_discovery_rate(p: ArrayLike) -> np.ndarray:
     -------
     Adjusted p-values, in the same order.
 
+    Raises
+    ------
+    ValueError
+        A p-value is outside of 0 to 1.
+
     Examples
     --------
     >>> import h2e.metrics
@@ -129,17 +137,20 @@ def false_discovery_rate(p: ArrayLike) -> np.ndarray:
     """
     from scipy.stats import false_discovery_control
 
-    p = np.asarray(p, dtype=np.float64)
-    q = p.copy()
-    if np.isfinite(p).any():
-        q[np.isfinite(p)] = false_discovery_control(p[np.isfinite(p)])
+    q = np.array(p, dtype=np.float64)
+    tested = ~np.isnan(q)
+    if not ((q[tested] >= 0) & (q[tested] <= 1)).all():
+        msg = f"p must be between 0 and 1, or NaN, got values from {q[tested].min():g} to {q[tested].max():g}."
+        raise ValueError(msg)
+    if tested.any():
+        q[tested] = false_discovery_control(q[tested])
     return q
 
 
 def _sign_test(x: np.ndarray, y: np.ndarray, xy: np.ndarray, n_draws: int, rng: np.random.Generator) -> np.ndarray:
     """P-values of the covariance of columns of ``x`` and ``y``, by random signs in the basis that fits each best."""
     x, y = x - x.mean(axis=0), y - y.mean(axis=0)
-    # draws are shared by the targets: p-values of the same maps are the same, whatever else is tested
+    # Draws are shared by the targets: p-values of the same maps are the same, whatever else is tested.
     signs = rng.choice(np.array([-1.0, 1.0]), (n_draws, len(x) - 1))
     best = [np.full(x.shape[1], -np.inf) for _ in range(2)]
     terms = [np.empty((len(x) - 1, x.shape[1])) for _ in range(2)]
@@ -155,9 +166,11 @@ def _sign_test(x: np.ndarray, y: np.ndarray, xy: np.ndarray, n_draws: int, rng: 
 
 def _exceed(signs: np.ndarray, terms: np.ndarray) -> np.ndarray:
     """Share of sums with random signs that are at least as far from 0 as the sum itself, which counts as a draw."""
-    observed = np.abs(terms.sum(axis=0)) - 1e-9 * np.abs(terms).sum(axis=0)  # equal up to rounding is equal
+    # Equal up to rounding is equal.
+    observed = np.abs(terms.sum(axis=0)) - 1e-9 * np.abs(terms).sum(axis=0)
     reached = np.empty(terms.shape[1])
-    for start in range(0, len(reached), 512):  # draws × targets would not fit for a whole transcriptome
+    # Draws × targets would not fit for a whole transcriptome.
+    for start in range(0, len(reached), 512):
         part = slice(start, start + 512)
         reached[part] = (np.abs(signs @ terms[:, part]) >= observed[part]).sum(axis=0)
     return (1 + reached) / (1 + len(signs))
@@ -177,7 +190,7 @@ def _spectra(xy: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for covariance in _covariances(cdist(xy, xy)):
         centred = covariance - covariance.mean(axis=0)
         centred -= centred.mean(axis=1)[:, None]
-        # the constant would hide among the other directions of (almost) no variance: give it an eigenvalue below all
+        # The constant would hide among the other directions of (almost) no variance: give it an eigenvalue below all.
         values, vectors = np.linalg.eigh(centred - 1 / len(xy))
         yield np.clip(values[1:], 0, None), vectors[:, 1:]
 
@@ -197,16 +210,6 @@ def _spacing(xy: np.ndarray) -> float:
 
     spacing = float(np.median(cKDTree(xy).query(xy, 2)[0][:, 1]))
     if spacing == 0:
-        msg = "most spots share their coordinates with another one; pass the spots of one slide."
+        msg = "xy must be the positions of one slide, got spots most of which share their coordinates with another one."
         raise ValueError(msg)
     return spacing
-
-
-def _check_settings(method: str, n: int) -> None:
-    """Refuse unknown methods and slides too small for a spatial null."""
-    if method not in {"pearson", "spearman"}:
-        msg = f"method={method!r} is not known; use 'pearson' or 'spearman'."
-        raise ValueError(msg)
-    if n < 20:
-        msg = f"a spatial null needs at least 20 spots, there are {n}."
-        raise ValueError(msg)

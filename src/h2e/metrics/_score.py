@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from . import _correlation, _distribution, _error, _spatial
-from ._checks import align, check_order, check_pair, in_order, labels
+from ._checks import align, check_non_negative, check_order, check_pair, in_order, labels, per_spot, positions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -22,53 +21,41 @@ ALL_TARGETS = "(all targets)"
 COLUMNS = ["group", "slide", "target", "metric", "value", "n_spots"]
 """Columns of the table of scores."""
 
+PAIR = ("prediction", "truth")
 
-@dataclass(frozen=True)
-class Spots:
-    """The spots of one slide, with what some metrics ask for besides."""
-
-    prediction: np.ndarray
-    truth: np.ndarray
-    baseline: np.ndarray | None = None
-    counts: np.ndarray | None = None
-    xy: np.ndarray | None = None
-    domains: np.ndarray | None = None
-
-    def take(self, rows: np.ndarray) -> Spots:
-        """Only these spots."""
-        return Spots(**{name: None if (x := getattr(self, name)) is None else x[rows] for name in FIELDS})
-
-
-FIELDS = tuple(Spots.__dataclass_fields__)
-
-PER_TARGET: dict[str, tuple[Callable[[Spots], np.ndarray], str | None]] = {
-    "pearson": (lambda s: _correlation.pearson(s.prediction, s.truth), None),
-    "spearman": (lambda s: _correlation.spearman(s.prediction, s.truth), None),
-    "skill": (lambda s: _error.skill(s.prediction, s.truth, s.baseline), "baseline"),
-    "ccc": (lambda s: _correlation.ccc(s.prediction, s.truth), None),
-    "r2": (lambda s: _error.r2(s.prediction, s.truth), None),
-    "rmse": (lambda s: _error.rmse(s.prediction, s.truth), None),
-    "mae": (lambda s: _error.mae(s.prediction, s.truth), None),
-    "nrmse_sd": (lambda s: _error.nrmse_sd(s.prediction, s.truth), None),
-    "nrmse_range": (lambda s: _error.nrmse_range(s.prediction, s.truth), None),
-    "auroc_detect": (lambda s: _distribution.auroc_detect(s.prediction, s.counts), "counts"),
-    "nmi": (lambda s: _distribution.nmi(s.prediction, s.truth), None),
-    "ssim_global": (lambda s: _distribution.ssim_global(s.prediction, s.truth), None),
-    "js": (lambda s: _distribution.js(s.prediction, s.truth), None),
-    "variance_ratio": (lambda s: _error.variance_ratio(s.prediction, s.truth), None),
-    "moran_gap": (lambda s: _spatial.moran_gap(s.prediction, s.truth, s.xy), "xy"),
-    "within_domain": (lambda s: _correlation.within_domain(s.prediction, s.truth, s.domains), "domains"),
+METRICS: dict[str, tuple[Callable[..., np.ndarray], tuple[str, ...]]] = {
+    "pearson": (_correlation.pearson, PAIR),
+    "spearman": (_correlation.spearman, PAIR),
+    "skill": (_error.skill, (*PAIR, "baseline")),
+    "ccc": (_correlation.ccc, PAIR),
+    "r2": (_error.r2, PAIR),
+    "rmse": (_error.rmse, PAIR),
+    "mae": (_error.mae, PAIR),
+    "nrmse_sd": (_error.nrmse_sd, PAIR),
+    "nrmse_range": (_error.nrmse_range, PAIR),
+    "auroc_detect": (_distribution.auroc_detect, ("prediction", "counts")),
+    "nmi": (_distribution.nmi, PAIR),
+    "ssim_global": (_distribution.ssim_global, PAIR),
+    "js": (_distribution.js, PAIR),
+    "variance_ratio": (_error.variance_ratio, PAIR),
+    "moran_gap": (_spatial.moran_gap, (*PAIR, "xy")),
+    "within_domain": (_correlation.within_domain, (*PAIR, "domains")),
+    "spot_rho": (_correlation.spot_rho, PAIR),
+    "spot_rho_constant": (_correlation.spot_rho, ("baseline", "truth")),
 }
-"""How each metric is computed, and which argument of :func:`score` it needs."""
+"""How each metric is computed, and from which arguments of :func:`score`."""
 
-PER_SPOT: dict[str, tuple[Callable[[Spots], np.ndarray], str | None]] = {
-    "spot_rho": (lambda s: _correlation.spot_rho(s.prediction, s.truth), "baseline"),
-    "spot_rho_constant": (lambda s: _correlation.spot_rho(s.baseline, s.truth), "baseline"),
-}
-"""The same for correlations over targets, which are never shown without those of the constant profile."""
+PER_SPOT = ("spot_rho", "spot_rho_constant")
+"""Metrics over the targets of a spot; the first is never shown without the second, that of the constant profile."""
+
+NON_NEGATIVE = ("ssim_global", "js")
+"""Metrics that have no meaning for a truth below 0."""
+
+LIMITED = (*PER_SPOT, *NON_NEGATIVE)
+"""Metrics that :func:`check_metrics` refuses for some truths."""
 
 DEFAULT = ("pearson", "spearman", "skill", "variance_ratio", "within_domain")
-"""What is scored unless asked otherwise, as far as the arguments allow."""
+"""What is scored by default, as far as the arguments allow."""
 
 
 def score(
@@ -90,11 +77,9 @@ def score(
 
     Parameters
     ----------
-    prediction
-        Predicted values, spots × targets; finite. A DataFrame must have the columns of ``truth``, in any order.
-    truth
-        Measured values of the same spots and targets: log-normalized expression or proportions. A DataFrame names
-        the targets.
+    prediction, truth
+        Predicted and measured values of the same spots, spots × targets; finite. DataFrames have the same columns, in
+        any order, which name the targets.
     slides
         Slide of each spot.
     groups
@@ -122,8 +107,8 @@ def score(
     Raises
     ------
     ValueError
-        A metric is unknown or lacks what it needs, shapes or indices differ, values are NaN, a slide has fewer than
-        3 spots or lies in two groups.
+        A metric is unknown or lacks what it needs, shapes or indices differ, values are not finite, a slide has fewer
+        than 3 spots or lies in two groups.
 
     Examples
     --------
@@ -138,83 +123,101 @@ def score(
     2    S2    S2       0  pearson  1.000000        3
     3    S2    S2       0    skill  0.914286        3
     """
-    beside = {"counts": counts, "slides": slides, "groups": groups, "domains": domains}
-    check_order(truth, beside | ({} if np.ndim(baseline) < 2 else {"baseline": baseline}))
-    prediction, truth, names = align(prediction, truth)
-    n = len(truth)
-    slides = labels(slides, n, "slides")
-    groups = slides if groups is None else labels(groups, n, "groups")
-    spots = Spots(
-        prediction=prediction,
-        truth=truth,
-        baseline=None if baseline is None else _error.spread_baseline(in_order(baseline, names), truth.shape),
-        counts=None if counts is None else check_pair(prediction, in_order(counts, names))[1],
-        xy=None if xy is None else _spatial.check_xy(xy, n),
-        domains=None if domains is None else labels(domains, n, "domains"),
-    )
-    chosen = _choose(metrics, spots)
+    check_order(truth, {"counts": counts, "slides": slides, "groups": groups, "domains": domains})
+    predicted, measured, names = align(prediction, truth)
+    n_spots = len(measured)
+    slides = labels(slides, n_spots, "slides")
+    groups = slides if groups is None else labels(groups, n_spots, "groups")
+    arrays = {"prediction": predicted, "truth": measured}
+    if baseline is not None:
+        arrays["baseline"] = per_spot(in_order(baseline, names), truth, "baseline")
+    if counts is not None:
+        arrays["counts"] = check_pair(predicted, in_order(counts, names))[1]
+    if xy is not None:
+        arrays["xy"] = positions(xy, truth)
+    if domains is not None:
+        arrays["domains"] = labels(domains, n_spots, "domains")
+    chosen = _choose(metrics, arrays)
     group_of = _group_of(slides, groups)
-    parts = [_score_slide(spots.take(slides == slide), chosen, names) for slide in group_of]
+    parts = []
+    for slide in group_of:
+        of_slide = {name: values[slides == slide] for name, values in arrays.items()}
+        parts.append(_score_slide(of_slide, chosen, names))
     table = pd.concat(parts, keys=list(group_of), names=["slide"]).reset_index("slide")
     table["group"] = table["slide"].map(group_of)
     return table[COLUMNS].reset_index(drop=True)
 
 
-def _choose(metrics: str | Sequence[str] | None, spots: Spots) -> list[str]:
-    """Names of the metrics to compute; those asked for by name must have what they need."""
-    known = PER_TARGET | PER_SPOT
-    possible = [name for name, (_, need) in known.items() if need is None or getattr(spots, need) is not None]
+def check_metrics(
+    metrics: Sequence[str], *, missing: Collection[str] = (), truth: np.ndarray | pd.DataFrame | None = None
+) -> None:
+    """Refuse metrics that are unknown, that need a missing argument, or that this truth cannot have."""
+    if not len(metrics):
+        msg = f"metrics is empty; name some of {list(METRICS)}, or leave it out."
+        raise ValueError(msg)
+    for name in metrics:
+        if name not in METRICS:
+            msg = f"metric {name!r} is not known; choose from {list(METRICS)}."
+            raise ValueError(msg)
+        lacking = sorted(_needs(name) & set(missing))
+        if lacking:
+            msg = f"metric {name!r} needs {lacking[0]}=, which was not passed."
+            raise ValueError(msg)
+        if truth is not None and name in PER_SPOT and truth.shape[1] < 2:
+            msg = f"metric {name!r} needs at least 2 targets, over which it correlates, got 1; leave it out."
+            raise ValueError(msg)
+        if truth is not None and name in NON_NEGATIVE:
+            check_non_negative(np.asarray(truth), "truth")
+
+
+def _needs(name: str) -> set[str]:
+    """Arguments of :func:`score` that a metric needs; the constant profile is computed beside ``spot_rho``."""
+    return {*METRICS[name][1], *(["baseline"] if name in PER_SPOT else [])}
+
+
+def _choose(metrics: str | Sequence[str] | None, arrays: dict[str, np.ndarray]) -> list[str]:
+    """Names of the metrics to compute; those that are named must have what they need."""
+    possible = [name for name in METRICS if _needs(name) <= set(arrays)]
     if metrics is None:
         return [name for name in DEFAULT if name in possible]
     if metrics == "all":
-        several, non_negative = spots.truth.shape[1] > 1, (spots.truth >= 0).all()
-        without = (set() if several else set(PER_SPOT)) | (set() if non_negative else {"js", "ssim_global"})
-        return [name for name in possible if name not in without]
-    asked = [metrics] if isinstance(metrics, str) else list(dict.fromkeys(metrics))
-    check_metrics(asked, [field for field in FIELDS if getattr(spots, field) is None])
-    pair = list(PER_SPOT)
-    return [name for name in asked if name not in pair] + (pair if set(asked) & set(pair) else [])
-
-
-def check_metrics(asked: Sequence[str], lacking: Collection[str]) -> None:
-    """Refuse metrics that are not known, or that need an argument of :func:`score` that is lacking."""
-    known = PER_TARGET | PER_SPOT
-    if not len(asked):
-        msg = f"metrics is empty; name some of {list(known)}, or leave it out."
-        raise ValueError(msg)
-    for name in asked:
-        if name not in known:
-            msg = f"metric {name!r} is not known; choose from {list(known)}."
-            raise ValueError(msg)
-        if known[name][1] in lacking:
-            msg = f"metric {name!r} needs {known[name][1]}=, which was not passed."
-            raise ValueError(msg)
+        truth = arrays["truth"]
+        excluded = (PER_SPOT if truth.shape[1] < 2 else ()) + (NON_NEGATIVE if (truth < 0).any() else ())
+        return [name for name in possible if name not in excluded]
+    names = [metrics] if isinstance(metrics, str) else list(dict.fromkeys(metrics))
+    missing = {argument for _, arguments in METRICS.values() for argument in arguments} - set(arrays)
+    check_metrics(names, missing=missing, truth=arrays["truth"])
+    if set(names) & set(PER_SPOT):
+        names = [*(name for name in names if name not in PER_SPOT), *PER_SPOT]
+    return names
 
 
 def _group_of(slides: np.ndarray, groups: np.ndarray) -> dict[str, str]:
     """Group of each slide, sorted by group and slide, so that the order of the spots does not matter."""
     pairs = sorted(set(zip(groups, slides, strict=True)))
     names = [slide for _, slide in pairs]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        msg = f"slides {twice} belong to more than one group; a slide has one donor, and slide names must be unique."
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        msg = f"slides must have names of their own and one group, got {repeated} that belong to more than one group."
         raise ValueError(msg)
     small = [name for name in names if (slides == name).sum() < 3]
     if small:
-        msg = f"slides {small} have fewer than 3 spots; a correlation over them means nothing, drop them."
+        msg = (
+            f"slides must have at least 3 spots for a correlation, got {small} that have fewer than 3 spots; drop them."
+        )
         raise ValueError(msg)
     return {slide: group for group, slide in pairs}
 
 
-def _score_slide(spots: Spots, metrics: list[str], names: list) -> pd.DataFrame:
+def _score_slide(arrays: dict[str, np.ndarray], metrics: list[str], names: list) -> pd.DataFrame:
     """Tidy scores of one slide."""
     parts = []
     for name in metrics:
-        if name in PER_TARGET:
-            columns = {"target": names, "value": PER_TARGET[name][0](spots), "n_spots": len(spots.truth)}
-        else:
-            rho = PER_SPOT[name][0](spots)
-            rho = rho[np.isfinite(rho)]
-            columns = {"target": [ALL_TARGETS], "value": [rho.mean() if len(rho) else np.nan], "n_spots": len(rho)}
+        function, arguments = METRICS[name]
+        values = function(*(arrays[argument] for argument in arguments))
+        columns = {"target": names, "value": values, "n_spots": len(arrays["truth"])}
+        if name in PER_SPOT:
+            mean, n_scored = pd.Series(values).mean(), np.isfinite(values).sum()
+            columns = {"target": [ALL_TARGETS], "value": [mean], "n_spots": n_scored}
         parts.append(pd.DataFrame(columns).assign(metric=name))
     return pd.concat(parts)

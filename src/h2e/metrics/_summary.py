@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING, Literal
 
 from ._score import COLUMNS
 
-LEVELS = (None, "target", "group", "slide")
-"""What a summary may be by."""
+if TYPE_CHECKING:
+    import pandas as pd
+    from pandas.core.groupby import DataFrameGroupBy
+
+ROWS = {None: [], "target": ["target"], "group": ["group"], "slide": ["group", "slide"]}
+"""Columns of the scores that a summary has a row for."""
 
 
-def summarize(scores: pd.DataFrame, *, by: str | None = None) -> pd.DataFrame:
+def summarize(scores: pd.DataFrame, *, by: Literal["target", "group", "slide"] | None = None) -> pd.DataFrame:
     """Average scores over the slides of a donor, over donors, and over targets.
 
     A slide on which a target's truth is constant has no value for it, whatever the prediction. Such pairs are
@@ -22,8 +26,7 @@ def summarize(scores: pd.DataFrame, *, by: str | None = None) -> pd.DataFrame:
     scores
         Table of :func:`score`. Columns that are added to it, such as ``model`` or ``split``, are kept apart.
     by
-        ``None`` for the overall numbers, ``"group"`` or ``"slide"`` for one row per donor or slide,
-        ``"target"`` for one row per target.
+        ``None`` for the overall numbers, else one row per ``"target"``, ``"group"`` (donor) or ``"slide"``.
 
     Returns
     -------
@@ -41,7 +44,7 @@ def summarize(scores: pd.DataFrame, *, by: str | None = None) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        ``by`` is unknown, or ``scores`` is not what :func:`score` returned.
+        ``by`` is unknown, or ``scores`` lack columns, or have several values for a slide and target.
 
     Examples
     --------
@@ -59,48 +62,52 @@ def summarize(scores: pd.DataFrame, *, by: str | None = None) -> pd.DataFrame:
     0  pearson     A   0.3           0
     1  pearson     B   0.5           1
     """
-    if by not in LEVELS:
-        msg = f"by={by!r} is not known; use one of {LEVELS}."
+    if by not in ROWS:
+        msg = f"by must be one of {list(ROWS)}, got by={by!r}."
         raise ValueError(msg)
-    keys = [*added_columns(scores), "metric"]
-    where = {"slide": ["group", "slide"], "group": ["group"]}.get(by, [])
-    per_target = _over_donors(scores, [*keys, *where], by)
-    rows = [*keys, *where, *(["target"] if by == "target" else [])]
-    result = per_target.groupby(rows, sort=False, dropna=False, observed=True)["value"].agg(["mean", "median"])
-    if by is None:  # donors first: where targets were chosen anew without each donor, each donor has its own
-        by_group = _over_donors(scores, [*keys, "group"], "group").groupby(
-            [*keys, "group"], sort=False, dropna=False, observed=True
-        )
-        result["mean"] = by_group["value"].mean().groupby(keys, sort=False, dropna=False, observed=True).mean()
-    counted = scores.assign(excluded=scores["value"].isna()).groupby(rows, sort=False, dropna=False, observed=True)
-    defined = scores[scores["value"].notna()].groupby(rows, sort=False, dropna=False, observed=True)
+    keys = check_scores(scores)
+    rows = [*keys, *ROWS[by]]
+    of_donors = _mean(scores, [*keys, "group", "target"])
+    of_targets = _mean(of_donors, [*keys, "target"])
+    result = _grouped({"slide": scores, "group": of_donors}.get(by, of_targets), rows)["value"].agg(["mean", "median"])
+    if by is None:
+        # Donors first: where targets were chosen anew without each donor, each donor has its own.
+        result["mean"] = _grouped(_mean(of_donors, [*keys, "group"]), keys)["value"].mean()
+    scored = _grouped(scores[scores["value"].notna()], rows)
     for column in ("group", "slide", "target"):
         if column not in rows:
-            result[f"n_{column}s"] = defined[column].nunique().reindex(result.index, fill_value=0)
-    result["n_excluded"] = counted["excluded"].sum()
+            result[f"n_{column}s"] = scored[column].nunique().reindex(result.index, fill_value=0)
+    values = _grouped(scores, rows)["value"]
+    result["n_excluded"] = values.size() - values.count()
     return result.drop(columns="median" if by == "target" else []).reset_index()
 
 
-def added_columns(scores: pd.DataFrame) -> list[str]:
-    """Columns beside those of :func:`score`; refuses a table that lacks one of these."""
+def check_scores(scores: pd.DataFrame) -> list[str]:
+    """Columns that keep scores apart: those added to the table of :func:`score`, and the metric."""
     missing = [column for column in COLUMNS if column not in scores]
     if missing:
-        msg = f"scores lack the columns {missing}; pass the table that h2e.metrics.score returned."
+        msg = f"scores must be a table of h2e.metrics.score; they lack the columns {missing}."
         raise ValueError(msg)
-    return [column for column in scores.columns if column not in COLUMNS]
+    keys = [*(column for column in scores.columns if column not in COLUMNS), "metric"]
+    n_repeated = int(scores.duplicated([*keys, "group", "slide", "target"]).sum())
+    if n_repeated:
+        msg = f"scores must have one value per slide and target, got {n_repeated} rows that repeat one; "
+        msg += "select one model, or add a column that tells them apart."
+        raise ValueError(msg)
+    return keys
 
 
-def donor_matrix(scores: pd.DataFrame) -> pd.DataFrame:
-    """Targets × donors: mean over the slides of a donor; NaN where the truth is constant on all of them."""
-    means = scores.groupby(["target", "group"], sort=False, observed=True)["value"].mean()
-    return means.unstack("group").sort_index(axis=1)
+def donor_means(scores: pd.DataFrame) -> pd.Series:
+    """Mean of each donor over its targets, each of which may be its own; NaN where none has a value."""
+    of_targets = scores.groupby(["group", "target"], observed=True)["value"].mean()
+    return of_targets.groupby("group", observed=True).mean()
 
 
-def _over_donors(scores: pd.DataFrame, keys: list[str], by: str | None) -> pd.DataFrame:
-    """One value per target and row of the summary: mean over slides, then over donors."""
-    table = scores
-    steps = {"slide": [], "group": [["group"]]}.get(by, [["group"], []])
-    for step in steps:
-        level = list(dict.fromkeys([*keys, "target", *step]))
-        table = table.groupby(level, sort=False, dropna=False, observed=True)["value"].mean().reset_index()
-    return table
+def _grouped(scores: pd.DataFrame, keys: list[str]) -> DataFrameGroupBy:
+    """Group rows by keys, in the order of the table; a missing key is a key, an absent category is not."""
+    return scores.groupby(keys, sort=False, dropna=False, observed=True)
+
+
+def _mean(scores: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Average the values that have the same keys."""
+    return _grouped(scores, keys)["value"].mean().reset_index()

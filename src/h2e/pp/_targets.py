@@ -41,7 +41,7 @@ def select_targets(
 
     A gene is a candidate where every group (donor) has it in at least
     ``min_frac`` of its spots. Candidates are ordered by Moran's I of their
-    log-normalized expression, computed within each slide (by squidpy), averaged
+    log-normalized expression, over the next spots of each slide, averaged
     over the slides of a group and then over groups, so that neither a donor with
     many sections nor a slide with many spots decides.
 

@@ -20,7 +20,7 @@ from h2e._sdata.cohort import Cohort, open_cohort
 from h2e._sdata.keys import Keys
 from h2e._sdata.target_spec import TargetSpec
 from h2e.metrics import score
-from h2e.metrics._score import check_metrics
+from h2e.metrics._score import LIMITED, check_metrics
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -143,16 +143,15 @@ def evaluate(
         raise ValueError(msg)
     metrics = [metrics] if isinstance(metrics, str) and metrics != "all" else metrics
     if metrics not in (None, "all"):
-        check_metrics(metrics, () if obsm is None else ("counts",))
+        check_metrics(metrics, missing=() if obsm is None else ("counts",))
     keys = Keys(table_key, image_key, tissue_mask_key, normalized_key, library_key, group_key, um_per_px)
     cohort = open_cohort(sdata, keys)
     spec = TargetSpec(cohort, targets, n_targets, obsm, layer, log_normalized)
     check_cohort(cohort, spec, group_key)
     folds = folds_within(cohort, np.arange(len(cohort.rows)), config.learners)
     _refuse_few_spots(cohort, folds)
-    if "spot_rho" in (metrics or ()) and spec.measured(folds[0].train).shape[1] == 1:
-        msg = "metric 'spot_rho' correlates over the targets of a spot, and there is one target; leave it out."
-        raise ValueError(msg)
+    if set(metrics or ()) & set(LIMITED):
+        check_metrics(metrics, truth=spec.measured(folds[0].train))
     domains = metrics in (None, "all") or "within_domain" in metrics
     features = Features(cohort, progress)
     parts = []
