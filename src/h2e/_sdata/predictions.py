@@ -113,7 +113,7 @@ def predictions_to_score(table: AnnData, key: str) -> tuple[pd.DataFrame, np.nda
             )
             raise ValueError(msg)
     if not rows.any():
-        msg = f"obsm[{key!r}] holds no predictions: all {len(rows)} rows are NaN."
+        msg = f"obsm[{key!r}] must have a prediction for some spots, got NaN only: all {len(rows)} rows are NaN."
         raise ValueError(msg)
     if not rows.all():
         log.info("obsm[%r]: %d of %d spots have no prediction and are left out", key, (~rows).sum(), len(rows))
