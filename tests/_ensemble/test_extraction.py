@@ -1,0 +1,26 @@
+"""Features are extracted once where they would be the same."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import h2e
+from h2e._ensemble import extraction
+from h2e._slide.tiles import View
+
+
+def test_spacings_that_differ_by_rounding_share_their_features(monkeypatch):
+    sdata = h2e.datasets.toy_cohort(n_slides=3, n_donors=3, side=6)
+    table = sdata["table"]
+    # The pitch of each slide differs in the seventh digit, as where it was fitted to the positions of spots.
+    for i, region in enumerate(sorted(sdata.shapes)):
+        table.obs.loc[table.obs["region"] == region, "um_per_px"] = 6.25 * (1 + 3e-7 * i)
+    seen = []
+    real = extraction.extract_features
+    monkeypatch.setattr(
+        extraction, "extract_features", lambda slide, *a, **k: seen.append(slide.name) or real(slide, *a, **k)
+    )
+    options = {"learners": h2e.tl.Texture(views=(View(1, 8),)), "targets": ["TOY01"], "group_key": "donor"}
+    scores = h2e.tl.evaluate(sdata, **options, baselines=["mean"], metrics="pearson", progress=False)
+    assert sorted(seen) == sorted(sdata.shapes)
+    assert np.isfinite(scores["value"]).all()
