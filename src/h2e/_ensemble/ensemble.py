@@ -122,7 +122,7 @@ class Ensemble:
         Examples
         --------
         >>> import h2e
-        >>> sdata = h2e.datasets.toy_cohort()
+        >>> sdata = h2e.datasets.toy_cohort(n_slides=2, n_donors=2, side=6)
         >>> options = {"targets": ["TOY01"], "group_key": "donor", "progress": False}
         >>> ensemble = h2e.tl.fit(sdata, learners=["texture", "mean"], **options)
         >>> ensemble.error_correlation().shape
@@ -150,7 +150,8 @@ class Ensemble:
         Examples
         --------
         >>> import h2e, tempfile
-        >>> ensemble = h2e.tl.fit(h2e.datasets.toy_cohort(), learners="mean", group_key="donor", progress=False)
+        >>> sdata = h2e.datasets.toy_cohort(n_slides=2, n_donors=2, side=6)
+        >>> ensemble = h2e.tl.fit(sdata, learners="mean", group_key="donor", progress=False)
         >>> folder = tempfile.mkdtemp()
         >>> ensemble.save(folder)
         >>> h2e.Ensemble.load(folder).targets == ensemble.targets

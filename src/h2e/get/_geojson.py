@@ -63,7 +63,7 @@ def geojson(
     Examples
     --------
     >>> import h2e
-    >>> sdata = h2e.datasets.toy_cohort()
+    >>> sdata = h2e.datasets.toy_cohort(n_slides=2, n_donors=2, side=6)
     >>> ensemble = h2e.tl.fit(sdata, learners="texture", n_targets=4, group_key="donor", progress=False)
     >>> h2e.tl.predict(sdata, ensemble, progress=False)
     >>> text = h2e.get.geojson(sdata, "toy_B1", key="h2e_loo", classification="donor")

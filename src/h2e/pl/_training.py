@@ -52,7 +52,8 @@ def history(ensemble: Ensemble, *, ax: Axes | None = None) -> Axes:
     >>> import dataclasses
     >>> import h2e
     >>> import pandas as pd
-    >>> ensemble = h2e.tl.fit(h2e.datasets.toy_cohort(), learners="mean", group_key="donor", progress=False)
+    >>> sdata = h2e.datasets.toy_cohort(n_slides=2, n_donors=2, side=6)
+    >>> ensemble = h2e.tl.fit(sdata, learners="mean", group_key="donor", progress=False)
     >>> losses = {
     ...     "learner": "multiscale",
     ...     "held_out": ["A", "A", "B", "B"],
@@ -115,7 +116,7 @@ def target_scores(
     Examples
     --------
     >>> import h2e
-    >>> sdata = h2e.datasets.toy_cohort()
+    >>> sdata = h2e.datasets.toy_cohort(n_slides=2, n_donors=2, side=6)
     >>> genes = ["TOY01", "TOY02", "TOY03"]
     >>> scores = h2e.tl.evaluate(sdata, targets=genes, learners="texture", group_key="donor", progress=False)
     >>> ax = h2e.pl.target_scores(scores)

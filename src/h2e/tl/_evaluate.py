@@ -129,7 +129,7 @@ def evaluate(
     Examples
     --------
     >>> import h2e
-    >>> sdata = h2e.datasets.toy_cohort()
+    >>> sdata = h2e.datasets.toy_cohort(n_slides=2, n_donors=2, side=6)
     >>> scores = h2e.tl.evaluate(sdata, learners="texture", n_targets=4, group_key="donor", progress=False)
     >>> sorted(scores["method"].unique())[:3]
     ['baseline: coordinates', 'baseline: domains', 'baseline: domains by chance']

@@ -137,9 +137,9 @@ def fit(
     Examples
     --------
     >>> import h2e
-    >>> sdata = h2e.datasets.toy_cohort()
+    >>> sdata = h2e.datasets.toy_cohort(n_slides=2, n_donors=2, side=6)
     >>> h2e.tl.fit(sdata, learners="texture", n_targets=4, group_key="donor", progress=False)
-    Ensemble of 4 models (texture; stack: mean) for 4 targets, trained on 230 spots of 4 slides, leaving out ['A', 'B', 'C']
+    Ensemble of 3 models (texture; stack: mean) for 4 targets, trained on 44 spots of 2 slides, leaving out ['A', 'B']
     """
     options = {"device": device, "run_dir": run_dir, "progress": progress, "seed": seed}
     config = fit_config(learners, transform=transform, stack=stack, n_programmes=n_programmes, **options)

@@ -107,12 +107,12 @@ def predict(
     Examples
     --------
     >>> import h2e
-    >>> sdata = h2e.datasets.toy_cohort()
+    >>> sdata = h2e.datasets.toy_cohort(n_slides=2, n_donors=2, side=6)
     >>> ensemble = h2e.tl.fit(sdata, learners="texture", n_targets=4, group_key="donor", progress=False)
-    >>> new = h2e.datasets.toy_cohort(seed=1)
+    >>> new = h2e.datasets.toy_cohort(n_slides=2, n_donors=2, side=6, seed=1)
     >>> h2e.tl.predict(new, ensemble, progress=False)
     >>> new["table"].obsm["h2e"].shape
-    (240, 4)
+    (48, 4)
     """
     if not 0 < interval < 1:
         msg = f"interval must be between 0 and 1, such as 0.9, got {interval}."
