@@ -1,16 +1,33 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use, and the tests that need real data."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from spatialdata import SpatialData
 
     from h2e._ensemble.fold_models import Spots
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip the tests that are marked ``real_data`` where there is none."""
+    if item.get_closest_marker("real_data") and not os.environ.get("H2E_DATA"):
+        pytest.skip("real data are not here: set H2E_DATA to their folder")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say aloud how many tests were skipped for want of real data."""
+    skipped = [report for report in terminalreporter.getreports("skipped") if "real_data" in report.keywords]
+    if skipped:
+        line = f"{len(skipped)} tests need real data and were not run: set H2E_DATA to the folder that holds them"
+        terminalreporter.write_line(line, yellow=True, bold=True)
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +65,21 @@ def spots() -> Spots:
     x = rng.normal(size=(100, 6)).astype(np.float32)
     y = (x[:, :3] @ rng.normal(size=(3, 4)) + rng.normal(size=(100, 4)) + 5).astype(np.float32)
     return Spots(slides, np.array([s[0] for s in slides]), {"texture": x, "knn": x, "mean": x}, y)
+
+
+@pytest.fixture(scope="module")
+def quick_models() -> Iterator[None]:
+    """Let colours stand in for the features of the default learners, and few genes for those whose programmes are found.
+
+    For modules that run pages of the documentation: these two take most of their time, and have tests of their own.
+    """
+
+    def colours(images: np.ndarray, **_: object) -> np.ndarray:
+        pixels = images.reshape(*images.shape[:2], -1)
+        return np.concatenate([pixels.mean(2), pixels.std(2)], axis=1, dtype=np.float32)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("h2e._learners.encoders.shell_features", colours)
+        patch.setattr("h2e._learners.texture.texture_features", colours)
+        patch.setattr("h2e._ensemble.programmes.N_GENES", 50)
+        yield

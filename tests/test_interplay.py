@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
-from spatialdata import SpatialData
+from spatialdata import SpatialData, get_element_annotators, get_extent, join_spatialelement_table
 from spatialdata.models import ShapesModel, TableModel
 from spatialdata.transformations import get_transformation
 
@@ -38,8 +37,8 @@ PAGE = (Path(__file__).parents[1] / "docs" / "interplay.md").read_text(encoding=
 LEGACY = 'An AnnData with `uns["spatial"]`'
 SECTIONS = {part.split("\n", 1)[0]: part for part in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]}
 
-# what other tools warn of in their own code
-pytestmark = pytest.mark.filterwarnings("ignore")
+# Other tools warn of their own affairs.
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("quick_models")]
 
 
 def blocks(text: str) -> list[str]:
@@ -47,11 +46,12 @@ def blocks(text: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def start() -> dict[str, Any]:
-    """What the first blocks of the page make."""
+def start(quick_models: None) -> dict[str, Any]:
+    """What the first blocks of the page make, with a few targets: others write each as an array of its own."""
     names = {"__name__": "interplay"}
     for block in blocks(PAGE[: PAGE.index("\n## ")]):
-        exec(compile(block, "interplay.md", "exec"), names)
+        exec(compile(block.replace('"donor")', '"donor", n_targets=12)'), "interplay.md", "exec"), names)
+    assert len(names["ensemble"].targets) == 12
     return names
 
 
@@ -121,7 +121,6 @@ def test_squidpy(run: Any):
     assert np.diag(adata.uns["domain_nhood_enrichment"]["zscore"]).min() > 0  # domains hang together
 
 
-@pytest.mark.skipif(importlib.util.find_spec("spatialdata_plot") is None, reason="needs spatialdata-plot")
 def test_spatialdata_plot(run: Any):
     run("spatialdata-plot")
     axis = plt.gcf().axes[0]
@@ -130,32 +129,28 @@ def test_spatialdata_plot(run: Any):
 
 
 def test_napari_spatialdata(run: Any, start: dict[str, Any]):
-    saved = run("napari-spatialdata")["saved"]
+    """The viewer shows what lies in a coordinate system, and offers the tables that annotate the element in view."""
+    saved, table = run("napari-spatialdata")["saved"], start["sdata"]["table"]
     assert set(saved.tables) == {"table", "predictions"}
-    np.testing.assert_array_equal(saved["predictions"].X, start["adata"].X)
-    for name in saved.shapes:
+    for name, circles in start["sdata"].shapes.items():
         together = saved.filter_by_coordinate_system(name)
-        assert {f"{name}_image", f"{name}_image_normalized"} <= set(together.images)
+        assert set(together.images) == {f"{name}_image", f"{name}_image_normalized"}
         assert set(together.labels) == {f"{name}_image_tissue"}
-        spots = saved["predictions"][saved["predictions"].obs["region"] == name]
-        assert spots.obs["instance_id"].isin(saved.shapes[name].index).all()
-
-
-@pytest.mark.skipif(importlib.util.find_spec("napari_spatialdata") is None, reason="needs napari-spatialdata")
-def test_the_viewer_finds_image_mask_spots_and_predictions(run: Any):
-    saved = run("napari-spatialdata")["saved"]
-    from napari.components import ViewerModel
-    from napari_spatialdata._viewer import SpatialDataViewer
-
-    model = ViewerModel()  # what a window shows, without the window
-    viewer = SpatialDataViewer(model, [saved])
-    viewer.add_sdata_image(saved, "toy_B1_image", "toy_B1", False)
-    viewer.add_sdata_labels(saved, "toy_B1_image_tissue", "toy_B1", False)
-    viewer.add_sdata_circles(saved, "toy_B1", "toy_B1", False)
-    assert [type(layer).__name__ for layer in model.layers] == ["Image", "Labels", "Points"]
-    spots = model.layers["toy_B1"]
-    assert len(spots.data) == len(saved.shapes["toy_B1"])
-    assert set(spots.metadata["table_names"]) == {"table", "predictions"}
+        assert list(together.shapes) == [name]
+        assert get_element_annotators(saved, name) == {"table", "predictions"}
+        joined = {"sdata": saved, "spatial_element_names": name, "match_rows": "left", "how": "inner"}
+        spots, predictions = join_spatialelement_table(**joined, table_name="predictions")
+        known = table.obsm["h2e_loo"][table.obs["region"] == name].dropna()
+        pd.testing.assert_frame_equal(predictions.to_df().loc[known.index], known, check_names=False)
+        places = pd.Series(spots[name].geometry.to_numpy(), index=predictions.obs_names)
+        expected = circles.geometry.loc[table.obs.loc[known.index, "instance_id"]]
+        assert (places.loc[known.index].to_numpy() == expected.to_numpy()).all()
+        everything = {"images": [f"{name}_image"], "labels": [f"{name}_image_tissue"], "shapes": [name]}
+        extents = [get_extent(saved[key], name) for keys in everything.values() for key in keys]
+        image, tissue, around = ((*extent["x"], *extent["y"]) for extent in extents)
+        assert tissue == image
+        assert image[0] < around[0] < around[1] < image[1]
+        assert image[2] < around[2] < around[3] < image[3]
 
 
 def test_anndata_files(run: Any, start: dict[str, Any]):
@@ -225,7 +220,7 @@ def test_an_anndata_with_images(run: Any, start: dict[str, Any], floats: bool):
     both = ad.concat({"toy_E1": legacy, "toy_E2": other}, label="library_id", index_unique="-", uns_merge="unique")
     names = run(LEGACY, legacy=legacy, both=both)
     slide, cohort = names["slide"], names["cohort"]
-    np.testing.assert_allclose(slide["table"].obsm["h2e"], table.obsm["h2e"], atol=0.05)
+    np.testing.assert_allclose(slide["table"].obsm["h2e"], table.obsm["h2e"], atol=0.1)
     assert plt.gcf().axes[0].get_title().startswith(f"{start['ensemble'].targets[0]}\npredicted, r = ")
     regions = cohort["table"].obs["region"].to_numpy()
     assert sorted(set(regions)) == ["locations-toy_E1", "locations-toy_E2"]

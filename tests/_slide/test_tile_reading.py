@@ -108,7 +108,8 @@ def test_windows_depend_neither_on_chunks_nor_on_the_scheduler(tmp_path: Path, c
 
 
 def test_a_distributed_client_reads_the_same_windows(tmp_path: Path):
-    distributed = pytest.importorskip("distributed")
+    import distributed
+
     zarr.create_array(tmp_path / "image.zarr", data=picture(), chunks=(3, 64, 64))
     level = da.from_zarr(tmp_path / "image.zarr")
     cluster = {"processes": False, "n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}

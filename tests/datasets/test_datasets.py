@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.server
-import os
 import threading
 import zipfile
 from functools import partial
@@ -28,7 +27,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Call to deprecated class Scaler:DeprecationWarning"),  # ome-zarr's, at import
 ]
 
-REAL = os.environ.get("H2E_DATA")
 SIZE = (310, 301)
 PITCH = 40
 
@@ -36,7 +34,7 @@ PITCH = 40
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch, request):
     """Give each test a cache of its own, and no data; those on real data keep theirs."""
-    if "real" not in request.node.name:
+    if request.node.get_closest_marker("real_data") is None:
         monkeypatch.setenv("H2E_CACHE", str(tmp_path / "cache"))
         monkeypatch.delenv("H2E_DATA", raising=False)
 
@@ -409,10 +407,8 @@ def test_the_addresses_are_of_fixed_commits_and_every_file_has_a_checksum():
 
 # real data
 
-needs_real = pytest.mark.skipif(not REAL, reason="real data are not here: set H2E_DATA to their folder")
 
-
-@needs_real
+@pytest.mark.real_data
 def test_real_sections_have_the_spots_of_the_study(tmp_path):
     sdata = datasets.her2st(sections=["A1", "C3"], progress=False)
     table = sdata["table"]
@@ -428,7 +424,7 @@ def test_real_sections_have_the_spots_of_the_study(tmp_path):
     check_same(spatialdata.read_zarr(tmp_path / "a1.zarr"), sdata)
 
 
-@needs_real
+@pytest.mark.real_data
 def test_real_bulbs_and_crop_have_the_spots_of_their_studies():
     table = datasets.mob(progress=False)["table"]
     assert table.obs["region"].value_counts().to_dict() == {"MOB1": 379, "MOB2": 407, "MOB3": 438, "MOB4": 403}

@@ -63,7 +63,8 @@ def test_the_tile_is_what_the_network_gets_and_the_subtiles_are_its_parts(cohort
 
 
 def test_the_subtiles_are_those_that_the_network_cuts(cohort: SpatialData):
-    torch = pytest.importorskip("torch")
+    import torch
+
     from h2e._learners.network import NetworkConfig, subtiles
 
     tile, parts = shown(h2e.pl.tiles(cohort, spots=[SPOT])[0])
