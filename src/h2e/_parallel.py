@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -13,27 +14,32 @@ T = TypeVar("T")
 def in_parallel(function: Callable[[Any], T], items: Sequence[Any], *, progress: bool, desc: str) -> list[T]:
     """``[function(item) for item in items]``, in any order but returned in theirs, with a progress bar.
 
+    The first failure is raised at once: tasks that have not begun never do, and those that run are not waited for.
+
     Examples
     --------
     >>> in_parallel(abs, [-1, 2, -3], progress=False, desc="")
     [1, 2, 3]
     """
-    from distributed import as_completed as cluster_as_completed
-    from distributed import get_client
+    import distributed
     from tqdm.auto import tqdm
 
     try:
-        client = get_client()
+        client = distributed.get_client()
     except ValueError:  # none is active
-        with ThreadPoolExecutor(min(len(items), _cores()) or 1) as pool:
-            futures = [pool.submit(function, item) for item in items]
-            for _ in tqdm(as_completed(futures), total=len(items), disable=not progress, desc=desc):
-                pass
-            return [future.result() for future in futures]
-    futures = client.map(function, items, pure=False)
-    for _ in tqdm(cluster_as_completed(futures), total=len(items), disable=not progress, desc=desc):
-        pass
-    return client.gather(futures)
+        pool = ThreadPoolExecutor(min(len(items), _cores()) or 1)
+        futures = [pool.submit(function, item) for item in items]
+        finished, stop = as_completed(futures), partial(pool.shutdown, wait=False, cancel_futures=True)
+    else:
+        futures = client.map(function, items, pure=False)
+        finished, stop = distributed.as_completed(futures), partial(client.cancel, futures)
+    results = {}
+    try:
+        for future in tqdm(finished, total=len(items), disable=not progress, desc=desc):
+            results[future] = future.result()
+    finally:
+        stop()
+    return [results[future] for future in futures]
 
 
 def _cores() -> int:
