@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from tqdm import tqdm
 
 import h2e
+from h2e._ensemble import fitting as _fitting
+from h2e._ensemble import mlp as _mlp
 from h2e._ensemble.fitting import FitConfig, fit_members
 from h2e._ensemble.fold_models import ALL, Spots, names_of
 from h2e._ensemble.stack import STACKS, fit_stack, group_mean
@@ -140,9 +145,9 @@ def test_groups_weigh_the_same_whatever_their_size():
 
 
 def test_an_unknown_stack_or_transform_is_refused(spots: Spots):
-    with pytest.raises(ValueError, match="stack 'best' is not one of"):
+    with pytest.raises(ValueError, match=r"stack must be one of \['mean', 'ridge'.*, got 'best'"):
         fit_stack("best", spots.y[None], spots.y, spots.groups)
-    with pytest.raises(ValueError, match="transform 'square' is not one of"):
+    with pytest.raises(ValueError, match=r"transform must be one of \['log', .*, got 'square'"):
         fit_transform("square", spots.y, spots.slides, spots.groups)
 
 
@@ -165,6 +170,64 @@ def test_without_folds_there_is_one_model_of_all_and_the_mean(spots: Spots):
     assert [(m.learner, m.held_out) for m in fitted.members] == [("texture", ALL), ("knn", ALL)]
     assert fitted.stack.kind == "mean"
     assert np.isnan(fitted.held_out).all()
+
+
+class NoFeatures:
+    """Features that no model may touch."""
+
+    def __getitem__(self, rows: object) -> None:
+        raise AssertionError(f"rows {rows} of another learner's features")
+
+
+def test_a_model_takes_the_features_of_its_own_learner_only(spots: Spots):
+    own = replace(spots, x={"texture": spots.x["texture"], "embedding": NoFeatures()})
+    expected = fit_members(spots, folds_of(spots), recipe()).held_out
+    np.testing.assert_array_equal(fit_members(own, folds_of(spots), recipe()).held_out, expected)
+
+
+def test_models_of_all_spots_or_of_a_piece_in_a_row_are_trained_on_no_copy(spots: Spots, monkeypatch):
+    shared = []
+    fit = Texture.fit
+    monkeypatch.setattr(
+        Texture,
+        "fit",
+        lambda self, x, *args, **kwargs: (
+            shared.append((len(x), np.shares_memory(x, spots.x["texture"]), x.flags.writeable))
+            or fit(self, x, *args, **kwargs)
+        ),
+    )
+    fit_members(spots, folds_of(spots), recipe())
+    # Without A and without D the spots are in one piece; without B and without C they are in two.
+    assert shared == [(60, True, False), (80, False, False), (80, False, False), (80, True, False), (100, True, False)]
+    assert spots.x["texture"].flags.writeable
+
+
+def test_targets_are_prepared_once_for_all_learners(spots: Spots, monkeypatch):
+    calls = []
+    real = _fitting.fit_transform
+    monkeypatch.setattr(_fitting, "fit_transform", lambda *args: calls.append(1) or real(*args))
+    fit_members(spots, folds_of(spots), recipe(Texture(), Texture(head="knn"), Mean()))
+    assert len(calls) == 5
+
+
+@pytest.mark.parametrize("n_groups", [1, 2, 3, 4])
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_progress_bar_counts_the_models_that_are_trained(spots: Spots, monkeypatch, stack: str, n_groups: int):
+    monkeypatch.setattr(_mlp, "MAX_EPOCHS", 2)
+    bars = []
+
+    class Bar(tqdm):
+        def close(self) -> None:
+            bars.append((self.n, self.total))
+            super().close()
+
+    monkeypatch.setattr(_fitting, "tqdm", Bar)
+    some = spots.take(np.flatnonzero(np.isin(spots.groups, list("ABCD")[:n_groups])))
+    folds = folds_of(some) if n_groups > 1 else []
+    fit_members(some, folds, replace(recipe(Texture(), Mean(), stack=stack), progress=True))
+    ((n, total), *_) = bars
+    pairs = n_groups * (n_groups - 1) // 2 if stack == "nested" and n_groups > 2 else 0
+    assert n == total == 2 * (1 + len(folds) + pairs)
 
 
 def test_finished_models_are_taken_from_the_run_folder(spots: Spots, tmp_path: Path, monkeypatch):
@@ -220,24 +283,46 @@ def test_a_saved_ensemble_loads_with_the_same_predictions(fitted, cohort, tmp_pa
     np.testing.assert_array_equal(table.obsm["loaded_loo"], table.obsm["h2e_loo"])
 
 
-def test_saving_again_replaces_but_never_something_else(fitted, tmp_path: Path):
-    fitted.save(tmp_path / "ensemble")
-    fitted.save(tmp_path / "ensemble")
+def test_saving_again_replaces_the_ensemble_and_nothing_else(fitted, tmp_path: Path):
+    folder = tmp_path / "ensemble"
+    fitted.save(folder)
+    (folder / "notes.txt").write_text("years of work")
+    (folder / "figures").mkdir()
+    inode = folder.stat().st_ino
+    fitted.save(folder)
+    assert sorted(p.name for p in folder.iterdir()) == ["ensemble.json", "figures", "notes.txt", "weights.safetensors"]
+    assert (folder / "notes.txt").read_text() == "years of work"
+    assert folder.stat().st_ino == inode
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ensemble"]
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match=r"holds \['thesis.txt'\] and no ensemble"):
-        fitted.save(tmp_path / "mine")
-    with pytest.raises(FileExistsError, match="is a file"):
-        fitted.save(tmp_path / "mine" / "thesis.txt")
+    h2e.Ensemble.load(folder)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"thesis.txt": "years of work"},
+        {"weights.safetensors": "of another tool"},
+        {"ensemble.json": '{"layers": 3}', "weights.safetensors": "of another tool"},
+        {"ensemble.json": "not even JSON"},
+    ],
+    ids=["other files", "other weights", "another's ensemble", "no JSON"],
+)
+def test_what_h2e_did_not_write_is_never_replaced(fitted, tmp_path: Path, files: dict[str, str]):
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(FileExistsError, match=f"must be new, empty or hold an ensemble .* with .*{min(files)}"):
+        fitted.save(tmp_path)
+    with pytest.raises(FileExistsError, match="must not be a file"):
+        fitted.save(tmp_path / min(files))
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
 
 
 @pytest.mark.parametrize(
     ("name", "change", "complaint"),
     [
-        ("weights.safetensors", lambda b: b[:-7], "truncated or was changed"),
-        ("weights.safetensors", lambda b: b[:-1] + bytes([b[-1] ^ 1]), "truncated or was changed"),
-        ("ensemble.json", lambda b: b[: len(b) // 2], "damaged: it is no JSON"),
+        ("weights.safetensors", lambda b: b[:-7], "truncated or changed"),
+        ("weights.safetensors", lambda b: b[:-1] + bytes([b[-1] ^ 1]), "truncated or changed"),
+        ("ensemble.json", lambda b: b[: len(b) // 2], "damaged: it is not JSON"),
         ("ensemble.json", lambda b: b.replace(b'"spacing_um": 2', b'"spacing_um": 3'), "changed after saving"),
         (
             "ensemble.json",
@@ -258,11 +343,11 @@ def test_a_damaged_folder_is_refused(fitted, tmp_path: Path, name: str, change, 
 
 
 def test_a_folder_without_an_ensemble_is_named(fitted, tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="no saved ensemble: it has no ensemble.json, but nothing"):
+    with pytest.raises(FileNotFoundError, match="has no ensemble.json: it has nothing"):
         h2e.Ensemble.load(tmp_path / "nowhere")
     fitted.save(tmp_path / "ensemble")
     (tmp_path / "ensemble" / "weights.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no weights.safetensors, but \['ensemble.json'\]"):
+    with pytest.raises(FileNotFoundError, match=r"has no weights.safetensors: it has \['ensemble.json'\]"):
         h2e.Ensemble.load(tmp_path / "ensemble")
 
 
@@ -273,18 +358,35 @@ def test_the_description_is_plain_json(fitted, tmp_path: Path):
     assert about["settings"]["unit"] == "log-normalized expression"
 
 
-def test_an_interrupted_save_keeps_the_old_ensemble(fitted, tmp_path: Path, monkeypatch):
-    fitted.save(tmp_path / "ensemble")
-    before = (tmp_path / "ensemble" / "ensemble.json").read_bytes()
+@pytest.mark.parametrize("fails", range(1, 7))
+def test_nothing_is_lost_wherever_saving_fails(fitted, tmp_path: Path, monkeypatch, fails: int):
+    folder = tmp_path / "ensemble"
+    fitted.save(folder)
+    (folder / "notes.txt").write_text("years of work")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    calls = []
 
-    def full_disk(*_args, **_kwargs):
-        raise OSError(28, "No space left on device")
+    def failing(real):
+        """The function, which fails once: at one of the two writings or four movings."""
 
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
+        def call(*args):
+            calls.append(args)
+            if len(calls) == fails:
+                raise OSError(28, "No space left on device")
+            return real(*args)
+
+        return call
+
+    for owner, name in ((Path, "write_bytes"), (Path, "write_text"), (os, "replace")):
+        monkeypatch.setattr(owner, name, failing(getattr(owner, name)))
     with pytest.raises(OSError, match="No space left"):
-        fitted.save(tmp_path / "ensemble")
-    assert (tmp_path / "ensemble" / "ensemble.json").read_bytes() == before
+        replace(fitted, spacing_um=1.0).save(folder)
+    assert len(calls) >= fails
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ensemble"]
+    replace(fitted, spacing_um=1.0).save(folder)
+    assert h2e.Ensemble.load(folder).spacing_um == 1.0
 
 
 @pytest.mark.parametrize("value", [0.1, 1 / 3, 3.7, 1e4])
@@ -297,5 +399,5 @@ def test_a_constant_of_a_slide_is_no_deviation_from_it(value: float):
 
 
 def test_ranks_within_the_spot_need_two_targets():
-    with pytest.raises(ValueError, match="there is one target"):
+    with pytest.raises(ValueError, match="must have several targets to rank at a spot, got one"):
         fit_transform("spot_rank", np.ones((3, 1)), *[np.repeat("A", 3)] * 2)

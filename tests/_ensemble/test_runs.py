@@ -111,11 +111,11 @@ def test_a_damaged_model_is_trained_again(undisturbed: Ensemble, tmp_path: Path,
 def test_an_interrupt_while_a_model_is_stored_leaves_the_others(tmp_path: Path, monkeypatch):
     calls = []
 
-    def interrupted(*args: object) -> None:
+    def interrupted(*args: object, **kwargs: object) -> None:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        real(*args)
+        real(*args, **kwargs)
 
     real = _store.save
     monkeypatch.setattr(_store, "save", interrupted)

@@ -62,8 +62,8 @@ def test_the_in_sample_stack_is_given_what_the_labels_leaked_into(spots: Spots, 
 
 def test_a_nested_stack_trains_each_pair_of_groups_once(spots: Spots, monkeypatch):
     trained = []
-    real = _fitting._fit_one
-    monkeypatch.setattr(_fitting, "_fit_one", lambda *args: trained.append(args[3]) or real(*args))
+    real = _fitting._Trainer._fit
+    monkeypatch.setattr(_fitting._Trainer, "_fit", lambda *args: trained.append(args[2]) or real(*args))
     fit(spots, "nested")
     pairs = [f"{a} and {b}" for a, b in combinations("ABCD", 2)]
     assert sorted(trained) == sorted([*"ABCD", *pairs, ALL])

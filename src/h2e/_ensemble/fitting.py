@@ -1,11 +1,12 @@
-"""Train the members of an ensemble, each without its group, and the stack on what they say of the groups left out."""
+"""Train the models of an ensemble, each without its group, and the stack on their predictions of groups left out."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import combinations
 from math import comb
@@ -18,10 +19,11 @@ from tqdm.auto import tqdm
 from h2e._ensemble import store as _store
 from h2e._ensemble.fold_models import ALL, FoldModel, Spots, averaged_members, names_of
 from h2e._ensemble.programmes import denoise_targets
-from h2e._ensemble.stack import Stack, cross_fitted, fit_stack
-from h2e._ensemble.transforms import fit_transform
+from h2e._ensemble.stack import MIN_GROUPS, Stack, StackKind, cross_fitted, fit_stack
+from h2e._ensemble.transforms import Transform, TransformKind, fit_transform
 from h2e._learners.folds import Fold, derive_seed
-from h2e._learners.registry import Learner, to_json
+from h2e._learners.learner import Learner, Model, checked_arrays
+from h2e._learners.registry import to_json
 from h2e._statistics import center_by_slide
 
 if TYPE_CHECKING:
@@ -38,8 +40,8 @@ class FitConfig:
     """How an ensemble is trained."""
 
     learners: tuple[Learner, ...]
-    transform: str
-    stack: str
+    transform: TransformKind
+    stack: StackKind
     seed: int
     run_dir: Path | None = None
     progress: bool = True
@@ -52,54 +54,51 @@ class FitResult:
 
     members: list[FoldModel]
     stack: Stack | MlpStack
-    held_out: np.ndarray  # (learners, n, targets), each spot by a model that did not see its group; NaN without folds
-    calibration: (
-        np.ndarray
-    )  # (n, targets), the same of a stack that was fitted without the group's own; NaN if "in_sample"
+    # (learners, n, targets), each spot by a model that did not see its group; NaN without folds
+    held_out: np.ndarray
+    # (n, targets), the same of a stack that was fitted without the group's own; NaN if "in_sample"
+    calibration: np.ndarray
 
 
-def fit_members(spots: Spots, folds: Sequence[Fold], recipe: FitConfig) -> FitResult:
-    """All members, the stack, and the held-out predictions.
+def fit_members(spots: Spots, folds: Sequence[Fold], config: FitConfig) -> FitResult:
+    """All models, the stack, and the held-out predictions.
 
-    For each learner one model of every fold and one of all spots. Without folds (one group) only the latter.
+    For each learner one model of every fold and one of all spots; without folds (one group) only the latter.
     """
-    n_models = len(folds) + 1 + (comb(len(folds), 2) if recipe.stack == "nested" else 0)
-    with tqdm(total=n_models * len(recipe.learners), disable=not recipe.progress, desc="models", leave=False) as bar:
-        return _fit_all(_Trainer(spots, recipe, bar), folds)
+    kind: StackKind = config.stack if folds and len(np.unique(spots.groups)) >= MIN_GROUPS else "mean"
+    n_models = len(folds) + 1 + (comb(len(folds), 2) if kind == "nested" else 0)
+    with tqdm(total=n_models * len(config.learners), disable=not config.progress, desc="models", leave=False) as bar:
+        return _fit_all(_Trainer(spots, config, bar), folds, kind)
 
 
-def _fit_all(trainer: _Trainer, folds: Sequence[Fold]) -> FitResult:
-    """The same with a trainer, which knows the spots and the recipe."""
-    spots, recipe = trainer.spots, trainer.recipe
-    names = names_of(recipe.learners)
+def _fit_all(trainer: _Trainer, folds: Sequence[Fold], kind: StackKind) -> FitResult:
+    """The same with a trainer, which knows the spots and the settings, and a stack that there are groups enough for."""
+    spots, seed = trainer.spots, trainer.config.seed
+    names = names_of(trainer.config.learners)
     held_out = np.full((len(names), *spots.y.shape), np.nan, np.float32)
     members = []
     for k, name in enumerate(names):
         for fold in folds:
-            member = trainer.model(name, fold)
-            held_out[k, fold.test] = member.predict(spots.x[name][fold.test])
-            members.append(member)
+            members.append(trainer.model(name, fold))
+            held_out[k, fold.test] = members[-1].predict(spots.x[name][fold.test])
         members.append(trainer.model(name))
-    if not folds:
-        return FitResult(members, fit_stack("mean", held_out, spots.y, spots.groups), held_out, held_out.mean(axis=0))
-    kind = recipe.stack if len(np.unique(spots.groups)) > 2 else "mean"
     inputs = held_out
     if kind == "in_sample":
         inputs = np.stack([trainer.model(name, fold).predict(spots.x[name]) for name in names for fold in folds])
     elif kind == "nested":
         inputs = _nested(trainer, names, folds)
-    stack = fit_stack(kind, inputs, spots.y, spots.groups, seed=recipe.seed)
+    stack = fit_stack(kind, inputs, spots.y, spots.groups, seed=seed)
     stack = for_averages(stack, spots, members, names)
     calibration = held_out.mean(axis=0)
     if kind == "in_sample":
         calibration = np.full_like(calibration, np.nan)
     elif kind != "mean":
-        calibration = cross_fitted(kind, inputs, spots.y, spots.groups, seed=recipe.seed)
+        calibration = cross_fitted(kind, inputs, spots.y, spots.groups, seed=seed)
     return FitResult(members, stack, held_out, calibration)
 
 
 def _nested(trainer: _Trainer, names: Sequence[str], folds: Sequence[Fold]) -> np.ndarray:
-    """Inputs of the nested stack, (learners · folds, n, targets): those of a spot are by models that did not see its group.
+    """Inputs of the nested stack, (learners · folds, n, targets), each by a model that did not see the spot's group.
 
     In place of the model without group g stands, for the spots of group s, the one without both.
     """
@@ -118,7 +117,7 @@ def _nested(trainer: _Trainer, names: Sequence[str], folds: Sequence[Fold]) -> n
 def for_averages(
     stack: Stack | MlpStack, spots: Spots, members: Sequence[FoldModel], names: Sequence[str]
 ) -> Stack | MlpStack:
-    """A stack that was fitted on what single models say, for the averages of a learner's models that it combines."""
+    """A stack that was fitted on predictions of single models, for the averages of models that it combines."""
     if not isinstance(stack, Stack) or stack.kind == "mean":
         return stack
     return stack.of_averages(averaging_ratio(spots, members, names))
@@ -141,69 +140,82 @@ def averaging_ratio(spots: Spots, members: Sequence[FoldModel], names: Sequence[
 
 @dataclass(eq=False)
 class _Trainer:
-    """Trains each model once: some stacks ask for the same one twice."""
+    """Trains each model once, since some stacks need the same one twice, on memory that models share where they can."""
 
     spots: Spots
-    recipe: FitConfig
+    config: FitConfig
     bar: tqdm
     trained: dict[tuple[str, ...], FoldModel] = field(default_factory=dict)
+    learned: dict[tuple[str, ...], tuple[np.ndarray, Transform]] = field(default_factory=dict)
 
     def model(self, name: str, *left_out: Fold) -> FoldModel:
         """The model of a learner without some folds."""
-        key = (name, *sorted(fold.name for fold in left_out))
-        if key not in self.trained:
-            rows = np.arange(len(self.spots.y))
-            for fold in left_out:
-                rows = np.intersect1d(rows, fold.train)
-            held_out = " and ".join(key[1:]) or ALL
+        folds = tuple(sorted(fold.name for fold in left_out))
+        if (name, *folds) not in self.trained:
+            held_out = " and ".join(folds) or ALL
             self.bar.set_postfix_str(f"{name}, {held_out}")
-            learner = self.recipe.learners[names_of(self.recipe.learners).index(name)]
-            self.trained[key] = _fit_one(name, learner, self.spots.take(rows), held_out, self.recipe)
+            rows = _rows_without(left_out, len(self.spots.y))
+            if folds not in self.learned:
+                self.learned[folds] = self._what_is_learned(rows)
+            z, transform = self.learned[folds]
+            # Read-only, since rows in one piece are no copy: other models are trained on the same memory.
+            x = self.spots.x[name][rows]
+            x.flags.writeable = False
+            model, history = self._fit(name, held_out, x, z, self.spots.groups[rows])
+            self.trained[name, *folds] = FoldModel(name, held_out, model, transform, history)
             self.bar.update()
-        return self.trained[key]
+        return self.trained[name, *folds]
+
+    def _what_is_learned(self, rows: np.ndarray | slice) -> tuple[np.ndarray, Transform]:
+        """What the models of some spots are trained on, and the way back to the unit of the targets."""
+        spots, config = self.spots, self.config
+        y, slides = spots.y[rows], spots.slides[rows]
+        genes = None if spots.genes is None else spots.genes[rows]
+        denoised = denoise_targets(y, genes, slides, config.n_programmes)
+        z, transform = fit_transform(config.transform, denoised, slides, spots.groups[rows])
+        # Limits are as measured: what models are trained on may be negative.
+        return z, transform.within(y)
+
+    def _fit(self, name: str, held_out: str, x: np.ndarray, z: np.ndarray, groups: np.ndarray) -> tuple[Model, list]:
+        """One model and its history, from ``run_dir`` if it was trained before."""
+        learner = dict(zip(names_of(self.config.learners), self.config.learners, strict=True))[name]
+        # Who asks for a model does not matter: the seed depends on what it is trained on.
+        seed = derive_seed(self.config.seed, name, *np.unique(groups))
+        label = f"{name} without {held_out}" if held_out != ALL else f"{name} of all"
+        folder = self.config.run_dir and self.config.run_dir / _digest(learner, seed, groups, x, z)
+        if folder:
+            try:
+                about, arrays = _store.load(folder)
+            except FileNotFoundError:
+                pass
+            except ValueError as error:
+                log.warning("training %s again: %s", label, error)
+            else:
+                log.info("%s: taken from %s", label, folder)
+                return learner.restore(arrays), about["history"]
+        model = learner.fit(x, z, groups, seed=seed, progress=self.config.progress, label=label)
+        arrays, history = checked_arrays(learner, model), list(model.history)
+        if folder:
+            # A full disk must not take this run with it.
+            try:
+                _store.save(folder, {"label": label, "history": history}, arrays, replace=True)
+            except OSError as error:
+                log.warning("%s is not kept in %s, and would be trained again: %s", label, folder.parent, error)
+        return model, history
 
 
-def _fit_one(name: str, learner: Learner, spots: Spots, held_out: str, recipe: FitConfig) -> FoldModel:
-    """One model, from ``run_dir`` if it was trained before."""
-    x = spots.x[name]
-    y = denoise_targets(spots.y, spots.genes, spots.slides, recipe.n_programmes)
-    z, transform = fit_transform(recipe.transform, y, spots.slides, spots.groups)
-    transform = transform.within(spots.y)  # as measured: what models are trained on may be negative
-    seed = derive_seed(
-        recipe.seed, name, *np.unique(spots.groups)
-    )  # of what is trained on: who asks for it does not matter
-    label = f"{name} without {held_out}" if held_out != ALL else f"{name} of all"
-    folder = None
-    if recipe.run_dir is not None:
-        folder = recipe.run_dir / _digest(learner, seed, x, z, spots.groups)
-        try:
-            about, arrays = _store.load(folder)
-        except FileNotFoundError:
-            pass
-        except ValueError as error:
-            log.warning("training %s again: %s", label, error)
-        else:
-            log.info("%s: taken from %s", label, folder)
-            return FoldModel(name, held_out, replace(learner.restore(arrays), history=about["history"]), transform)
-    model = learner.fit(x, z, spots.groups, seed=seed, progress=recipe.progress, label=label)
-    if folder is not None:
-        _keep(folder, {"label": label, "history": model.history}, model.arrays())
-    return FoldModel(name, held_out, model, transform)
+def _rows_without(folds: Sequence[Fold], n: int) -> np.ndarray | slice:
+    """The training spots that some folds have in common, as a slice where they are all in one piece."""
+    rows = np.arange(n)
+    for fold in folds:
+        rows = np.intersect1d(rows, fold.train)
+    return slice(rows[0], rows[-1] + 1) if len(rows) and np.ptp(rows) == len(rows) - 1 else rows
 
 
-def _keep(folder: Path, about: dict[str, object], arrays: dict[str, np.ndarray]) -> None:
-    """Store a model for the next run; a full disk must not take this one with it."""
-    try:
-        _store.save(folder, about, arrays)
-    except OSError as error:
-        log.warning("%s is not kept in %s, and would be trained again: %s", about["label"], folder.parent, error)
-
-
-def _digest(learner: Learner, seed: int, *arrays: np.ndarray) -> str:
+def _digest(learner: Learner, seed: int, groups: np.ndarray, *arrays: np.ndarray) -> str:
     """Name of a training run: what it is trained on, and how."""
-    found = hashlib.sha256(f"{version('h2e')} {to_json(learner)} {seed}".encode())
+    about = [version("h2e"), to_json(learner), seed, groups.tolist(), [(a.dtype.str, a.shape) for a in arrays]]
+    digest = hashlib.sha256(json.dumps(about).encode())
     for array in arrays:
-        array = array if array.dtype.kind != "U" else array.astype(object)  # of any width
-        found.update(f"{array.dtype} {array.shape}".encode())
-        found.update(np.ascontiguousarray(array).tobytes() if array.dtype != object else "\0".join(array).encode())
-    return found.hexdigest()[:32]
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()[:32]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -12,12 +12,17 @@ from h2e._learners.folds import derive_seed, validation_group
 if TYPE_CHECKING:
     from h2e._ensemble.mlp import MlpStack
 
-STACKS = ("mean", "ridge", "mlp", "in_sample", "nested")
-"""The plain mean over learners; non-negative weights per target, shrunk towards the mean; a multilayer perceptron; and the same
-perceptron on what the model of every fold says, also of the spots that it was trained on, or only of others."""
+StackKind = Literal["mean", "ridge", "mlp", "in_sample", "nested"]
+STACKS: tuple[StackKind, ...] = get_args(StackKind)
+"""The plain mean over learners; non-negative weights per target, shrunk towards the mean; a multilayer perceptron; and
+the same perceptron on predictions of the model of every fold, also for spots that it was trained on, or only for
+others."""
 
 PER_MODEL = ("in_sample", "nested")
-"""Stacks whose inputs are the models of every fold; those of the others are the learners, each the mean of its models."""
+"""Stacks whose inputs are the models of every fold; those of others are the learners, each the mean of its models."""
+
+MIN_GROUPS = 3
+"""With fewer groups there is nothing to choose on, and every stack is the mean."""
 
 PENALTIES = np.array([0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
 
@@ -35,27 +40,27 @@ class Stack:
         return (self.center + np.einsum("lnt,lt->nt", predictions - self.center, self.weights)).astype(np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What to store."""
+        """The centre and the weights."""
         return {"center": self.center, "weights": self.weights}
 
     def of_averages(self, ratio: np.ndarray) -> Stack:
         """The same stack for averages of models in place of the single models whose predictions it was fitted on.
 
-        An average has the covariance with the truth that the single models have, but less variance: by a factor ``ratio``
-        (learners, targets). Least-squares weights are covariance over variance, so they are divided by it.
+        An average has the covariance with the truth that the single models have, but less variance: by a factor
+        ``ratio`` (learners, targets). Least-squares weights are covariance over variance, so they are divided by it.
         """
         return replace(self, weights=self.weights / ratio)
 
 
 def fit_stack(
-    kind: str, predictions: np.ndarray, y: np.ndarray, groups: np.ndarray, *, seed: int = 0
+    kind: StackKind, predictions: np.ndarray, y: np.ndarray, groups: np.ndarray, *, seed: int = 0
 ) -> Stack | MlpStack:
     """Learn a stack from out-of-fold predictions.
 
-    The penalty of the ridge is chosen by leaving groups out once more, among the out-of-fold predictions; the plain mean
-    is one of the candidates and is kept unless a ridge beats it. With fewer than three groups there is nothing to
-    choose on, and the stack is the mean. The perceptron stops by the error of a group that it is not trained on; as
-    ``"in_sample"``, as in the method's source, by that of a fifth of the spots at random.
+    The penalty of the ridge is chosen by leaving groups out once more, among the out-of-fold predictions; the plain
+    mean is one of the candidates and is kept unless a ridge beats it. With fewer than ``MIN_GROUPS`` groups the stack
+    is the mean. The perceptron stops by the error of a group that it is not trained on; as ``"in_sample"``, as in the
+    method's source, by that of a fifth of the spots at random.
 
     Parameters
     ----------
@@ -69,10 +74,10 @@ def fit_stack(
         (n,) group of each spot; groups weigh the same, whatever their number of spots.
     """
     if kind not in STACKS:
-        msg = f"stack {kind!r} is not one of {list(STACKS)}."
+        msg = f"stack must be one of {list(STACKS)}, got {kind!r}."
         raise ValueError(msg)
     names = np.unique(groups)
-    if kind == "mean" or len(names) < 3:
+    if kind == "mean" or len(names) < MIN_GROUPS:
         return _mean_stack(predictions, y, groups)
     if kind == "ridge":
         return _best_ridge(predictions, y, groups)
@@ -84,21 +89,20 @@ def fit_stack(
     return fit_mlp(kind, predictions, y, validation, seed=derive_seed(seed, kind, *names))
 
 
-def cross_fitted(kind: str, predictions: np.ndarray, y: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """What stacks say of each group that are fitted without its own predictions, (n, targets)."""
+def cross_fitted(
+    kind: StackKind, predictions: np.ndarray, y: np.ndarray, groups: np.ndarray, *, seed: int = 0
+) -> np.ndarray:
+    """Predictions of each group by a stack that is fitted without the group, (n, targets)."""
     out = np.empty(y.shape, np.float32)
     for name in np.unique(groups):
         inner, outer = groups != name, groups == name
-        if inner.any():
-            stack = fit_stack(kind, predictions[:, inner], y[inner], groups[inner], seed=seed)
-            out[outer] = stack.combine(predictions[:, outer])
-        else:  # quarters of one slide
-            out[outer] = predictions[:, outer].mean(axis=0)
+        stack = fit_stack(kind, predictions[:, inner], y[inner], groups[inner], seed=seed)
+        out[outer] = stack.combine(predictions[:, outer])
     return out
 
 
 def restore_stack(kind: str, arrays: dict[str, np.ndarray]) -> Stack | MlpStack:
-    """The stack that the arrays came from."""
+    """Make the stack of these arrays."""
     if "center" in arrays:
         return Stack(kind, arrays["center"], arrays["weights"])
     from h2e._ensemble.mlp import MlpStack
@@ -117,9 +121,9 @@ def _best_ridge(predictions: np.ndarray, y: np.ndarray, groups: np.ndarray) -> S
             errors[i] += ((stack.combine(predictions[:, outer]) - y[outer]) ** 2).mean(axis=0)
     variance = np.maximum(y.var(axis=0), 1e-12)
     best = int((errors / variance).mean(axis=1).argmin())
-    return (
-        _mean_stack(predictions, y, groups) if best == 0 else _ridge_stack(predictions, y, groups, PENALTIES[best - 1])
-    )
+    if best == 0:
+        return _mean_stack(predictions, y, groups)
+    return _ridge_stack(predictions, y, groups, PENALTIES[best - 1])
 
 
 def _mean_stack(predictions: np.ndarray, y: np.ndarray, groups: np.ndarray) -> Stack:
@@ -135,8 +139,9 @@ def _ridge_stack(predictions: np.ndarray, y: np.ndarray, groups: np.ndarray, pen
 
     center = group_mean(y, groups)
     n_learners, _, n_targets = predictions.shape
-    size = {name: (groups == name).sum() for name in np.unique(groups)}
-    root = np.sqrt(np.array([1 / (len(size) * size[g]) for g in groups]))  # groups weigh the same
+    # Groups weigh the same, whatever their number of spots.
+    names, code, size = np.unique(groups, return_inverse=True, return_counts=True)
+    root = np.sqrt(1 / (len(names) * size[code]))
     weights = np.empty((n_learners, n_targets))
     for t in range(n_targets):
         x = (predictions[:, :, t] - center[t]) * root

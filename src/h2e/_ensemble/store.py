@@ -1,4 +1,4 @@
-"""Folders of a JSON description and safetensors arrays, written whole or not at all, checked when read."""
+"""Folders of a JSON description and safetensors arrays: read back whole or not at all, other files left alone."""
 
 from __future__ import annotations
 
@@ -13,37 +13,58 @@ from typing import Any
 import numpy as np
 
 FORMAT = 1
+"""Written from now on; ``load`` reads every format that was ever written."""
+
 ABOUT, ARRAYS = "ensemble.json", "weights.safetensors"
 
 
-def save(folder: Path, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """Write a folder beside its place, then move it there; replaces only what ``save`` wrote."""
+def save(folder: Path, about: dict[str, Any], arrays: dict[str, np.ndarray], *, replace: bool = False) -> None:
+    """Write two files aside, then move them to their place; those that were there go when both have arrived.
+
+    A folder that holds anything must hold an ensemble, unless ``replace``.
+    """
     from safetensors.numpy import save as to_bytes
 
     if folder.exists() and not folder.is_dir():
-        msg = f"{folder} is a file; pass a folder."
+        msg = f"folder must not be a file, got {folder}."
         raise FileExistsError(msg)
-    if folder.exists() and any(folder.iterdir()) and not (folder / ABOUT).exists():
-        msg = f"{folder} holds {sorted(p.name for p in folder.iterdir())[:5]} and no ensemble; pass a new or an empty folder."
+    names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    if names and not replace and not _holds_ensemble(folder):
+        msg = f"folder must be new, empty or hold an ensemble that h2e wrote, got {folder} with {names[:5]}."
         raise FileExistsError(msg)
     content = to_bytes({key: np.ascontiguousarray(value) for key, value in arrays.items()})
     about = {"format": FORMAT, "weights_sha256": hashlib.sha256(content).hexdigest(), **about}
     text = json.dumps(about | {"sha256": _digest(about)}, indent=1)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    old = new.with_name(f"{new.name}-old")
+    aside = folder if folder.exists() else folder.parent
+    aside.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=aside))
     try:
         (new / ARRAYS).write_bytes(content)
         (new / ABOUT).write_text(text)
-        new.chmod(0o755)
-        if folder.exists():  # what was there is kept until the new one is in its place
-            os.replace(folder, old)
-        os.replace(new, folder)
+        if folder.exists():
+            _exchange(folder, new)
+        else:
+            new.chmod(0o755)
+            os.replace(new, folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
-        if not folder.exists() and old.exists():
-            os.replace(old, folder)
-        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(folder: Path, new: Path) -> None:
+    """Move the files of ``new`` to ``folder``, or, if that fails, those that were there back."""
+    old = new / "old"
+    old.mkdir()
+    moved = []
+    try:
+        for name in (ARRAYS, ABOUT):
+            for source, target in ((folder / name, old / name), (new / name, folder / name)):
+                if source.exists():
+                    os.replace(source, target)
+                    moved.append((source, target))
+    except BaseException:
+        for source, target in reversed(moved):
+            os.replace(target, source)
+        raise
 
 
 def load(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -52,30 +73,41 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
     for name in (ABOUT, ARRAYS):
         if not (folder / name).is_file():
-            there = sorted(p.name for p in folder.iterdir())[:5] if folder.is_dir() else "nothing"
-            msg = f"{folder} is no saved ensemble: it has no {name}, but {there}. Save one with ensemble.save(folder)."
+            names = sorted(path.name for path in folder.iterdir())[:5] if folder.is_dir() else "nothing"
+            msg = f"folder must hold a saved ensemble, but {folder} has no {name}: it has {names}."
             raise FileNotFoundError(msg)
-    try:
-        about = json.loads((folder / ABOUT).read_text())
-    except ValueError as error:
-        msg = f"{folder / ABOUT} is damaged: it is no JSON ({error}). Save the ensemble again."
-        raise ValueError(msg) from error
-    if not isinstance(about, dict) or "format" not in about:
-        msg = f"{folder / ABOUT} was not written by h2e: it has no format."
+    about = _read_about(folder)
+    if about["format"] not in range(1, FORMAT + 1):
+        msg = f"{folder} has format {about['format']}, this version of h2e reads formats to {FORMAT}. Update h2e."
         raise ValueError(msg)
-    if about["format"] != FORMAT:
-        msg = f"{folder} has format {about['format']}, this version of h2e reads format {FORMAT}. Update h2e, or save the ensemble again."
+    claimed, content = about.pop("sha256", None), (folder / ARRAYS).read_bytes()
+    same = {ABOUT: claimed == _digest(about), ARRAYS: about["weights_sha256"] == hashlib.sha256(content).hexdigest()}
+    if changed := [name for name in same if not same[name]]:
+        msg = f"{changed} of {folder} were truncated or changed after saving: checksums do not match. Save it again."
         raise ValueError(msg)
-    claimed = about.pop("sha256", None)
-    content = (folder / ARRAYS).read_bytes()
-    for name, wrong in {
-        ABOUT: claimed != _digest(about),
-        ARRAYS: about["weights_sha256"] != hashlib.sha256(content).hexdigest(),
-    }.items():
-        if wrong:
-            msg = f"{folder / name} is truncated or was changed after saving: its checksum does not match. Save the ensemble again."
-            raise ValueError(msg)
     return about, from_bytes(content)
+
+
+def _holds_ensemble(folder: Path) -> bool:
+    """Whether the description of a folder is one of h2e."""
+    try:
+        return bool(_read_about(folder))
+    except (OSError, ValueError):
+        return False
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    """Read a description that h2e wrote."""
+    path = folder / ABOUT
+    try:
+        about = json.loads(path.read_text())
+    except ValueError as error:
+        msg = f"{path} is damaged: it is not JSON ({error}). Save the ensemble again."
+        raise ValueError(msg) from error
+    if not isinstance(about, dict) or not {"format", "weights_sha256"} <= set(about):
+        msg = f"{path} was not written by h2e: it has no format."
+        raise ValueError(msg)
+    return about
 
 
 def _digest(about: dict[str, Any]) -> str:
