@@ -79,7 +79,7 @@ CASES = {
     "no target": (None, {"targets": ["TOY01", "ERBB2"]}, KeyError, "ERBB2"),
     "no obsm": (None, {"obsm": "celltypes"}, KeyError, r"celltypes.*proportions"),
     "too many targets": (None, {"n_targets": 1000}, ValueError, "n_targets=1000 genes were asked for"),
-    "no learner": (None, {"learners": "transformer"}, ValueError, r"'transformer' is no learner; there are \["),
+    "no learner": (None, {"learners": "transformer"}, ValueError, r"learner must be one of \[.*, got 'transformer'"),
     "no learners": (None, {"learners": []}, ValueError, "learners is empty"),
     "no transform": (None, {"transform": "square"}, ValueError, "transform must be one of .*, got 'square'"),
     "one rank": (
@@ -354,7 +354,7 @@ def test_a_failed_prediction_of_a_bare_image_leaves_no_grid(cohort, ensemble):
 def test_an_encoder_for_no_learner_is_refused(ensemble, tmp_path):
     ensemble.save(tmp_path / "ensemble")
     with pytest.raises(
-        ValueError, match=r"encoders \['embedding'\] belong to no learner of the ensemble; it has \['texture'\]"
+        ValueError, match=r"encoders must be for those of the ensemble that need them, \[\], got \['embedding'\]"
     ):
         h2e.Ensemble.load(tmp_path / "ensemble", encoders={"embedding": abs})
 

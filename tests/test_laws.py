@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -35,7 +37,18 @@ SMALL = (View(2, 32),)  # one small view, so that the tests are quick
 TEXTURE = Texture(views=SMALL)
 NETWORK = Multiscale(epochs=1, tile_px=26, subtile_px=16, encoders=("center",), symmetries=False)
 QUICK = [TEXTURE, Texture(head="knn", views=SMALL)]
-EVERY_LEARNER = [*QUICK, Embedding(lambda images: images.mean((2, 3)), px=8), Coordinates(), NETWORK]
+
+
+def documented_learner() -> h2e.tl.Learner:
+    """The learner of a user: the first block of the page that says how to write one."""
+    page = (Path(__file__).parents[1] / "docs" / "learners.md").read_text(encoding="utf-8")
+    code, names = re.search(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)[1], {"__name__": "own"}
+    exec(compile(code, "docs/learners.md", "exec", dont_inherit=True), names)
+    return names["KernelRidge"]()
+
+
+OWN = documented_learner()
+EVERY_LEARNER = [*QUICK, Embedding(lambda images: images.mean((2, 3)), px=8), Coordinates(), NETWORK, OWN]
 
 
 @pytest.fixture(autouse=True)

@@ -113,12 +113,12 @@ def test_tiles_are_told_apart_by_their_texture():
 
 
 def test_the_spread_counts_flips_within_models_and_differences_between_them(fitted: Ensemble):
-    from h2e._ensemble.ensemble import _spread
+    from h2e._ensemble.ensemble import _std
 
     rng = np.random.default_rng(0)
     one, two = rng.normal(size=(8, 5, 2)), rng.normal(size=(8, 5, 2)) + 3
-    np.testing.assert_allclose(_spread([one, two]), np.concatenate([one, two]).std(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(_spread([one[:1], two[:1]]), np.concatenate([one[:1], two[:1]]).std(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(_std([one, two]), np.concatenate([one, two]).std(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(_std([one[:1], two[:1]]), np.concatenate([one[:1], two[:1]]).std(axis=0), rtol=1e-5)
 
 
 def test_errors_of_learners_are_correlated_within_slides(fitted: Ensemble):

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from h2e._ensemble.fitting import FitConfig, fit_members
 from h2e._ensemble.fold_models import Spots
 from h2e._learners.folds import derive_seed
-from h2e._learners.registry import Learner, learner_of
+from h2e._learners.learner import Learner
+from h2e._learners.registry import learner_of
 from h2e._learners.texture import Texture
 
 if TYPE_CHECKING:
     from h2e._learners.folds import Fold
 
-BASELINES = ("mean", "coordinates", "texture", "knn", "domains", "shuffled")
-"""The training mean; the spots at the same place on other slides; ridge and nearest neighbours on texture statistics; the mean
-of each domain of the tissue, taken from half of the very spots that are scored; texture ridge trained on shuffled labels."""
+BaselineName = Literal["mean", "coordinates", "texture", "knn", "domains", "shuffled"]
+BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
+"""The training mean; the spots at the same place on other slides; ridge and nearest neighbours on texture statistics;
+the mean of each domain of the tissue, taken from half of the very spots that are scored; texture ridge trained on
+shuffled labels."""
 
 N_DOMAINS = 8
 """Domains of a slide: k-means of its texture features."""
@@ -29,29 +32,29 @@ DOMAIN_FEATURES = "texture"
 
 
 def learners_beside(baselines: Sequence[str], *, domains: bool) -> dict[str, Learner]:
-    """The learners whose look at the slides the baselines and the domains need, by the name of the baseline."""
+    """The learners whose features the baselines and the domains need, by the name of the baseline."""
     models = {name: learner_of(name) for name in baselines if name not in ("domains", "shuffled")}
     return {DOMAIN_FEATURES: Texture(), **models} if domains or {"domains", "shuffled"} & set(baselines) else models
 
 
 def baseline_predictions(
-    baselines: Sequence[str], spots: Spots, fold: Fold, recipe: FitConfig, domains: np.ndarray
+    baselines: Sequence[str], spots: Spots, fold: Fold, config: FitConfig, domains: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """What each baseline says of the spots left out; ``spots.x`` is by the name of the baseline."""
-    found = {}
+    """Predictions of the spots left out by each baseline; ``spots.x`` is by the name of the baseline."""
+    predictions = {}
     train, test = spots.take(fold.train), spots.take(fold.test)
-    seed = derive_seed(recipe.seed, fold.name)
+    seed = derive_seed(config.seed, fold.name)
     for name in baselines:
         if name == "domains":
-            found[name] = domain_means(test.y, test.slides, domains, seed=seed)
+            predictions[name] = domain_means(test.y, test.slides, domains, seed=seed)
             chance = shuffled_within(domains, test.slides, seed=seed)
-            found["domains by chance"] = domain_means(test.y, test.slides, chance, seed=seed)
+            predictions["domains by chance"] = domain_means(test.y, test.slides, chance, seed=seed)
         elif name == "shuffled":
             wrong = replace(train, y=shuffled_within(train.y, train.slides, seed=seed))
-            found[name] = _one_model(DOMAIN_FEATURES, wrong, test.x, recipe)
+            predictions[name] = _one_model(DOMAIN_FEATURES, wrong, test.x, config)
         else:
-            found[name] = _one_model(name, train, test.x, recipe)
-    return {f"baseline: {name}": prediction for name, prediction in found.items()}
+            predictions[name] = _one_model(name, train, test.x, config)
+    return {f"baseline: {name}": prediction for name, prediction in predictions.items()}
 
 
 def domains_of(x: np.ndarray, slides: np.ndarray, *, seed: int = 0) -> np.ndarray:
@@ -79,15 +82,16 @@ def domain_means(y: np.ndarray, slides: np.ndarray, domains: np.ndarray, *, seed
     half = np.random.default_rng(seed).permutation(len(y)) % 2
     for slide in np.unique(slides):
         rows = np.flatnonzero(slides == slide)
-        if len(np.unique(half[rows])) == 1:  # few spots may all have come to lie in one half
+        # Few spots may all have come to lie in one half.
+        if len(np.unique(half[rows])) == 1:
             half[rows] = np.arange(len(rows)) % 2
     out = np.empty_like(y)
     for side in (0, 1):
         for slide in np.unique(slides):
-            known, asked = (slides == slide) & (half == side), (slides == slide) & (half != side)
-            for domain in np.unique(domains[asked]):
-                same = known & (domains == domain)
-                out[asked & (domains == domain)] = y[same if same.any() else known].mean(axis=0)
+            measured, scored = (slides == slide) & (half == side), (slides == slide) & (half != side)
+            for domain in np.unique(domains[scored]):
+                same = measured & (domains == domain)
+                out[scored & (domains == domain)] = y[same if same.any() else measured].mean(axis=0)
     return out
 
 
@@ -100,11 +104,11 @@ def shuffled_within(values: np.ndarray, slides: np.ndarray, *, seed: int) -> np.
     return out
 
 
-def _one_model(name: str, spots: Spots, x: Mapping[str, np.ndarray], recipe: FitConfig) -> np.ndarray:
-    """One model of all training spots."""
+def _one_model(name: str, spots: Spots, x: Mapping[str, np.ndarray], config: FitConfig) -> np.ndarray:
+    """Predictions by one model of all training spots; names of learners are those of the baselines."""
     learner = learner_of(name)
-    transform = "log" if name == "mean" else recipe.transform  # the mean is that of the unit scored in
+    # The mean is that of the unit that is scored.
+    transform = "log" if name == "mean" else config.transform
     own = replace(spots, x={name: spots.x[name]})
-    # names of learners are those of the baselines here: both are made from the same registry
-    fitted = fit_members(own, [], replace(recipe, learners=(learner,), transform=transform, progress=False))
+    fitted = fit_members(own, [], replace(config, learners=(learner,), transform=transform, progress=False))
     return fitted.members[0].predict(x[name])

@@ -8,8 +8,8 @@ import numpy as np
 def half_widths(residuals: np.ndarray, groups: np.ndarray, *, level: float) -> np.ndarray:
     """Quantile of the absolute residuals (n, targets), every group weighing the same, (targets,).
 
-    The share asked for is ``level`` times the (n + 1) / n of split-conformal prediction; where that is more than there is,
-    the width is the largest residual.
+    The quantile is ``level`` times the (n + 1) / n of split-conformal prediction; where that is more than 1, the width
+    is the largest residual.
 
     Examples
     --------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from h2e._ensemble.fold_models import names_of
-from h2e._learners.registry import Learner, feature_key
+from h2e._learners.learner import Learner, checked_features
 from h2e._parallel import in_parallel
 from h2e._slide.tiles import read_views, tile_bytes, warn_of_enlarging
 from h2e._stains.slides import normalize_image
@@ -58,7 +58,7 @@ class Features:
         return {
             name: np.concatenate([self.cohort.stored_features(learner.obsm, slide) for slide in self.cohort.slides])
             for name, learner in zip(names_of(learners), learners, strict=True)
-            if not learner.views and learner.uses != "xy"
+            if learner.uses == "obsm"
         }
 
 
@@ -71,20 +71,20 @@ def extract_features(slide: Slide, learners: Sequence[Learner], *, spacing_um: f
     step = max(1, BATCH_BYTES // max(1, tile_bytes(slide, views, spacing_um=spacing_um)))
     order = np.argsort(slide.xy[:, 1], kind="stable")
     back = np.argsort(order)
-    # Learners that keep the same of tiles do so once.
-    parts: dict[Learner, list[np.ndarray]] = {feature_key(learner): [] for learner in learners if learner.views}
+    # Learners that extract the same features share them.
+    parts: dict[Learner, list[np.ndarray]] = {one.feature_key: [] for one in learners if one.uses == "tiles"}
     for start in range(0, len(order), step):
         spots = order[start : start + step]
         tiles = dict(zip(views, read_views(slide, slide.xy[spots], views, spacing_um=spacing_um), strict=True))
         for learner, batches in parts.items():
-            batches.append(learner.extract_features([tiles[view] for view in learner.views]))
+            batches.append(checked_features(learner, [tiles[view] for view in learner.views]))
     features = {learner: np.concatenate(batches)[back] for learner, batches in parts.items()}
     x = {}
     for name, learner in zip(names_of(learners), learners, strict=True):
         if learner.uses == "xy":
             x[name] = from_middle_um(slide)
-        elif learner.views:
-            x[name] = features[feature_key(learner)]
+        elif learner.uses == "tiles":
+            x[name] = features[learner.feature_key]
     return x
 
 

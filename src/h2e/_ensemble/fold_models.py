@@ -1,35 +1,33 @@
-"""Members of an ensemble: single trained models, each with the group that it did not see."""
+"""The models of an ensemble, each with the group that it did not see, and the spots that they are trained on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from h2e._ensemble.transforms import Transform
-from h2e._learners.registry import Learner, label_of
+from h2e._learners.learner import Learner, Model
 
 ALL = "–"
 """In place of the group left out: the models of all groups."""
 
 ENOUGH_GROUPS = 3
-"""A model of fewer groups than this takes no part in predictions beside the model of all: measured, it makes them worse."""
+"""Models of fewer groups than this take no part in an average with the model of all: measured, they make it worse."""
 
 
 @dataclass(frozen=True, eq=False)
 class Spots:
-    """Spots as arrays: whose they are, what each learner sees of them, and the truth."""
+    """Spots as arrays: their slides and groups, what each learner sees of them, and their targets."""
 
     slides: np.ndarray  # (n,) names
     groups: np.ndarray  # (n,) names
     x: Mapping[str, np.ndarray]  # by name of learner, (n, …)
     y: np.ndarray  # (n, targets) float32
-    genes: np.ndarray | sparse.csr_matrix | None = (
-        None  # (n, all genes), log-normalized; None where targets are no genes
-    )
+    # (n, all genes), log-normalized; None where targets are no genes
+    genes: np.ndarray | sparse.csr_matrix | None = None
 
     def take(self, rows: np.ndarray) -> Spots:
         """Some of the spots."""
@@ -43,18 +41,26 @@ class FoldModel:
 
     learner: str
     held_out: str  # group, or ALL
-    model: Any
+    model: Model
     transform: Transform
+    history: Sequence[Mapping[str, float]] = ()
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """(n, targets) in the unit of the targets."""
-        return self.transform.invert(self.model.predict(x))
+        return self._invert(self.model.predict(x), len(x))
 
     def tta_predictions(self, x: np.ndarray) -> np.ndarray:
-        """(k, n, targets): what a network says of each turn and flip of the tiles, of which it predicts the mean; else one."""
-        if not hasattr(self.model, "tta_predictions"):
-            return self.predict(x)[None]
-        return np.stack([self.transform.invert(z) for z in self.model.tta_predictions(x)])
+        """(k, n, targets): predictions of each turn and flip of the tiles, where the model makes them; else k is 1."""
+        return np.stack([self._invert(z, len(x)) for z in self.model.tta_predictions(x)])
+
+    def _invert(self, z: np.ndarray, n: int) -> np.ndarray:
+        """Bring what a model predicts back to the unit of the targets."""
+        z, shape = np.asarray(z), (n, self.transform.ranks.shape[1])
+        if z.shape != shape or not np.isfinite(z).all():
+            wrong = f"shape {z.shape}" if z.shape != shape else "NaN or infinite values"
+            msg = f"predictions of learner {self.learner!r} must be finite numbers of shape {shape}, got {wrong}."
+            raise ValueError(msg)
+        return self.transform.invert(z)
 
 
 def names_of(learners: Sequence[Learner]) -> list[str]:
@@ -66,12 +72,12 @@ def names_of(learners: Sequence[Learner]) -> list[str]:
     >>> names_of([Texture(), Texture(head="knn"), Texture(setting=0.1)])
     ['texture', 'knn', 'texture 2']
     """
-    kinds = [label_of(learner) for learner in learners]
-    numbers = [kinds[: i + 1].count(kind) for i, kind in enumerate(kinds)]
-    return [kind if number == 1 else f"{kind} {number}" for kind, number in zip(kinds, numbers, strict=True)]
+    labels = [learner.label for learner in learners]
+    numbers = [labels[: i + 1].count(label) for i, label in enumerate(labels)]
+    return [label if number == 1 else f"{label} {number}" for label, number in zip(labels, numbers, strict=True)]
 
 
 def averaged_members(members: Sequence[FoldModel], learner: str, n_groups: int) -> list[FoldModel]:
-    """The members of a learner whose mean is its prediction: those that saw enough groups."""
+    """The models of a learner whose mean is its prediction: those that saw enough groups."""
     enough = n_groups > ENOUGH_GROUPS
     return [member for member in members if member.learner == learner and (enough or member.held_out == ALL)]

@@ -1,4 +1,4 @@
-"""A small multilayer perceptron as a stack: the one of the method's source, trained on whatever predictions it is given."""
+"""A small multilayer perceptron as a stack: the one of the method's source, on whatever predictions it is given."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class MlpStack:
         return (z * scales["y sd"] + scales["y mean"]).astype(np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What to store."""
+        """The weights and the scaling."""
         return self.weights
 
 
@@ -62,7 +62,7 @@ def fit_mlp(kind: str, predictions: np.ndarray, y: np.ndarray, validation: np.nd
     (40, 3)
     """
     x, y = _flat(predictions).astype(np.float64), np.asarray(y, np.float64)
-    scales = {"x mean": x.mean(0), "x sd": _spread(x), "y mean": y.mean(0), "y sd": _spread(y)}
+    scales = {"x mean": x.mean(0), "x sd": _std(x), "y mean": y.mean(0), "y sd": _std(y)}
     x = torch.from_numpy(((x - scales["x mean"]) / scales["x sd"]).astype(np.float32))
     z = torch.from_numpy(((y - scales["y mean"]) / scales["y sd"]).astype(np.float32))
     network = _network(x.shape[1], z.shape[1], seed=seed)
@@ -119,7 +119,7 @@ def _flat(predictions: np.ndarray) -> np.ndarray:
     return predictions.transpose(1, 0, 2).reshape(predictions.shape[1], -1)
 
 
-def _spread(values: np.ndarray) -> np.ndarray:
+def _std(values: np.ndarray) -> np.ndarray:
     """Standard deviation of each column; 1 where it is constant."""
-    sd = values.std(0)
-    return np.where(sd > 1e-9, sd, 1.0)
+    std = values.std(0)
+    return np.where(std > 1e-9, std, 1.0)

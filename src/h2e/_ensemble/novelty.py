@@ -25,24 +25,24 @@ class Novelty:
     typical: float  # median distance of a training spot from the spots of other groups
 
     def of(self, x: np.ndarray) -> np.ndarray:
-        """Log2 of the distance to the nearest training spots over the typical one, ``float32`` (n,): 0 typical, 1 twice as far."""
+        """Log2 of the distance to the nearest training spots over the typical one, ``float32`` (n,): 1 is twice it."""
         if not len(x):
             return np.zeros(0, np.float32)
         distance = _distance(self.x, (_features(x) - self.center) / self.scale)
         return np.log2(np.maximum(distance, 1e-6 * self.typical) / self.typical).astype(np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What to store."""
+        """The fields, but for the name."""
         return {"center": self.center, "scale": self.scale, "x": self.x, "typical": np.array([self.typical])}
 
     @classmethod
     def restore(cls, learner: str, arrays: dict[str, np.ndarray]) -> Novelty:
-        """The one that the arrays came from."""
+        """Make the one of these arrays."""
         return cls(learner, **{**arrays, "typical": float(arrays["typical"][0])})
 
 
 def fit_novelty(learner: str, x: np.ndarray, groups: np.ndarray) -> Novelty:
-    """Keep the training spots; what is typical is the distance between groups, of a single group that between its spots.
+    """Keep the training spots; typical is the distance between groups, of a single group that between its spots.
 
     Examples
     --------

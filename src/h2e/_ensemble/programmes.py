@@ -20,10 +20,10 @@ MIN_SPOTS = 10
 def denoise_targets(
     y: np.ndarray, genes: np.ndarray | sparse.csr_matrix | None, slides: np.ndarray, n: int
 ) -> np.ndarray:
-    """Training values averaged with their projection on the leading principal components of the expression within slides.
+    """Average training values with their projection on the leading principal components of expression within slides.
 
-    The projection of a gene keeps what it has in common with others at the spot. Much of what is lost is noise of its few
-    counts, but not all, hence the average. Slide means stay as they are. A programme needs ten spots.
+    The projection of a gene keeps what it has in common with others at the spot. Much of what is lost is noise of its
+    few counts, but not all, hence the average. Slide means stay as they are. A programme needs ten spots.
 
     Parameters
     ----------
@@ -53,12 +53,14 @@ def denoise_targets(
 
     x = genes[:, chosen]
     z = center_by_slide(x.toarray() if sparse.issparse(x) else x, slides)
-    z = z[:, z.std(axis=0) > 1e-6]  # sums of squares of large constants leave more than nothing
+    # Sums of squares of large constants leave more than nothing.
+    z = z[:, z.std(axis=0) > 1e-6]
     if not z.shape[1]:
         return y
     scores = PCA(min(n, z.shape[1]), svd_solver="covariance_eigh").fit_transform(z / z.std(axis=0))
     length = np.linalg.norm(scores, axis=0)
-    basis = scores[:, length > 1e-6 * length.max()] / length[length > 1e-6 * length.max()]
+    varies = length > 1e-6 * length.max()
+    basis = scores[:, varies] / length[varies]
     deviation = center_by_slide(y, slides)
     return (y - (deviation - basis @ (basis.T @ deviation)) / 2).astype(np.float32)
 

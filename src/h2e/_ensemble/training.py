@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from h2e._ensemble.ensemble import HISTORY, Ensemble
+from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.fitting import FitConfig, fit_members
 from h2e._ensemble.fold_models import ALL, Spots, names_of
 from h2e._ensemble.novelty import fit_novelty
 from h2e._ensemble.recognition import positions_on_image
-from h2e._ensemble.stack import STACKS
-from h2e._ensemble.transforms import TRANSFORMS
+from h2e._ensemble.saving import HISTORY
+from h2e._ensemble.stack import STACKS, StackKind
+from h2e._ensemble.transforms import TRANSFORMS, TransformKind
 from h2e._learners.folds import Fold, make_folds
 from h2e._learners.registry import Learner, learner_of
 
@@ -45,8 +46,8 @@ class Trained:
 def fit_config(
     learners: str | Learner | Sequence[str | Learner],
     *,
-    transform: str,
-    stack: str,
+    transform: TransformKind,
+    stack: StackKind,
     n_programmes: int,
     seed: int,
     device: str | None,
@@ -132,8 +133,8 @@ def train(
     index = cohort.identity[spots]
     at = np.concatenate([positions_on_image(slide) for slide in cohort.slides])[spots]
     training = pd.DataFrame({"slide": used.slides, "group": used.groups, "x": at[:, 0], "y": at[:, 1]}, index=index)
-    history = [{"learner": m.learner, "held_out": m.held_out, **h} for m in result.members for h in m.model.history]
-    of_tiles = [name for name, learner in zip(names, config.learners, strict=True) if learner.uses == "tiles"]
+    history = [{"learner": m.learner, "held_out": m.held_out, **h} for m in result.members for h in m.history]
+    first = next((name for name, learner in zip(names, config.learners, strict=True) if learner.uses != "xy"), None)
     ensemble = Ensemble(
         targets=tuple(values.columns),
         learners=config.learners,
@@ -143,7 +144,7 @@ def train(
         held_out=result.held_out,
         truth=used.y,
         calibration=result.calibration - used.y,
-        novelty=fit_novelty(of_tiles[0], used.x[of_tiles[0]], used.groups) if of_tiles else None,
+        novelty=fit_novelty(first, used.x[first], used.groups) if first else None,
         training=training,
         history=pd.DataFrame(history, columns=list(HISTORY)).astype(HISTORY),
         thumbnails={cohort.slides[i].region: cohort.thumbnails[i] for i in cohort.of(spots)},

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 
-TRANSFORMS = ("log", "standardized", "gene_rank", "spot_rank", "mixed")
-"""As it is; standardized within each slide; ranked within slide and target; ranked within the spot over the targets; and as it is
-beside standardized within each slide: two values a target, whose two ways back are averaged."""
+TransformKind = Literal["log", "standardized", "gene_rank", "spot_rank", "mixed"]
+TRANSFORMS: tuple[TransformKind, ...] = get_args(TransformKind)
+"""As it is; standardized within each slide; ranked within slide and target; ranked within the spot over the targets;
+and as it is beside standardized within each slide: two values a target, whose two ways back are averaged."""
 
-MIXED = ("standardized", "log")
+MIXED: tuple[TransformKind, ...] = ("standardized", "log")
 
 N_QUANTILES = 101
 
@@ -23,15 +25,16 @@ FEW_SPOTS = 20
 
 @dataclass(frozen=True, eq=False)
 class Transform:
-    """A target transform fitted on training spots: what maps its predictions back to the unit of the targets.
+    """The way back from what models learn to the unit of the targets, fitted on training spots.
 
     Ranks go back through pooled quantiles: the k-th smallest rank of training means the k-th smallest value, and
-    ranks that are tied mean the average of theirs. Standardized values go back through the mean and the spread within
-    the slides, averaged over the slides of a group and then over groups.
+    ranks that are tied mean the average of theirs. Standardized values go back through the mean and the standard
+    deviation within the slides, averaged over the slides of a group and then over groups.
     """
 
     kind: str
-    ranks: np.ndarray  # (q, targets), rising; for "log" and "standardized" the two rows 0 and 1; "mixed": 2 · targets
+    # (q, targets), rising; for "log" and "standardized" the two rows 0 and 1; "mixed" has twice as many columns
+    ranks: np.ndarray
     values: np.ndarray  # (q, targets)
     limits: np.ndarray  # (2, targets), smallest and largest value of training, which no prediction leaves
 
@@ -43,18 +46,20 @@ class Transform:
     def invert(self, z: np.ndarray) -> np.ndarray:
         """Predictions in the unit of the targets, ``float32``, (n, targets)."""
         if self.kind == "mixed":
-            parts = zip(
-                MIXED, *(np.split(a, 2, axis=1) for a in (self.ranks, self.values, self.limits, z)), strict=True
-            )
+            halves = [np.split(a, 2, axis=1) for a in (self.ranks, self.values, self.limits, z)]
+            parts = zip(MIXED, *halves, strict=True)
             return np.mean([Transform(kind, *arrays).invert(part) for kind, *arrays, part in parts], axis=0)
-        if self.kind in ("log", "standardized"):  # a straight line
+        if self.kind in ("log", "standardized"):
+            # A straight line.
             y = self.values[0] + z * (self.values[1] - self.values[0])
         else:
             y = np.column_stack([np.interp(z[:, t], self.ranks[:, t], self.values[:, t]) for t in range(z.shape[1])])
         return np.clip(y, *self.limits).astype(np.float32)
 
 
-def fit_transform(kind: str, y: np.ndarray, slides: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, Transform]:
+def fit_transform(
+    kind: TransformKind, y: np.ndarray, slides: np.ndarray, groups: np.ndarray
+) -> tuple[np.ndarray, Transform]:
     """What the model is to learn, (n, targets), and how to come back.
 
     Examples
@@ -66,46 +71,53 @@ def fit_transform(kind: str, y: np.ndarray, slides: np.ndarray, groups: np.ndarr
     (array([0. , 0.5, 1. ], dtype=float32), array([0., 2., 8.], dtype=float32))
     """
     if kind not in TRANSFORMS:
-        msg = f"transform {kind!r} is not one of {list(TRANSFORMS)}."
+        msg = f"transform must be one of {list(TRANSFORMS)}, got {kind!r}."
         raise ValueError(msg)
     if kind == "spot_rank" and y.shape[1] == 1:
-        msg = "transform 'spot_rank' ranks the targets of a spot, and there is one target; pass more, or another transform."
+        msg = "transform 'spot_rank' must have several targets to rank at a spot, got one; pass another transform."
         raise ValueError(msg)
     if kind == "mixed":
         learned, parts = zip(*(fit_transform(part, y, slides, groups) for part in MIXED), strict=True)
         arrays = (np.hstack([getattr(part, name) for part in parts]) for name in ("ranks", "values", "limits"))
         return np.hstack(learned), Transform(kind, *arrays)
-    ends, limits = np.array([[0.0], [1.0]]) * np.ones(y.shape[1]), np.stack([y.min(axis=0), y.max(axis=0)])
-    if kind == "log":
-        return y.astype(np.float32), Transform(kind, ends, ends, limits)
-    names = np.unique(slides)
-    if kind == "standardized":
-        means = np.stack([y[slides == s].mean(axis=0, dtype=float) for s in names])
-        spreads = np.stack([y[slides == s].std(axis=0, dtype=float) for s in names])
-        spreads[spreads <= ROUNDING * np.abs(means)] = 0  # one value, written with rounding errors
-        position = np.searchsorted(names, slides)
-        z = (y - means[position]) / np.where(spreads > 0, spreads, np.inf)[position]
-        group = np.array([groups[slides == s][0] for s in names])
-        count = np.array([(slides == s).sum() for s in names])
-        trust = count / (count + FEW_SPOTS)
-        weight = np.array([t / trust[group == g].sum() for g, t in zip(group, trust, strict=True)])
-        weight = weight * [trust[group == g].max() for g in group]  # slides of a group share its weight
-        mean, spread = np.average(means, axis=0, weights=weight), np.average(spreads, axis=0, weights=weight)
-        return z.astype(np.float32), Transform(kind, ends, np.stack([mean, mean + spread]), limits)
+    limits = np.stack([y.min(axis=0), y.max(axis=0)])
+    if kind in ("log", "standardized"):
+        line = np.array([[0.0], [1.0]]) * np.ones(y.shape[1])
+        if kind == "log":
+            return y.astype(np.float32), Transform(kind, line, line, limits)
+        z, mean, std = _standardize(y, slides, groups)
+        return z, Transform(kind, line, np.stack([mean, mean + std]), limits)
     z = ranks(y, axis=1) if kind == "spot_rank" else np.empty(y.shape, np.float32)
     if kind == "gene_rank":
-        for s in names:
-            z[slides == s] = ranks(y[slides == s], axis=0)
+        for slide in np.unique(slides):
+            z[slides == slide] = ranks(y[slides == slide], axis=0)
     grid = np.linspace(0, 1, N_QUANTILES)
     values = [np.interp(grid, *_matched(z[:, t], y[:, t])) for t in range(y.shape[1])]
     return z, Transform(kind, np.tile(grid[:, None], y.shape[1]), np.column_stack(values), limits)
 
 
+def _standardize(y: np.ndarray, slides: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values standardized within slides, and their mean and standard deviation with groups weighing about alike."""
+    names, first, position, count = np.unique(slides, return_index=True, return_inverse=True, return_counts=True)
+    means = np.stack([y[slides == slide].mean(axis=0, dtype=float) for slide in names])
+    stds = np.stack([y[slides == slide].std(axis=0, dtype=float) for slide in names])
+    # One value, written with rounding errors.
+    stds[stds <= ROUNDING * np.abs(means)] = 0
+    z = (y - means[position]) / np.where(stds > 0, stds, np.inf)[position]
+    group, trust = groups[first], count / (count + FEW_SPOTS)
+    # Slides of a group share its weight, which is that of its largest slide.
+    weight = np.array(
+        [t / trust[group == g].sum() * trust[group == g].max() for g, t in zip(group, trust, strict=True)]
+    )
+    mean, std = np.average(means, axis=0, weights=weight), np.average(stds, axis=0, weights=weight)
+    return z.astype(np.float32), mean, std
+
+
 def _matched(z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The ranks that occur, rising, and the mean of the values at the same places in their order."""
-    found, first = np.unique(np.sort(z), return_index=True)
+    rising, first = np.unique(np.sort(z), return_index=True)
     counts = np.diff(np.append(first, len(z)))
-    return found, np.add.reduceat(np.sort(y).astype(np.float64), first) / counts
+    return rising, np.add.reduceat(np.sort(y).astype(np.float64), first) / counts
 
 
 def ranks(y: np.ndarray, *, axis: int) -> np.ndarray:

@@ -20,14 +20,14 @@ def augment(tiles: Tensor, generator: torch.Generator, *, symmetries: bool = Tru
     """
     n, side = len(tiles), tiles.shape[-1]
     if symmetries:
-        which = torch.randint(8, (n,), generator=generator).to(tiles.device)
-        turns = symmetry_table(side).to(tiles.device)[which]  # (n, p²)
+        symmetry = torch.randint(8, (n,), generator=generator).to(tiles.device)
+        turns = symmetry_table(side).to(tiles.device)[symmetry]  # (n, p²)
         tiles = tiles.flatten(2).gather(2, turns[:, None].expand(-1, 3, -1)).reshape(tiles.shape)
     if stain_jitter > 0:
         draws = torch.randn((n, 2, 3), generator=generator).to(tiles.device)
         stains = functional.normalize(torch.tensor(STAINS, dtype=torch.float32, device=tiles.device), dim=1)
         factor = torch.diag_embed(1 + stain_jitter * draws[:, 0].clamp(-2, 2))
-        # density = stains' · concentration; the shift is a tenth of the factors' spread, so that white stays near white
+        # Density is stainsᵀ · concentration. The shift is a tenth of what the factors change: white stays near white.
         matrix = stains.T @ factor @ torch.linalg.inv(stains.T)  # (n, 3, 3)
         shift = (0.1 * stain_jitter * draws[:, 1].clamp(-2, 2))[:, :, None]
         levels = torch.arange(256, device=tiles.device, dtype=torch.float32)

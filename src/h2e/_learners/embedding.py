@@ -1,4 +1,4 @@
-"""Embedding: features of any frozen encoder for the tile, its centre and what surrounds it, and the heads of texture."""
+"""Embedding: features of any frozen encoder for the tile, its centre and its surroundings, and the heads of texture."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from h2e._learners.encoders import Encode, cached, encoder_of
-from h2e._learners.heads import LinearModel, NearestModel
-from h2e._learners.texture import check_head, fit_head, restore_head
+from h2e._learners.encoders import Encode, cached, encoder_name, encoder_of
+from h2e._learners.heads import Head, HeadLearner
+from h2e._learners.learner import Uses
 from h2e._slide.tiles import View
 
 
 @dataclass(frozen=True)
-class Embedding:
+class Embedding(HeadLearner):
     """Features of a frozen encoder, then ridge, kNN or PLS.
 
-    The encoder sees a tile of three spacings, its centre of one spacing, and the surroundings of seven spacings, all of the
-    same ``px``; with ``subtiles`` also the nine squares of one spacing that make up the tile, whose features are averaged.
+    The encoder sees a tile of three spacings, its centre of one spacing, and the surroundings of seven spacings, all of
+    the same ``px``; with ``subtiles`` also the nine squares of one spacing that make up the tile, whose features are
+    averaged.
 
     Parameters
     ----------
     encoder
-        ``"shell"``, which comes with h2e (lavlab-shell, trained on H&E; MIT licence); ``"timm:NAME"``; a ``torch.nn.Module`` for
-        images that are scaled as its ``pretrained_cfg`` says, else as for ImageNet, which stays on its device; or a callable from ``uint8`` (n, 3, px, px) to
-        (n, d). Frozen; must not depend on the other images of a batch.
+        ``"shell"``, which comes with h2e (lavlab-shell, trained on H&E; MIT licence); ``"timm:NAME"``; a
+        ``torch.nn.Module`` for images that are scaled as its ``pretrained_cfg`` says, else as for ImageNet, which stays
+        on its device; or a callable from ``uint8`` (n, 3, px, px) to (n, d). Frozen; must not depend on the other
+        images of a batch. All but ``"shell"`` must be passed again when an ensemble is loaded.
     px
         Side of the images that the encoder sees.
     subtiles
@@ -40,10 +42,11 @@ class Embedding:
     k
         Neighbours of ``head="knn"``.
     setting
-        Penalty of ridge (share of spots × features) or number of components of PLS; ``None``: chosen by inner group folds.
+        Penalty of ridge (share of spots × features) or number of components of PLS; ``None``: chosen by inner folds.
     obsm
-        Take features from this key of ``.obsm`` in place of an encoder: an array, a sparse matrix or a DataFrame. Slides that
-        are predicted need them, too; one with only an image gets its spots by :func:`h2e.pp.make_spots` first.
+        Take features from this key of ``.obsm`` in place of an encoder: an array, a sparse matrix or a DataFrame.
+        Slides that are predicted need them, too; one with only an image gets its spots by :func:`h2e.pp.make_spots`
+        first.
     cache
         Folder that keeps features, so that the same tiles are encoded once.
     device
@@ -58,47 +61,52 @@ class Embedding:
     (2, 9)
     """
 
-    name: ClassVar[str] = "embedding"
-    uses: ClassVar[str] = "tiles"
+    name = "embedding"
     encoder: Any = "shell"
     px: int = 80
     subtiles: bool = False
     surroundings: float = 7
-    head: str = "ridge"
+    head: Head = "ridge"
     k: int = 30
     setting: float | None = None
     obsm: str | None = None
-    cache: str | PathLike | None = None
+    cache: str | PathLike[str] | None = None
     device: str | None = None
 
     def __post_init__(self) -> None:
-        check_head(self.head, self.k)
-        if self.obsm is not None and self.encoder not in (None, "shell"):
+        super().__post_init__()
+        if self.obsm is None:
+            encoder_of(self.encoder)
+        elif self.encoder not in (None, "shell"):
             msg = "pass an encoder or an obsm key, not both."
             raise ValueError(msg)
-        if self.obsm is None and self.encoder is not None:
-            encoder_of(self.encoder)
 
     @property
-    def views(self) -> tuple[View, ...]:
-        """Tile, centre (or the tile at three times the pixels, for all subtiles) and surroundings; none with ``obsm``."""
+    def uses(self) -> Uses:  # type: ignore[override]
+        """Tiles, or features that are stored."""
+        return "tiles" if self.obsm is None else "obsm"
+
+    @property
+    def views(self) -> tuple[View, ...]:  # type: ignore[override]
+        """Tile, centre (for subtiles the tile at three times the pixels) and surroundings; none with ``obsm``."""
         if self.obsm is not None:
             return ()
         near = View(3, 3 * self.px) if self.subtiles else View(1, self.px)
         around = (View(self.surroundings, self.px),) if self.surroundings else ()
         return (View(3, self.px), near, *around)
 
+    def settings(self) -> dict[str, Any]:
+        """The fields; an encoder that is code has no name to store."""
+        return super().settings() | {"encoder": encoder_name(self.encoder)}
+
     @cached_property
     def _encode(self) -> Encode:
-        """The encoder as a function, which remembers where there is a cache."""
+        """The encoder as a function, with its memory if there is a cache."""
         encode = encoder_of(self.encoder, device=self.device)
         return encode if self.cache is None else cached(encode, Path(self.cache), self.px)
 
     def extract_features(self, tiles: list[np.ndarray]) -> np.ndarray:
         """Features of tile, centre, surroundings and the mean of the subtiles side by side, ``float32``."""
-        if self.encoder is None:
-            msg = "this embedding learner has no encoder; pass encoder=..., also after loading: code is not stored."
-            raise ValueError(msg)
         encode, px = self._encode, self.px
         tile, near, *around = tiles
         corners = [(y, x) for y in (0, px, 2 * px) for x in (0, px, 2 * px)] if self.subtiles else [(0, 0)]
@@ -107,14 +115,6 @@ class Embedding:
         if self.subtiles:
             views.append(np.mean(parts, axis=0))
         return np.concatenate(views, axis=1).astype(np.float32)
-
-    def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, **_: Any) -> LinearModel | NearestModel:
-        """Fit the head; nothing here is random."""
-        return fit_head(self, x, y, groups)
-
-    def restore(self, arrays: dict[str, np.ndarray]) -> LinearModel | NearestModel:
-        """The model that the arrays came from."""
-        return restore_head(self, arrays)
 
 
 def _checked(encode: Encode, images: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
@@ -15,9 +16,9 @@ import numpy as np
 Encode = Callable[[np.ndarray], np.ndarray]
 
 SHELL = "shell"
-"""The encoder that comes with h2e: 1.5 M parameters, trained on H&E to segment epithelium (lavlab-shell 0.9.1, MIT licence)."""
+"""The encoder that comes with h2e: 1.5 M parameters, trained on H&E to segment epithelium (lavlab-shell 0.9.1, MIT)."""
 
-# Unmixing and typical maxima of haematoxylin and eosin (the reference of Macenko's method in its common implementations).
+# Unmixing and typical maxima of haematoxylin and eosin: the reference of Macenko's method in its usual implementations.
 STAINS = np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]])
 MOST = {"eosin": 1.3, "haematoxylin": 2.5, "density": 1.6}
 
@@ -31,22 +32,45 @@ BATCH, SHELL_BATCH = 16, 4
 def encoder_of(encoder: Any, *, device: str | None = None) -> Encode:
     """The function from ``uint8`` (n, 3, px, px) to (n, d) that an encoder means; a network is made at its first call.
 
-    ``"shell"``, ``"timm:NAME"`` (weights of the timm package, downloaded by it), a ``torch.nn.Module``, whose images are
-    scaled as it was trained, or any callable, which is taken as it is.
+    ``"shell"``, ``"timm:NAME"`` (weights of the timm package, downloaded by it), a ``torch.nn.Module``, whose images
+    are scaled as it was trained, or any callable, which is taken as it is.
     """
     if encoder == SHELL:
         return partial(shell_features, device=device)
     if isinstance(encoder, str):
         if not encoder.startswith("timm:"):
-            msg = f"encoder {encoder!r} is not known: pass {SHELL!r}, 'timm:' and the name of a model, a torch module, or a callable."
+            msg = (
+                f"encoder must be {SHELL!r}, 'timm:' and a model's name, a torch module or a callable, got {encoder!r}."
+            )
             raise ValueError(msg)
         return lambda images: as_function(_timm(encoder.removeprefix("timm:"), _device(device)))(images)
     if hasattr(encoder, "state_dict"):
         return as_function(encoder)
     if not callable(encoder):
-        msg = f"an encoder is a name, a torch module or a callable, got {type(encoder).__name__}."
+        msg = f"encoder must be a name, a torch module or a callable, got {type(encoder).__name__}."
         raise TypeError(msg)
     return encoder
+
+
+@dataclass(frozen=True)
+class MissingEncoder:
+    """In place of the encoder of a file: code is not stored, and nothing is downloaded because a file names it."""
+
+    name: str | None
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Say what to pass."""
+        known = "is not stored, for it is code" if self.name is None else f"has only a name in its file, {self.name!r}"
+        msg = (
+            f"the encoder {known}; pass it: h2e.Ensemble.load(folder, encoders={{'embedding': {self.name or ...!r}}})."
+        )
+        raise ValueError(msg)
+
+
+def encoder_name(encoder: Any) -> str | None:
+    """What a file says of an encoder: its name; ``None`` of code."""
+    name = encoder.name if isinstance(encoder, MissingEncoder) else encoder
+    return name if isinstance(name, str) else None
 
 
 def as_function(module: Any) -> Encode:
@@ -60,12 +84,12 @@ def as_function(module: Any) -> Encode:
         import torch
 
         weights = next(iter(module.state_dict().values()), torch.empty(0))
-        mean, sd = (torch.tensor(scaling[key], device=weights.device)[:, None, None] for key in ("mean", "std"))
+        mean, std = (torch.tensor(scaling[key], device=weights.device)[:, None, None] for key in ("mean", "std"))
         parts = []
         with torch.inference_mode():
             for start in range(0, len(images), BATCH):
                 x = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH])).to(weights.device)
-                features = module.eval()((x.float() / 255 - mean) / sd)
+                features = module.eval()((x.float() / 255 - mean) / std)
                 parts.append(features.flatten(2).mean(2) if features.ndim > 2 else features)
         return torch.cat(parts).float().cpu().numpy()
 
@@ -101,9 +125,9 @@ def _device(device: str | None) -> Any:
 
 
 def cached(encode: Encode, folder: Path, px: int) -> Encode:
-    """The same function, whose results are kept in a folder by what it was given and by what it says of an image of noise.
+    """The same function, whose results are kept in a folder by its input and by its features of an image of noise.
 
-    The answer to the noise stands for the encoder: names tell neither two lambdas nor two versions of weights apart.
+    The features of the noise stand for the encoder: names tell neither two lambdas nor two versions of weights apart.
     """
     noise = np.random.default_rng(0).integers(0, 256, (1, 3, px, px), dtype=np.uint8)
     identity = np.asarray(encode(noise)).tobytes()
@@ -113,13 +137,15 @@ def cached(encode: Encode, folder: Path, px: int) -> Encode:
         digest.update(np.ascontiguousarray(images))
         path = folder / f"{digest.hexdigest()[:32]}.npy"
         if path.exists():
+            # A file that a full disk or a kill truncated is made again.
             try:
                 return np.load(path, allow_pickle=False)
-            except (ValueError, EOFError, OSError):  # truncated by a full disk or a kill: encoded again
+            except (ValueError, EOFError, OSError):
                 path.unlink()
         features = encode(images)
         folder.mkdir(parents=True, exist_ok=True)
-        new = path.with_suffix(f".{uuid4().hex}.tmp.npy")  # of its own in each process
+        # Each process writes a file of its own.
+        new = path.with_suffix(f".{uuid4().hex}.tmp.npy")
         np.save(new, features, allow_pickle=False)
         new.replace(path)
         return features

@@ -33,7 +33,10 @@ def make_folds(slides: np.ndarray, groups: np.ndarray, xy_um: np.ndarray, *, buf
     if len(names) > 1:
         return [Fold(str(g), np.flatnonzero(groups != g), np.flatnonzero(groups == g)) for g in names]
     if len(np.unique(slides)) > 1:
-        msg = f"leaving one group out needs at least 2 groups, the {len(np.unique(slides))} slides have one, {names.tolist()}; without group_key slides are left out."
+        msg = (
+            f"groups must be at least 2 to leave one out, got {names.tolist()} for {len(np.unique(slides))} slides; "
+            "without group_key slides are left out."
+        )
         raise ValueError(msg)
     return _quarters(xy_um, buffer_um)
 
@@ -43,7 +46,7 @@ def _quarters(xy_um: np.ndarray, buffer_um: float) -> list[Fold]:
     from scipy.spatial import KDTree
 
     if len(xy_um) < 8:
-        msg = f"folds within a slide need at least 8 spots on tissue, there are {len(xy_um)}."
+        msg = f"spots on tissue must be at least 8 for folds within a slide, got {len(xy_um)}."
         raise ValueError(msg)
     right, lower = (xy_um > np.median(xy_um, axis=0)).T
     folds = []
@@ -58,14 +61,17 @@ def _quarters(xy_um: np.ndarray, buffer_um: float) -> list[Fold]:
         distance, _ = KDTree(xy_um[inside]).query(xy_um)
         train = np.flatnonzero(distance > buffer_um)
         if len(train) < 2:
-            msg = f"the slide is too small for folds within it: no spot is further than the extent of a tile, {buffer_um:.0f} µm, from its quarter {name!r}. Add slides."
+            msg = (
+                "the slide is too small for folds within it: at least 2 spots must be further than the extent of a "
+                f"tile, {buffer_um:.0f} µm, from its quarter {name!r}, got {len(train)}. Add slides."
+            )
             raise ValueError(msg)
         folds.append(Fold(name, train, np.flatnonzero(inside)))
     return folds
 
 
 def validation_group(groups: np.ndarray) -> np.ndarray:
-    """Which spots are of the group to put aside for stopping: the one whose share of the spots is nearest to a fifth.
+    """Whether each spot is of the group to put aside for stopping: the one whose share is nearest to a fifth.
 
     Examples
     --------

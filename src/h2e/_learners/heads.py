@@ -1,18 +1,24 @@
-"""From features to targets: ridge, partial least squares and nearest neighbours, each setting chosen by inner group folds.
+"""From features to targets: ridge, partial least squares and nearest neighbours, settings chosen by inner group folds.
 
-Features are standardized by the training spots and clipped: a slide of another stain or with another background must not
-drive a linear model to values that it never saw.
+Features are standardized by the training spots and clipped: a slide of another stain or with another background must
+not drive a linear model to values that it never saw.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from h2e._learners.learner import Learner, Model
+
 log = logging.getLogger(__name__)
+
+Head = Literal["ridge", "knn", "pls"]
+HEADS = get_args(Head)
 
 CLIP = 4.0
 """Standard deviations beyond which a feature says no more."""
@@ -24,19 +30,51 @@ COMPONENTS = (1, 2, 3, 5, 8, 12, 20)
 """Numbers of components of partial least squares."""
 
 N_FOLDS = 6
-"""At most so many inner folds; groups are merged beyond."""
+"""At most so many inner folds; beyond, groups are merged."""
 
 AS_GOOD = 0.2
-"""Settings whose inner score is within this share of the best one's cannot be told from it by few groups: all are averaged."""
+"""Settings whose inner score is within this share of the best are averaged: few groups cannot tell them apart."""
 
-# What is taken where only one group leaves nothing to choose by: folds of random spots would choose far too little penalty.
-DEFAULT = {"ridge": 3, "pls": 3}  # positions in PENALTIES and COMPONENTS
+DEFAULT = {"ridge": 3, "pls": 3}
+"""Positions in PENALTIES and COMPONENTS for one group, since folds of random spots would choose too little penalty."""
 
 Path = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
+class HeadLearner(Learner):
+    """A learner whose features go to ridge, partial least squares or nearest neighbours; nothing in it is random."""
+
+    head: Head
+    k: int
+    setting: float | None
+
+    def __post_init__(self) -> None:
+        if self.head not in HEADS:
+            msg = f"head must be one of {list(HEADS)}, got {self.head!r}."
+            raise ValueError(msg)
+        if self.k < 1:
+            msg = f"k must be at least 1, got {self.k}."
+            raise ValueError(msg)
+
+    @property
+    def feature_key(self) -> Learner:
+        """The learner with the default head: features do not depend on it."""
+        return replace(self, head="ridge", k=30, setting=None)  # type: ignore[type-var]
+
+    def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, **_: Any) -> Model:
+        """Fit the head."""
+        check_training(x, y, groups)
+        if self.head == "knn":
+            return fit_nearest(x, y, k=self.k)
+        return fit_linear(x, y, groups, kind=self.head, setting=self.setting)
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> Model:
+        """Make the model of these arrays."""
+        return NearestModel.restore(arrays) if self.head == "knn" else LinearModel(**arrays)
+
+
 @dataclass(frozen=True)
-class LinearModel:
+class LinearModel(Model):
     """Standardize, clip, multiply."""
 
     center: np.ndarray  # (d,)
@@ -44,30 +82,18 @@ class LinearModel:
     coefficients: np.ndarray  # (d, targets)
     intercept: np.ndarray  # (targets,)
     settings: np.ndarray  # penalties or numbers of components that were chosen
-    history: list[dict[str, float]] = field(default_factory=list)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """``float32`` (n, targets)."""
         return (standardize(x, self.center, self.scale) @ self.coefficients + self.intercept).astype(np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What to store."""
-        return {
-            "center": self.center,
-            "scale": self.scale,
-            "coefficients": self.coefficients,
-            "intercept": self.intercept,
-            "settings": self.settings,
-        }
-
-    @classmethod
-    def restore(cls, arrays: dict[str, np.ndarray]) -> LinearModel:
-        """The model that the arrays came from."""
-        return cls(**arrays)
+        """The fields."""
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
-class NearestModel:
+class NearestModel(Model):
     """The mean of the ``k`` nearest training spots."""
 
     center: np.ndarray  # (d,)
@@ -76,29 +102,27 @@ class NearestModel:
     y: np.ndarray  # (n, targets) float32
     k: int
     clip: float = np.inf
-    history: list[dict[str, float]] = field(default_factory=list)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """``float32`` (n, targets)."""
         from sklearn.neighbors import NearestNeighbors
 
-        if len(x) == 0:
+        if not len(x):
             return np.zeros((0, self.y.shape[1]), np.float32)
-        near = NearestNeighbors(
-            n_neighbors=min(self.k, len(self.x)), algorithm="kd_tree" if self.x.shape[1] < 8 else "brute"
-        )
+        algorithm = "kd_tree" if self.x.shape[1] < 8 else "brute"
+        near = NearestNeighbors(n_neighbors=min(self.k, len(self.x)), algorithm=algorithm)
         near.fit(self.x.astype(np.float64))
         query = standardize(x, self.center, self.scale, clip=self.clip)
         return self.y[near.kneighbors(query, return_distance=False)].mean(1)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What to store."""
+        """The fields, the two numbers in one array."""
         numbers = np.array([self.k, self.clip], np.float64)
         return {"center": self.center, "scale": self.scale, "x": self.x, "y": self.y, "numbers": numbers}
 
     @classmethod
     def restore(cls, arrays: dict[str, np.ndarray]) -> NearestModel:
-        """The model that the arrays came from."""
+        """Make the model of these arrays."""
         k, clip = arrays["numbers"]
         return cls(arrays["center"], arrays["scale"], arrays["x"], arrays["y"], int(k), float(clip))
 
@@ -111,12 +135,12 @@ def fit_nearest(x: np.ndarray, y: np.ndarray, *, k: int) -> NearestModel:
 
 
 def fit_linear(
-    x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, kind: str, setting: float | None = None
+    x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, kind: Literal["ridge", "pls"], setting: float | None = None
 ) -> LinearModel:
     """Ridge or partial least squares, the settings (the same for all targets) chosen by inner group folds.
 
-    A setting is scored by the correlation of its predictions of left-out groups. Few groups cannot tell good settings apart,
-    and the one that happens to be ahead is often an extreme one; so the coefficients of all that are about as good are averaged.
+    A setting is scored by the correlation of its predictions of left-out groups. Few groups cannot tell good settings
+    apart, and the one that is ahead is often an extreme one: the coefficients of all about as good are averaged.
 
     Examples
     --------
@@ -158,30 +182,14 @@ def pls_path(a: np.ndarray, y: np.ndarray, components: np.ndarray = np.array(COM
     from sklearn.cross_decomposition import PLSRegression
 
     path = np.zeros((len(components), a.shape[1], y.shape[1]))
-    spread = y.std(0)
-    varies = spread > 1e-6 * spread.max()
+    std = y.std(0)
+    varies = std > 1e-6 * std.max()
     if varies.any() and np.abs(a).max() > 1e-6:
         most = int(min(max(components), a.shape[1], len(a) - 1))
-        pls = PLSRegression(most, scale=False, max_iter=5000, tol=1e-5).fit(a, y[:, varies] / spread[varies])
-        for one, k in zip(path, components.astype(int), strict=True):
-            one[:, varies] = pls.x_rotations_[:, :k] @ pls.y_loadings_[:, :k].T * spread[varies]
+        pls = PLSRegression(most, scale=False, max_iter=5000, tol=1e-5).fit(a, y[:, varies] / std[varies])
+        for coefficients, k in zip(path, components.astype(int), strict=True):
+            coefficients[:, varies] = pls.x_rotations_[:, :k] @ pls.y_loadings_[:, :k].T * std[varies]
     return path
-
-
-def inner_folds(groups: np.ndarray, n_folds: int = N_FOLDS) -> np.ndarray:
-    """Fold of each row; a group is never divided, and the largest groups are spread first.
-
-    Examples
-    --------
-    >>> inner_folds(np.array(["A", "A", "B", "C"]), 2)
-    array([0, 0, 1, 1])
-    """
-    names, which, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    fold_of, filled = np.zeros(len(names), int), np.zeros(min(n_folds, len(names)), int)
-    for group in np.argsort(-sizes, kind="stable"):
-        fold_of[group] = filled.argmin()
-        filled[fold_of[group]] += sizes[group]
-    return fold_of[which]
 
 
 def mean_and_std(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -199,31 +207,34 @@ def standardize(x: np.ndarray, center: np.ndarray, scale: np.ndarray, *, clip: f
     return np.clip((np.asarray(x, np.float64) - center) / scale, -clip, clip)
 
 
-def check_y(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> None:
+def check_training(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> None:
     """Raise unless there is something to learn, row by row."""
     if len(x) == 0 or not len(x) == len(y) == len(groups) or np.ndim(y) != 2:
-        msg = f"x, y (spots × targets) and groups need the same spots, got {np.shape(x)}, {np.shape(y)} and {np.shape(groups)}."
+        shapes = f"{np.shape(x)}, {np.shape(y)} and {np.shape(groups)}"
+        msg = f"x, y (spots × targets) and groups must be of the same spots, got {shapes}."
         raise ValueError(msg)
-    if not np.isfinite(y).all():
-        msg = "y must be finite; drop the spots without a measurement first."
-        raise ValueError(msg)
+    for name, values in {"x": x, "y": y}.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            msg = f"{name} must be finite; drop the spots without a measurement or features first."
+            raise ValueError(msg)
 
 
 def _choose(x: np.ndarray, y: np.ndarray, groups: np.ndarray, path: Path, default: int) -> np.ndarray:
-    """Positions of the settings with about the highest correlation over left-out groups, mean over targets and groups."""
-    folds = inner_folds(groups)
-    if folds.max() == 0:
+    """Positions of the settings with about the best correlation over left-out groups, mean over targets and groups."""
+    from sklearn.model_selection import GroupKFold
+
+    n_folds = min(N_FOLDS, len(np.unique(groups)))
+    if n_folds == 1:
         return np.array([default])
     scores = []
-    for fold in range(folds.max() + 1):
-        rest = folds != fold
-        center, scale = mean_and_std(x[rest])
-        a = standardize(x[rest], center, scale)
-        b = standardize(x, center, scale)
-        coefficients = path(a - a.mean(0), y[rest] - y[rest].mean(0))
-        for group in np.unique(groups[~rest]):
+    for inner, outer in GroupKFold(n_folds).split(x, groups=groups):
+        center, scale = mean_and_std(x[inner])
+        a = standardize(x[inner], center, scale)
+        coefficients = path(a - a.mean(0), y[inner] - y[inner].mean(0))
+        for group in np.unique(groups[outer]):
             rows = groups == group
-            scores.append([_correlation(b[rows] @ c, y[rows]) for c in coefficients])
+            b = standardize(x[rows], center, scale)
+            scores.append([_correlation(b @ c, y[rows]) for c in coefficients])
     mean = np.mean(scores, axis=0)
     return np.flatnonzero(mean >= mean.max() - AS_GOOD * abs(mean.max()))
 

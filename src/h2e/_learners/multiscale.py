@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from h2e._learners.folds import validation_group
-from h2e._learners.heads import check_y, mean_and_std
+from h2e._learners.heads import check_training, mean_and_std
+from h2e._learners.learner import Learner, Model
 from h2e._slide.tiles import View
 
 if TYPE_CHECKING:
@@ -17,13 +18,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STOPPING = ("all epochs", "inner group")
-"""Whether the last epoch is kept, or the best on a training group that is put aside."""
+Stopping = Literal["all epochs", "inner group"]
+EncoderPart = Literal["tile", "subtiles", "center"]
 
 
 @dataclass(frozen=True)
-class MultiscaleModel:
-    """A trained network, and the mean and spread that its outputs are scaled back by."""
+class MultiscaleModel(Model):
+    """A trained network, and the mean and standard deviation that its outputs are scaled back by."""
 
     network: MultiscaleNetwork
     mean: np.ndarray  # (targets,)
@@ -33,18 +34,18 @@ class MultiscaleModel:
     history: list[dict[str, float]] = field(default_factory=list)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """``float32`` (n, targets), from ``uint8`` tiles: the mean of the variants."""
+        """``float32`` (n, targets), from ``uint8`` tiles: the mean over their symmetries."""
         return self.tta_predictions(x).mean(axis=0)
 
     def tta_predictions(self, x: np.ndarray) -> np.ndarray:
-        """What the network says of each of the eight symmetries of the tiles (or of one), ``float32`` (8 or 1, n, targets)."""
+        """Predictions of each of the eight symmetries of the tiles, or of one, ``float32`` (8 or 1, n, targets)."""
         from h2e._learners.training import predict_views
 
         scaled = predict_views(self.network, x, symmetries=self.symmetries, device=self.device)
         return (scaled * self.scale + self.mean).astype(np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What to store."""
+        """The weights and the scaling."""
         from h2e._learners.training import arrays_of
 
         weights = {f"network.{name}": value for name, value in arrays_of(self.network).items()}
@@ -59,7 +60,7 @@ class BestEpoch:
         self.errors: list[float] = []
 
     def __call__(self, network: MultiscaleNetwork) -> None:
-        """Look at the network after an epoch."""
+        """Score the network after an epoch."""
         from h2e._learners.training import arrays_of, predict
 
         guess = predict(network, self.tiles, symmetries=False, device=self.device)
@@ -76,8 +77,8 @@ class BestEpoch:
 
 
 @dataclass(frozen=True)
-class Multiscale:
-    """The multiscale network on tiles of three spacings; the defaults are the published recipe with augmentation.
+class Multiscale(Learner):
+    """The multiscale network on tiles of three spacings; the defaults are the published settings with augmentation.
 
     Parameters
     ----------
@@ -101,8 +102,8 @@ class Multiscale:
     residual, pyramid_pooling
         Shortcuts in the blocks; pooling at several scales.
     stopping
-        ``"all epochs"``, or ``"inner group"``, which trains on the training groups but one and keeps the epoch that is best on
-        that one, if there are two.
+        ``"all epochs"``, or ``"inner group"``, which trains on the training groups but one and keeps the epoch that is
+        best on that one, if there are two.
     device
         ``None``: CUDA if there is one.
 
@@ -112,8 +113,8 @@ class Multiscale:
     (View(extent=3.0, px=78, unit='spacing'),)
     """
 
-    name: ClassVar[str] = "multiscale"
-    uses: ClassVar[str] = "tiles"
+    name = "multiscale"
+    uses = "tiles"
     epochs: int = 30
     lr: float = 1e-3
     weight_decay: float = 1e-3
@@ -125,23 +126,23 @@ class Multiscale:
     extent: float = 3.0
     tile_px: int = 78
     subtile_px: int = 26
-    encoders: tuple[str, ...] = ("tile", "subtiles", "center")
+    encoders: tuple[EncoderPart, ...] = get_args(EncoderPart)
     residual: bool = True
     pyramid_pooling: bool = True
-    stopping: str = "all epochs"
+    stopping: Stopping = "all epochs"
     device: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "encoders", tuple(self.encoders))
-        if self.stopping not in STOPPING:
-            msg = f"stopping {self.stopping!r} is not one of {list(STOPPING)}."
+        if self.stopping not in get_args(Stopping):
+            msg = f"stopping must be one of {list(get_args(Stopping))}, got {self.stopping!r}."
             raise ValueError(msg)
         if self.extent <= 0:
             msg = f"extent must be positive, got {self.extent}."
             raise ValueError(msg)
 
     @property
-    def views(self) -> tuple[View, ...]:
+    def views(self) -> tuple[View, ...]:  # type: ignore[override]
         """The tile; the network cuts the rest from it."""
         return (View(self.extent, self.tile_px),)
 
@@ -150,44 +151,29 @@ class Multiscale:
         return tiles[0]
 
     def fit(
-        self,
-        x: np.ndarray,
-        y: np.ndarray,
-        groups: np.ndarray,
-        *,
-        seed: int = 0,
-        progress: bool = True,
-        label: str = "",
+        self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, seed: int = 0, progress: bool = True, label: str = ""
     ) -> MultiscaleModel:
         """Train on targets of mean 0 and standard deviation 1."""
         from h2e._learners.training import TrainingConfig, train
 
-        check_y(x, y, groups)
-        stops = self.stopping == "inner group" and len(np.unique(groups)) > 1
-        inner = ~validation_group(groups) if stops else np.ones(len(x), bool)
+        check_training(x, y, groups)
         mean, scale = mean_and_std(y)
+        z, best = ((y - mean) / scale).astype(np.float32), None
+        if self.stopping == "inner group" and len(np.unique(groups)) > 1:
+            outer = validation_group(groups)
+            best = BestEpoch(x[outer], z[outer], device=self.device)
+            x, z = x[~outer], z[~outer]
         settings = TrainingConfig(
             self.epochs, self.lr, self.weight_decay, self.batch_size, self.symmetries, self.stain_jitter, self.ema
         )
-        scaled = ((y - mean) / scale).astype(np.float32)
-        best = None if inner.all() else BestEpoch(x[~inner], scaled[~inner], device=self.device)
-        network, history = train(
-            self._config(y.shape[1]),
-            x[inner],
-            scaled[inner],
-            settings=settings,
-            seed=seed,
-            device=self.device,
-            progress=progress,
-            label=label,
-            after_epoch=best,
-        )
+        run = {"seed": seed, "device": self.device, "progress": progress, "label": label}
+        network, history = train(self._config(z.shape[1]), x, z, settings=settings, after_epoch=best, **run)
         if best is not None:
             network = best.network(network.config)
         return MultiscaleModel(network, mean, scale, self.symmetries, self.device, history)
 
     def restore(self, arrays: dict[str, np.ndarray]) -> MultiscaleModel:
-        """The model that the arrays came from; its history is not among them."""
+        """Make the model of these arrays; its history is not among them."""
         from h2e._learners.training import network_of
 
         weights = {name.removeprefix("network."): a for name, a in arrays.items() if name.startswith("network.")}
@@ -195,15 +181,8 @@ class Multiscale:
         return MultiscaleModel(network, arrays["mean"], arrays["scale"], self.symmetries, self.device)
 
     def _config(self, n_targets: int) -> NetworkConfig:
-        """The network that these settings mean."""
+        """Configure the network."""
         from h2e._learners.network import NetworkConfig
 
-        return NetworkConfig(
-            n_targets,
-            self.tile_px,
-            self.subtile_px,
-            self.dropout,
-            self.encoders,
-            self.residual,
-            self.pyramid_pooling,
-        )
+        shape = (n_targets, self.tile_px, self.subtile_px, self.dropout)
+        return NetworkConfig(*shape, self.encoders, self.residual, self.pyramid_pooling)

@@ -52,12 +52,12 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "encoders", tuple(self.encoders))
         if self.n_targets < 1:
-            msg = f"a network needs at least one target, got n_targets={self.n_targets}."
+            msg = f"n_targets must be at least 1, got {self.n_targets}."
             raise ValueError(msg)
         if not 16 <= self.subtile_px <= self.tile_px or self.tile_px < 26 or (self.tile_px - self.subtile_px) % 2:
             msg = (
-                f"tile_px={self.tile_px}, subtile_px={self.subtile_px}: the tile must have at least 26 pixels, the subtile "
-                "at least 16 and no more than the tile, and both must be even or both odd so that one subtile is central."
+                "tile_px must be at least 26, subtile_px at least 16 and no more than tile_px, and both even or both "
+                f"odd so that one subtile is central, got tile_px={self.tile_px}, subtile_px={self.subtile_px}."
             )
             raise ValueError(msg)
         if not 0 <= self.dropout < 1:
@@ -69,7 +69,7 @@ class NetworkConfig:
 
 
 class Dropout(nn.Module):
-    """Dropout that draws from a generator of its own: threads that train several networks do not mix their randomness."""
+    """Dropout that draws from a generator of its own: threads that train networks do not mix their randomness."""
 
     generator: torch.Generator | None = None
 
@@ -132,7 +132,7 @@ class Encoder(nn.Module):
         return torch.cat([functional.adaptive_avg_pool2d(x, n).flatten(1) for n in self.pools], dim=1)
 
     def forward(self, x: Tensor, n_images: int = 1) -> Tensor:
-        """(B · n_images, 3, h, w) → (B, hidden[-1]); the features of the images of a sample are averaged before the MLP."""
+        """(B · n_images, 3, h, w) → (B, hidden[-1]); features are averaged over a sample's images before the MLP."""
         x = self.pool(x)
         if n_images > 1:
             x = x.unflatten(0, (-1, n_images)).mean(1)
@@ -170,7 +170,7 @@ class MultiscaleNetwork(nn.Module):
 
     def forward(self, tile: Tensor) -> Tensor:
         """(B, 3, 78, 78) → (B, n_targets)."""
-        x = tile.to(torch.float32) / 127.5 - 1  # convolutions lay it out as their weights are
+        x = tile.to(torch.float32) / 127.5 - 1
         encoded = []
         if "tile" in self.config.encoders:
             encoded.append(self.tile(x))  # (B, 128)
@@ -207,7 +207,8 @@ def build(config: NetworkConfig, *, seed: int) -> MultiscaleNetwork:
 def initialized(make: Callable[[], Module], *, seed: int) -> Module:
     """What ``make`` makes, with weights drawn as PyTorch does, but from a generator of our own."""
     generator = torch.Generator().manual_seed(seed)
-    with torch.device("meta"):  # no weights yet, so nothing is drawn from the global generator
+    # There are no weights yet, so nothing is drawn from the global generator.
+    with torch.device("meta"):
         network = make()
     network.to_empty(device="cpu")
     for module in network.modules():
@@ -221,7 +222,7 @@ def initialized(make: Callable[[], Module], *, seed: int) -> Module:
 
 
 def fuse_batchnorm(network: MultiscaleNetwork) -> MultiscaleNetwork:
-    """The network for prediction only: each batch normalization is part of the convolution before it, which changes no value.
+    """The network for prediction only: each batch normalization becomes part of the convolution before it.
 
     Examples
     --------
@@ -231,7 +232,8 @@ def fuse_batchnorm(network: MultiscaleNetwork) -> MultiscaleNetwork:
     """
     with torch.device("meta"):
         same = MultiscaleNetwork(network.config).eval()
-    same.load_state_dict(network.state_dict(), assign=True)  # the tensors themselves
+    # The tensors themselves, not copies.
+    same.load_state_dict(network.state_dict(), assign=True)
     for part in same.modules():
         if isinstance(part, nn.Sequential):
             for i, (first, second) in enumerate(itertools.pairwise(part)):

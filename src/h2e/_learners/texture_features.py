@@ -1,6 +1,6 @@
 """Colour, stain and texture statistics of tiles: what a frozen, fast and readable description of H&E can say.
 
-``texture_features`` describes each tile by itself and by arithmetic of a fixed order, so its values do not depend on the batch.
+``texture_features`` describes each tile by itself and by arithmetic of a fixed order, whatever the batch.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def texture_features(tiles: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    ``float32``, (n, d); finite for every input, also for a black or white tile. ``d`` depends on ``p`` only; the names are
-    those of ``feature_names(p)``.
+    ``float32``, (n, d); finite for every input, also for a black or white tile. ``d`` depends on ``p`` only; the names
+    are those of ``feature_names(p)``.
 
     Examples
     --------
@@ -71,7 +71,7 @@ def stain_maps(tiles: np.ndarray) -> np.ndarray:
     """
     unmix = np.linalg.inv(STAINS / np.linalg.norm(STAINS, axis=1, keepdims=True)).T  # (stain, colour)
     density = -np.log((np.arange(256) + 1) / 256)
-    # one table per stain and colour: no logarithm per pixel
+    # One table per stain and colour saves a logarithm per pixel.
     tables = (unmix[:, :, None] * density).astype(np.float32)
     return np.stack([sum(table[c][tiles[:, c]] for c in range(3)) for table in tables], axis=1)
 
@@ -96,13 +96,13 @@ def _describe(tiles: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _whiten_black(tiles: np.ndarray) -> np.ndarray:
-    """Turn black pixels white: no stain is black, but cut-outs, borders and pen are, and they are background as glass is."""
+    """Turn black pixels white: no stain is black, but cut-outs, borders and pen are; they are no tissue."""
     black = tiles.max(axis=1, keepdims=True) < BLACK
     return np.where(black, np.uint8(255), tiles)
 
 
 def _moments(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
-    """Mean, spread and quantiles over the pixels of each tile."""
+    """Mean, standard deviation and quantiles over the pixels of each tile."""
     flat = np.sort(values.reshape(len(values), -1), axis=1)
     at = np.round(np.array(QUANTILES) * (flat.shape[1] - 1)).astype(int)
     out = {f"{name} mean": flat.mean(1), f"{name} sd": flat.std(1)}
@@ -113,12 +113,12 @@ def _correlations(stains: np.ndarray) -> dict[str, np.ndarray]:
     """Correlation over pixels of each two stains; 0 where one is constant."""
     flat = stains.reshape(*stains.shape[:2], -1)
     centred = flat - flat.mean(2, keepdims=True)
-    spread = np.sqrt((centred**2).mean(2))
+    std = np.sqrt((centred**2).mean(2))
     names = ("haematoxylin", "eosin", "residual")
     out = {}
     for i, j in ((0, 1), (0, 2), (1, 2)):
         covariance = (centred[:, i] * centred[:, j]).mean(1)
-        out[f"{names[i]} with {names[j]}"] = covariance / np.maximum(spread[:, i] * spread[:, j], 1e-4)
+        out[f"{names[i]} with {names[j]}"] = covariance / np.maximum(std[:, i] * std[:, j], 1e-4)
     return out
 
 
@@ -132,7 +132,8 @@ def _octaves(name: str, image: np.ndarray) -> dict[str, np.ndarray]:
         dx = (image[:, 2:-2, 3:-1] - image[:, 2:-2, 1:-3]) / 2
         dy = (image[:, 3:-1, 2:-2] - image[:, 1:-3, 2:-2]) / 2
         edge = np.sqrt(dx * dx + dy * dy)
-        square = band * band  # products, for powers are slow
+        # Products, since powers are slow.
+        square = band * band
         sd = np.sqrt(square.mean((1, 2)))
         key = f"{name} octave {level}"
         out[f"{key} blob sd"] = np.log(sd + FAINT)

@@ -9,12 +9,15 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from h2e._ensemble.baselines import BASELINES
+from h2e._ensemble.baselines import BASELINES, BaselineName
 from h2e._ensemble.extraction import Features
 from h2e._ensemble.held_out import HeldOut, held_out_predictions
+from h2e._ensemble.stack import StackKind
 from h2e._ensemble.training import check_cohort, fit_config, folds_within
+from h2e._ensemble.transforms import TransformKind
 from h2e._learners.folds import Fold
-from h2e._learners.registry import DEFAULT_LEARNERS, Learner
+from h2e._learners.learner import Learner
+from h2e._learners.registry import DEFAULT_LEARNERS, LearnerName
 from h2e._sdata import keys as _keys
 from h2e._sdata.cohort import Cohort, open_cohort
 from h2e._sdata.keys import Keys
@@ -34,11 +37,11 @@ def evaluate(
     targets: str | Sequence[str] | None = None,
     obsm: str | None = None,
     n_targets: int = 35,
-    learners: str | Learner | Sequence[str | Learner] = DEFAULT_LEARNERS,
-    transform: str = "mixed",
+    learners: LearnerName | Learner | Sequence[LearnerName | Learner] = DEFAULT_LEARNERS,
+    transform: TransformKind = "mixed",
     n_programmes: int = 10,
-    stack: str = "mean",
-    baselines: str | Sequence[str] = BASELINES,
+    stack: StackKind = "mean",
+    baselines: BaselineName | Sequence[BaselineName] = BASELINES,
     metrics: str | Sequence[str] | None = None,
     group_key: str | None = None,
     library_key: str | None = None,

@@ -10,8 +10,11 @@ import numpy as np
 
 from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.extraction import Features
+from h2e._ensemble.stack import StackKind
 from h2e._ensemble.training import check_cohort, fit_config, folds_within, train
-from h2e._learners.registry import DEFAULT_LEARNERS, Learner
+from h2e._ensemble.transforms import TransformKind
+from h2e._learners.learner import Learner
+from h2e._learners.registry import DEFAULT_LEARNERS, LearnerName
 from h2e._sdata import keys as _keys
 from h2e._sdata.cohort import open_cohort
 from h2e._sdata.keys import Keys
@@ -31,10 +34,10 @@ def fit(
     targets: str | Sequence[str] | None = None,
     obsm: str | None = None,
     n_targets: int = 35,
-    learners: str | Learner | Sequence[str | Learner] = DEFAULT_LEARNERS,
-    transform: str = "mixed",
+    learners: LearnerName | Learner | Sequence[LearnerName | Learner] = DEFAULT_LEARNERS,
+    transform: TransformKind = "mixed",
     n_programmes: int = 10,
-    stack: str = "mean",
+    stack: StackKind = "mean",
     group_key: str | None = None,
     library_key: str | None = None,
     layer: str | None = None,
@@ -71,7 +74,7 @@ def fit(
     n_targets
         How many genes to choose where ``targets=None``.
     learners
-        Names or instances. Statistics of colour, stain and texture with ridge regression (``"texture"``), nearest
+        Names or instances, also of a :class:`Learner` of your own. Statistics of colour, stain and texture with ridge regression (``"texture"``), nearest
         neighbours (``"knn"``) or partial least squares (``"pls"``); features of a frozen encoder with ridge (``"embedding"``,
         by default of a small network that comes with h2e, see :class:`Embedding`). These four are the default; the
         encoder is the slowest of them. The convolutional network ``"multiscale"``, which takes hours without a GPU;
@@ -113,7 +116,8 @@ def fit(
         Size of a pixel in µm, or a mapping from slide or image to it, where neither ``table.obs["um_per_px"]`` nor the
         lattice tells it.
     run_dir
-        Folder that keeps each finished model; an interrupted run continues where it was.
+        Folder that keeps each finished model; an interrupted run continues where it was. What was changed in the code of
+        a learner of your own is not noticed: give it a new folder.
     seed
         The same seed on the same machine gives the same ensemble.
     device

@@ -1,0 +1,105 @@
+"""An ensemble as what is stored of it, a description and arrays, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from h2e._ensemble.fold_models import FoldModel, names_of
+from h2e._ensemble.novelty import Novelty
+from h2e._ensemble.stack import restore_stack
+from h2e._ensemble.transforms import Transform
+from h2e._learners.learner import Learner
+from h2e._learners.registry import LEARNERS, from_json, to_json
+from h2e._stains.reference import StainReference
+
+if TYPE_CHECKING:
+    from h2e._ensemble.ensemble import Ensemble
+
+TRANSFORM = ("ranks", "values", "limits")
+"""Arrays of a transform."""
+
+HISTORY = {"learner": object, "held_out": object, "epoch": int, "loss": float, "seconds": float}
+"""Columns of ``Ensemble.history``."""
+
+
+def describe(ensemble: Ensemble) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Everything of an ensemble that is not an array, for JSON, and its arrays by name."""
+    arrays = {key: getattr(ensemble, key) for key in ("held_out", "truth", "calibration")}
+    arrays |= {f"stack/{key}": value for key, value in ensemble.stack.arrays().items()}
+    if ensemble.novelty is not None:
+        arrays |= {f"novelty/{key}": value for key, value in ensemble.novelty.arrays().items()}
+    arrays |= {f"thumbnail/{region}": colours for region, colours in ensemble.thumbnails.items()}
+    for i, member in enumerate(ensemble.members):
+        arrays |= {f"{i}/{key}": getattr(member.transform, key) for key in TRANSFORM}
+        arrays |= {f"{i}/model/{key}": value for key, value in member.model.arrays().items()}
+    about = {
+        "targets": list(ensemble.targets),
+        "learners": [to_json(learner) for learner in ensemble.learners],
+        "members": [[m.learner, m.held_out, m.transform.kind] for m in ensemble.members],
+        "stack": ensemble.stack.kind,
+        "novelty": None if ensemble.novelty is None else ensemble.novelty.learner,
+        "index": [[str(region), str(instance)] for region, instance in ensemble.loo.index],
+        "training": ensemble.training.reset_index(drop=True).to_dict("list"),
+        "history": ensemble.history.to_dict("list"),
+        "spacing_um": ensemble.spacing_um,
+        "reference": None if ensemble.reference is None else ensemble.reference.to_dict(),
+        "settings": dict(ensemble.settings),
+    }
+    return about, arrays
+
+
+def rebuild(
+    about: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    encoders: Mapping[str, Any],
+    learners: Mapping[str, Callable[..., Learner]],
+) -> dict[str, Any]:
+    """The fields of the ensemble that was described; code comes from the user alone."""
+    by_name = _learners_of(about, encoders, learners)
+    members = []
+    for i, (name, held_out, kind) in enumerate(about["members"]):
+        transform = Transform(kind, **{key: arrays[f"{i}/{key}"] for key in TRANSFORM})
+        members.append(FoldModel(name, held_out, by_name[name].restore(_under(f"{i}/model/", arrays)), transform))
+    index = pd.MultiIndex.from_tuples([tuple(pair) for pair in about["index"]], names=["region", "instance"])
+    novelty, reference = about["novelty"], about["reference"]
+    return {
+        **{key: arrays[key] for key in ("held_out", "truth", "calibration")},
+        **{key: about[key] for key in ("spacing_um", "settings")},
+        "targets": tuple(about["targets"]),
+        "learners": tuple(by_name.values()),
+        "members": tuple(members),
+        "stack": restore_stack(about["stack"], _under("stack/", arrays)),
+        "loo": pd.DataFrame(arrays["held_out"].mean(axis=0), index=index, columns=about["targets"]),
+        "novelty": None if novelty is None else Novelty.restore(novelty, _under("novelty/", arrays)),
+        "training": pd.DataFrame(about["training"], index=index),
+        "thumbnails": _under("thumbnail/", arrays),
+        "history": pd.DataFrame(about["history"]).astype(HISTORY),
+        "reference": None if reference is None else StainReference.from_dict(reference),
+    }
+
+
+def _learners_of(
+    about: Mapping[str, Any], encoders: Mapping[str, Any], own: Mapping[str, Callable[..., Learner]]
+) -> dict[str, Learner]:
+    """The learners of a description by their names in the ensemble, with what the user passes for them."""
+    made = [from_json(text, own) for text in about["learners"]]
+    learners = dict(zip(names_of(made), made, strict=True))
+    for argument, passed, known in (
+        ("learners", own, {learner.name for learner in made} - set(LEARNERS)),
+        ("encoders", encoders, {name for name, learner in learners.items() if hasattr(learner, "encoder")}),
+    ):
+        if unknown := sorted(set(passed) - known):
+            msg = f"{argument} must be for those of the ensemble that need them, {sorted(known)}, got {unknown}."
+            raise ValueError(msg)
+    return learners | {name: replace(learners[name], encoder=encoder) for name, encoder in encoders.items()}
+
+
+def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays whose names start with a prefix, without it."""
+    return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
