@@ -55,6 +55,14 @@ def cohort(cohort_source: SpatialData) -> SpatialData:
     return SpatialData(images=images, shapes=shapes, tables=tables)
 
 
+@pytest.fixture
+def two_slides() -> SpatialData:
+    """Make two small slides of two donors, for what takes long and needs no more."""
+    from h2e.datasets import toy_cohort
+
+    return toy_cohort(n_slides=2, n_donors=2, side=6)
+
+
 @pytest.fixture(scope="session")
 def spots() -> Spots:
     """Features and values of 100 spots on five slides of four donors, a line and noise; never change them."""

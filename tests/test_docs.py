@@ -12,6 +12,7 @@ import pytest
 import spatialdata as sd
 
 import h2e
+from h2e._sdata import keys
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -26,11 +27,11 @@ def blocks_of(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_the_recipes_of_the_page_on_storage_run_and_lose_nothing(cohort: SpatialData, monkeypatch, tmp_path: Path):
+def test_the_recipes_of_the_page_on_storage_run_and_lose_nothing(two_slides: SpatialData, monkeypatch, tmp_path: Path):
     monkeypatch.chdir(tmp_path)
-    h2e.pp.normalize(cohort)
-    ensemble = h2e.tl.fit(cohort, learners="mean", group_key="donor", n_targets=4, progress=False)
-    names = {"h2e": h2e, "sdata": cohort, "ensemble": ensemble}
+    h2e.pp.normalize(two_slides)
+    ensemble = h2e.tl.fit(two_slides, learners="mean", group_key="donor", n_targets=4, progress=False)
+    names = {"h2e": h2e, "sdata": two_slides, "ensemble": ensemble}
     first, second = blocks_of(ROOT / "docs" / "storage.md")
     exec(first, names)
     before = sd.read_zarr("cohort.zarr")
@@ -46,12 +47,12 @@ def test_the_recipes_of_the_page_on_storage_run_and_lose_nothing(cohort: Spatial
 
 
 def test_a_table_that_is_being_updated_is_whole_on_disk_at_every_moment(
-    cohort: SpatialData, monkeypatch, tmp_path: Path
+    two_slides: SpatialData, monkeypatch, tmp_path: Path
 ):
     monkeypatch.chdir(tmp_path)
-    ensemble = h2e.tl.fit(cohort, learners="mean", group_key="donor", n_targets=4, progress=False)
+    ensemble = h2e.tl.fit(two_slides, learners="mean", group_key="donor", n_targets=4, progress=False)
     names = {"h2e": h2e, "ensemble": ensemble}
-    cohort.write("cohort.zarr")
+    two_slides.write("cohort.zarr")
 
     def interrupted(self: SpatialData, name: str, **_: object) -> None:
         """Stop where the table itself is to be written again."""
@@ -69,10 +70,10 @@ def test_a_table_that_is_being_updated_is_whole_on_disk_at_every_moment(
 
 def test_the_page_on_storage_names_every_default_key():
     text = (ROOT / "docs" / "storage.md").read_text(encoding="utf-8")
-    keys = {value for name, value in vars(h2e._keys).items() if name.isupper() and isinstance(value, str)}
-    made = {getattr(h2e._keys, name)("{image}") for name in ("tissue", "normalized")}
-    made |= {getattr(h2e._keys, name)("h2e") for name in ("held_out", "spread", "lower", "upper", "novelty")}
-    assert [key for key in sorted(keys | made) if key not in text] == []
+    stored = {value for name, value in vars(keys).items() if name.isupper() and isinstance(value, str)}
+    stored |= {getattr(keys, name)("{image}") for name in ("tissue", "normalized")}
+    stored |= {getattr(keys, name)("h2e") for name in ("held_out", "std", "lower", "upper", "novelty")}
+    assert [key for key in sorted(stored) if key not in text] == []
 
 
 def test_the_page_on_installation_lists_the_versions_of_the_project():
@@ -82,10 +83,38 @@ def test_the_page_on_installation_lists_the_versions_of_the_project():
     assert [f"{name}>={lowest}" for name, lowest in listed] == project["dependencies"]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_picture_of_a_page_is_described_in_words(page: Path):
-    text = page.read_text(encoding="utf-8")
-    described = re.findall(r"^!\[(.*?)\]\(", text, flags=re.MULTILINE | re.DOTALL)
-    for options in re.findall(r"^`{3,}\{(?:image|figure)\} [^\n]*\n((?::[^\n]*\n)*)", text, flags=re.MULTILINE):
-        described += re.findall(r"^:alt: (.*)$", options, flags=re.MULTILINE) or [""]
-    assert all(len(words) > 40 for words in described)
+PICTURE = re.compile(r"[\w./-]+\.(?:jpe?g|png|svg|gif|webp)\b")
+BLOCK = re.compile(r"^(`{3,})(?P<kind>[^\n]*)\n.*?^\1$", flags=re.MULTILINE | re.DOTALL)
+MARKDOWN = re.compile(r"!\[(?P<words>[^]]*)\]\((?P<file>[^)]*)\)")
+DIRECTIVE = re.compile(r"^`{3,}\{(?:image|figure)\} (?P<file>\S+)\n(?P<options>(?::[^\n]*\n)*)", flags=re.MULTILINE)
+
+
+def pictures_of(text: str) -> dict[str, str]:
+    """The pictures that a page names anywhere but in code, and the words beside each; none where it is not known how."""
+    text = BLOCK.sub(lambda block: block[0] if block["kind"].startswith(("{image}", "{figure}")) else "", text)
+    words = {found["file"]: found["words"] for found in MARKDOWN.finditer(text)}
+    for found in DIRECTIVE.finditer(text):
+        words[found["file"]] = "".join(re.findall(r"^:alt: (.*)$", found["options"], flags=re.MULTILINE))
+    return {file: words.get(file, "") for file in PICTURE.findall(text)}
+
+
+def test_every_picture_of_a_page_is_described_in_words():
+    described = {(page.name, *found) for page in PAGES for found in pictures_of(page.read_text("utf-8")).items()}
+    assert len(described) > 10
+    assert [picture for *picture, words in described if len(words) <= 40] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "![](a.jpg)\n",
+        "text ![a map](docs/a.png) text\n",
+        "```{figure} _static/a.jpg\n:width: 100%\n\nA caption that is long enough to stand in for the words.\n```\n",
+        "```{image} a.svg\n:alt:\n:width: 520px\n```\n",
+        '<img src="a.webp" alt="words that stand where nobody looks for them, however many they are">\n',
+        ":::{card}\n:img-top: a.gif\n:::\n",
+    ],
+)
+def test_a_picture_without_words_is_noticed(text: str):
+    ((_, words),) = pictures_of(text).items()
+    assert len(words) < 10

@@ -88,7 +88,10 @@ def read(folders: dict[str, Path], **kwargs) -> sd.SpatialData:
 
 
 # The reader warns of its own affairs: https://github.com/scverse/spatialdata-io
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"),
+    pytest.mark.usefixtures("quick_models"),
+]
 
 
 def test_the_finest_image_is_taken_and_the_pitch_of_visium_gives_the_scale(folders):

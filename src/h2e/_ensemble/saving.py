@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +17,6 @@ from h2e._learners.learner import Learner
 from h2e._learners.registry import LEARNERS, from_json, to_json
 from h2e._stains.reference import StainReference
 
-if TYPE_CHECKING:
-    from h2e._ensemble.ensemble import Ensemble
-
 TRANSFORM = ("ranks", "values", "limits")
 """Arrays of a transform."""
 
@@ -27,8 +24,8 @@ HISTORY = {"learner": object, "held_out": object, "epoch": int, "loss": float, "
 """Columns of ``Ensemble.history``."""
 
 
-def describe(ensemble: Ensemble) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Everything of an ensemble that is not an array, for JSON, and its arrays by name."""
+def describe(ensemble: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Everything of an ``Ensemble`` that is not an array, for JSON, and its arrays by name."""
     arrays = {key: getattr(ensemble, key) for key in ("held_out", "truth", "calibration")}
     arrays |= {f"stack/{key}": value for key, value in ensemble.stack.arrays().items()}
     if ensemble.novelty is not None:
