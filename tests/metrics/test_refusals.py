@@ -70,6 +70,8 @@ def test_tables_with_two_values_of_a_slide_and_target_are_not_averaged():
         with pytest.raises(ValueError, match="one value per slide and target, got 6 rows"):
             function(twice)
         assert len(function(twice.assign(model=["one"] * 6 + ["two"] * 6))) == 2  # a column tells them apart
+    with pytest.raises(ValueError, match="one value per slide and target, got 6 rows"):
+        metrics.compare(twice.assign(model=["one"] * 6 + ["two"] * 6), tidy([0.1] * 6))
 
 
 def test_tables_without_any_value_are_not_compared():
@@ -125,6 +127,7 @@ def test_positions_and_domains_of_spots_in_another_order_are_refused():
         lambda: metrics.spatial_pvalue(truth, truth, xy[::-1]),
         lambda: metrics.block_interval(truth, truth, xy[::-1], metric=metrics.pearson, block=2),
         lambda: metrics.within_domain(truth, truth, domains[::-1]),
+        lambda: metrics.skill(truth, truth, truth[::-1]),
         lambda: metrics.score(truth, truth, slides=["A"] * 36, xy=xy[::-1]),
     ):
         with pytest.raises(ValueError, match="has the spots of truth in another order"):

@@ -124,15 +124,15 @@ def test_rows_without_prediction_are_refused_not_skipped(cohort):
         ({"metrics": "skill"}, "'skill' needs baseline="),
         ({"metrics": "moran_gap"}, "'moran_gap' needs xy="),
         ({"slides": ["A"] * 149}, "149 labels for 150 spots"),
-        ({"slides": ["A"] * 149 + [None]}, "slides is missing for 1 of 150"),
-        ({"slides": ["A"] * 148 + ["B", "B"]}, r"got \['B'\] that have fewer than 3 spots"),
+        ({"slides": ["A"] * 149 + [None]}, "slides must have a label for every spot, got none for 1 of 150"),
+        ({"slides": ["A"] * 148 + ["B", "B"]}, r"got \['B'\] with fewer; drop them"),
         ({"groups": ["A", "B"] * 75}, r"got \['A1', 'A2', 'B1'\] that belong to more than one group"),
         ({"baseline": [1.0, 2.0, 3.0]}, r"baseline must have shape .*, got \(3,\)"),
         ({"baseline": [1.0, np.nan]}, "baseline must be finite, got NaN"),
         ({"baseline": pd.Series([1.0, 2.0], index=["g", "x"])}, r"\['h'\] that are not in both"),
         ({"counts": np.ones((150, 3))}, r"truth \(150, 3\)|shape"),
         ({"xy": np.ones((150, 3))}, r"xy must have shape \(150, 2\), .* got \(150, 3\)"),
-        ({"domains": [np.nan] * 150}, "domains is missing"),
+        ({"domains": [np.nan] * 150}, "domains must have a label"),
     ],
 )
 def test_wrong_arguments_are_named(change, message, cohort):

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-
 NAMED = (pd.DataFrame, pd.Series)
 """Arrays that name their spots."""
 
@@ -104,7 +103,7 @@ def labels(values: ArrayLike, n_spots: int, name: str) -> np.ndarray:
         msg = f"{name} must have one label per spot, got {len(values)} labels for {n_spots} spots."
         raise ValueError(msg)
     if values.isna().any():
-        msg = f"{name} is missing for {int(values.isna().sum())} of {n_spots} spots; drop these spots or label them."
+        msg = f"{name} must have a label for every spot, got none for {int(values.isna().sum())} of {n_spots}."
         raise ValueError(msg)
     return values.astype(str).to_numpy(dtype=object)
 
@@ -117,10 +116,8 @@ def check_finite(values: np.ndarray, name: str) -> None:
     rows, whole_rows = int(bad.any(axis=1).sum()), int(bad.all(axis=1).sum())
     msg = f"{name} must be finite, got NaN or infinite for {rows} of {len(values)} spots ({whole_rows} rows entirely)."
     if name == "prediction":
-        msg += (
-            " h2e.tl.predict leaves NaN where a spot has no tissue and where the ensemble was trained on it (its held-"
-        )
-        msg += "out predictions are in the key ending in '_loo'); score those, or pass only valid rows."
+        msg += " h2e.tl.predict leaves NaN where a spot has no tissue and where the ensemble was trained on it; "
+        msg += "score its held-out predictions, in the key ending in '_loo', or pass only valid rows."
     raise ValueError(msg)
 
 

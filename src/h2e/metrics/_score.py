@@ -202,9 +202,7 @@ def _group_of(slides: np.ndarray, groups: np.ndarray) -> dict[str, str]:
         raise ValueError(msg)
     small = [name for name in names if (slides == name).sum() < 3]
     if small:
-        msg = (
-            f"slides must have at least 3 spots for a correlation, got {small} that have fewer than 3 spots; drop them."
-        )
+        msg = f"slides must have at least 3 spots for a correlation, got {small} with fewer; drop them."
         raise ValueError(msg)
     return {slide: group for group, slide in pairs}
 
