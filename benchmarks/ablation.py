@@ -1,14 +1,14 @@
 """What each part of the method is worth: one part changed at a time, a donor of her2st left out, nothing of it used.
 
-    H2E_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/ablation.py [--epochs 12] [--minutes 60] [--rows base "six models"]
-    python benchmarks/ablation.py --list      # the rows, in their order
-    python benchmarks/ablation.py --table     # prints the tables of docs/ablation.md, from the file
+    H2E_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/ablation.py [--epochs 12] [--minutes 60] [--rows base
+    "six models"] python benchmarks/ablation.py --list      # the rows, in their order python benchmarks/ablation.py
+    --table     # prints the tables of docs/ablation.md, from the file
 
-Targets are chosen without the donor, as ``h2e.tl.evaluate`` does; each fold has one model of all training spots (no stack,
-unless the row says so), and its predictions come back to log-normalized expression. Rows that are missing are added
-to benchmarks/results/ablation.csv one by one, so that it goes on where it was interrupted. ``--epochs`` and the seed belong to
-the name of a row of the network: runs of other lengths stand beside each other in the file. ``--minutes`` starts no
-row after that time. One thread.
+Targets are chosen without the donor, as ``h2e.tl.evaluate`` does; each fold has one model of all training spots (no
+stack, unless the row says so), and its predictions come back to log-normalized expression. Rows that are missing are
+added to benchmarks/results/ablation.csv one by one, so that it goes on where it was interrupted. ``--epochs`` and the
+seed belong to the name of a row of the network: runs of other lengths stand beside each other in the file.
+``--minutes`` starts no row after that time. One thread.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """How well each learner, transform and stack predicts groups that were left out, on real slides, beside the baselines.
 
-Every row goes through the public ``h2e.tl.evaluate``, which chooses the targets, trains, stacks and scores anew without each
-group; all predictions are mapped back to log-normalized expression, or to proportions.
+Every row goes through the public ``h2e.tl.evaluate``, which chooses the targets, trains, stacks and scores anew
+without each group; all predictions are mapped back to log-normalized expression, or to proportions.
 
     H2E_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/accuracy.py [--parts default stacks …]
     python benchmarks/accuracy.py --table     # prints the tables of docs/trust.md and docs/targets.md, from the file
 
 The first form adds what is missing to benchmarks/results/accuracy.csv, run by run, so that it goes on where it was
-interrupted; finished models are kept in ``--cache``. A row is the mean and the median over targets of one
-metric of one method: of a held-out group or, with ``group`` "all", over the groups. "seconds" is the processor time of the run.
+interrupted; finished models are kept in ``--cache``. A row is the mean and the median over targets of one metric of
+one method: of a held-out group or, with ``group`` "all", over the groups. "seconds" is the processor time of the run.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     pip install onnx
     python benchmarks/encoder_weights.py lavlab_shell-0.9.1-py3-none-any.whl
 
-Writes src/h2e/weights/shell.safetensors (16-bit floats) and the licence beside it. Only the encoder of the segmentation network is
-taken, 1,468,656 parameters; its decoder is not used.
+Writes src/h2e/weights/shell.safetensors (16-bit floats) and the licence beside it. Only the encoder of the
+segmentation network is taken, 1,468,656 parameters; its decoder is not used.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 H2E_DATA=../shared/data python benchmarks/gallery.py [--out docs/_static] [--ensembles folder] [--only mob visium_mini]
 
-Writes gallery_*.jpg, each under 300 kB. Nothing is picked by eye: the targets shown are those with the best, the middle and the
-worst correlation over all held-out spots. With --ensembles, ensembles are kept in that folder and used again.
+Writes gallery_*.jpg, each under 300 kB. Nothing is picked by eye: the targets shown are those with the best, the
+middle and the worst correlation over all held-out spots. With --ensembles, ensembles are kept in that folder and used
+again.
 """
 
 from __future__ import annotations

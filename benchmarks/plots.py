@@ -2,8 +2,8 @@
 
 python benchmarks/plots.py [--spots 100000] [--out benchmarks/results/plots.csv]
 
-One map of a table, discs and the squares of Visium HD, 3 % of the spots without a value, saved as PNG, PDF and SVG. Seconds are of
-CPU time on one thread, from the call to the written file.
+One map of a table, discs and the squares of Visium HD, 3 % of the spots without a value, saved as PNG, PDF and SVG.
+Seconds are of CPU time on one thread, from the call to the written file.
 """
 
 from __future__ import annotations

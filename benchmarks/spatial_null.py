@@ -4,14 +4,14 @@
     python benchmarks/spatial_null.py --table     # prints the table of docs/method.md, from the file
 
 Pairs of *independent* random maps are drawn on each layout and tested at 5 %: whatever is significant is a false
-positive. A test that keeps its promise stays at 0.05; h2e asks for at most 0.07 on each layout and range, else it would
-report no p-value. With 2,000 pairs a share of 0.05 has a standard error of 0.005. The rows called ``power`` tell how often
-a true correlation of about 0.5 is found. 3.6 minutes of one core; ``--draws 500`` takes one.
+positive. A test that keeps its promise stays at 0.05; h2e asks for at most 0.07 on each layout and range, else it
+would report no p-value. With 2,000 pairs a share of 0.05 has a standard error of 0.005. The rows called ``power``
+tell how often a true correlation of about 0.5 is found. 3.6 minutes of one core; ``--draws 500`` takes one.
 
 Maps: ``smooth`` is white noise under a Gaussian filter whose standard deviation is the range, in spots (the smoothest
 that one meets); ``squared-exponential`` has that range in its correlation; ``rough`` has an exponential correlation;
-``regions`` is ``smooth`` cut into three levels, as tissue domains are; ``counts`` is a smooth map against the logarithm of
-counts of another one; ``trend`` is ``rough`` with a gradient across the slide.
+``regions`` is ``smooth`` cut into three levels, as tissue domains are; ``counts`` is a smooth map against the
+logarithm of counts of another one; ``trend`` is ``rough`` with a gradient across the slide.
 
 Tests: ``naive`` takes spots as independent; ``neighbours`` is Moran spectral randomization over the graph of the
 nearest spots, as usually done; ``h2e`` is ``h2e.metrics.spatial_pvalue``, on Pearson correlation.

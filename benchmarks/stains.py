@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/stains.py [--her2st FOLDER] [--large]
 
 Everything runs in one process on the same pixels, first on one thread. A row is the median of several calls, in
-megapixels per second of CPU time on one thread (other work on the machine counts less so), of wall time on two. Memory is the highest resident size above that before, each in a fresh process.
-Prints the table and writes benchmarks/results/stains.csv. ``--large`` adds 40,000².
+megapixels per second of CPU time on one thread (other work on the machine counts less so), of wall time on two.
+Memory is the highest resident size above that before, each in a fresh process. Prints the table and writes
+benchmarks/results/stains.csv. ``--large`` adds 40,000².
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@ second of CPU time, so that other users of the machine matter little; the CSV ha
 resident size minus that after imports and compiling; it includes the tiles that h2e returns (18 kB each and view).
 
 h2e averages its windows of 200 px to 78 px, from full resolution ("h2e"), from the level of half of it that it takes
-where there is one ("pyramid"), and for three views; each beside the limit of decoding the chunks that it touches. The others are let off with cutting the 200 px, one tile held at a time.
-Those that take milliseconds a tile cut the first few hundred of the same points only (column ``tiles``).
+where there is one ("pyramid"), and for three views; each beside the limit of decoding the chunks that it touches. The
+others are let off with cutting the 200 px, one tile held at a time. Those that take milliseconds a tile cut the first
+few hundred of the same points only (column ``tiles``).
 """
 
 from __future__ import annotations

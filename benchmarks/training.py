@@ -1,18 +1,19 @@
 """Samples per second of training and predicting with the multiscale network, against a plain eager float32 loop.
 
-Both use the same network, weights, tiles and batch size. The plain loop reads tile by tile through a DataLoader, in the
-default memory layout; h2e keeps the tiles as one uint8 array, augments the batch, lays channels last and computes in
-bfloat16 where the processor is faster in it. The rows alternate, so that a busy machine slows both; the best of the repeats
-counts. One thread, processor time.
+Both use the same network, weights, tiles and batch size. The plain loop reads tile by tile through a DataLoader, in
+the default memory layout; h2e keeps the tiles as one uint8 array, augments the batch, lays channels last and computes
+in bfloat16 where the processor is faster in it. The rows alternate, so that a busy machine slows both; the best of
+the repeats counts. One thread, processor time.
 
 A product of two matrices is timed in both precisions, too: its gain is what the processor's bfloat16 can give at most.
 
     python benchmarks/training.py [--tiles 128] [--repeats 3] [--device cuda]
     H2E_DATA=../shared/data python benchmarks/training.py --fold
 
-The second form trains on five sections of her2st and predicts the sixth, C5, in both precisions: one epoch of the whole network, for
-the time (that of six folds of 30 epochs is computed from it), and 12 epochs by two seeds of its cheapest encoder alone, for the
-accuracy: does bfloat16 change it more than the seed does? Rows that are missing are added to results/training_fold.csv.
+The second form trains on five sections of her2st and predicts the sixth, C5, in both precisions: one epoch of the
+whole network, for the time (that of six folds of 30 epochs is computed from it), and 12 epochs by two seeds of its
+cheapest encoder alone, for the accuracy: does bfloat16 change it more than the seed does? Rows that are missing are
+added to results/training_fold.csv.
 """
 
 from __future__ import annotations

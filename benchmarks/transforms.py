@@ -1,7 +1,7 @@
 """Which target transform is best, on real slides that were held out: the tables and the figure of docs/targets.md.
 
-    python benchmarks/transforms.py --table     # prints the tables, from results/accuracy.csv (see benchmarks/accuracy.py)
-    H2E_DATA=../shared/data python benchmarks/transforms.py --umap   # draws the figure
+    python benchmarks/transforms.py --table     # prints the tables, from results/accuracy.csv (see
+    benchmarks/accuracy.py) H2E_DATA=../shared/data python benchmarks/transforms.py --umap   # draws the figure
 
 The rows are runs of ``h2e.tl.evaluate`` that benchmarks/accuracy.py made; the parts "measured", "transforms" and
 "transforms-normalized" of it are what is compared here.

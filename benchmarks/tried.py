@@ -1,11 +1,12 @@
 """What was tried to predict better than the default learners, on the same slides, folds and targets, and how high one can get.
 
-    H2E_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/tried.py   # adds the rows that are missing to results/tried.csv
-    python benchmarks/tried.py --table   # prints the table of docs/trust.md, from the file
+    H2E_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/tried.py   # adds the rows that are missing to
+    results/tried.csv python benchmarks/tried.py --table   # prints the table of docs/trust.md, from the file
 
-Each row changes the features, the labels or the heads of the first, the default learners on genes as measured; its predictions are the plain mean of its heads and
-are scored as ``h2e.tl.evaluate`` scores them, without anything of the group that is left out. What a row would need in the
-package (tissue pixels where this script takes spots to standardize features, say) is not built before it pays.
+Each row changes the features, the labels or the heads of the first, the default learners on genes as measured; its
+predictions are the plain mean of its heads and are scored as ``h2e.tl.evaluate`` scores them, without anything of the
+group that is left out. What a row would need in the package (tissue pixels where this script takes spots to
+standardize features, say) is not built before it pays.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     H2E_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/trust.py   # 4 minutes
 
 Writes results/trust.csv and, to docs/_static, leak.jpg (a section and a donor left out, beside position alone),
-failures.jpg (held-out maps: the best gene, one that is flat, the worst) and wrong_organ.jpg (an ensemble of breast tumours
-asked about mouse brain). ``python benchmarks/trust.py --table`` prints the table of the page.
+failures.jpg (held-out maps: the best gene, one that is flat, the worst) and wrong_organ.jpg (an ensemble of breast
+tumours asked about mouse brain). ``python benchmarks/trust.py --table`` prints the table of the page.
 """
 
 from __future__ import annotations

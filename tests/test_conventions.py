@@ -175,7 +175,8 @@ each_function = pytest.mark.parametrize("name", public("function"))
 each_class = pytest.mark.parametrize("name", public("class"))
 
 
-# ---- the package --------------------------------------------------------------------------------------------------------
+# ---- the package
+# --------------------------------------------------------------------------------------------------------
 
 
 def test_importing_h2e_imports_nothing_heavy():
@@ -213,7 +214,8 @@ def test_every_dependency_is_imported_somewhere_and_every_import_is_a_dependency
     assert declared - imported == set(), "in the dependencies of pyproject.toml, but never imported"
 
 
-# ---- the source files ---------------------------------------------------------------------------------------------------
+# ---- the source files
+# ---------------------------------------------------------------------------------------------------
 
 
 @each_source
@@ -328,7 +330,8 @@ def test_every_function_says_what_it_takes_gives_and_does(path: Path):
         assert overloads or ast.get_docstring(function), f"{where} has no docstring"
 
 
-# ---- the public functions -----------------------------------------------------------------------------------------------
+# ---- the public functions
+# -----------------------------------------------------------------------------------------------
 
 
 @each_function

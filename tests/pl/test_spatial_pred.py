@@ -83,7 +83,8 @@ def one_slide() -> ad.AnnData:
     return adata
 
 
-# ---- a table alone ------------------------------------------------------------------------------------------------------
+# ---- a table alone
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_a_map_of_a_table_shows_its_predictions_and_grays_what_is_missing():
@@ -201,7 +202,8 @@ def test_a_pdf_holds_the_outline_of_a_spot_once_also_where_some_are_missing(tmp_
     assert (tmp_path / "map.pdf").read_bytes().count(b" c\n") < n  # curves; a disc has eight
 
 
-# ---- slides -------------------------------------------------------------------------------------------------------------
+# ---- slides
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_maps_stand_slide_by_slide_target_by_target_predicted_before_measured(known: SpatialData):
@@ -386,7 +388,8 @@ def test_where_models_have_no_spread_spots_cannot_fade(known: SpatialData):
         h2e.pl.spatial_pred(known, "TOY01", slides="toy_B1", alpha_by_std=True)
 
 
-# ---- what was measured --------------------------------------------------------------------------------------------------
+# ---- what was measured
+# --------------------------------------------------------------------------------------------------
 
 
 def test_targets_that_were_not_measured_are_shown_alone(known: SpatialData):
@@ -433,7 +436,8 @@ def test_log_normalized_values_are_shown_as_they_are(known: SpatialData):
     np.testing.assert_allclose(shown(h2e.pl.spatial_pred(known, "TOY01", slides="toy_A1")[1]), expected)
 
 
-# ---- the image ----------------------------------------------------------------------------------------------------------
+# ---- the image
+# ----------------------------------------------------------------------------------------------------------
 
 
 def watched(sides: tuple[int, ...], chunk: int) -> tuple[list[da.Array], list[tuple[int, int, int]]]:
@@ -541,7 +545,8 @@ def test_only_the_image_is_pixels_in_vector_graphics(known: SpatialData, tmp_pat
     assert text.count("<use") >= rows_of(known, "toy_A1").sum()
 
 
-# ---- arguments ----------------------------------------------------------------------------------------------------------
+# ---- arguments
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_by_default_the_first_two_targets_of_all_slides_with_predictions_are_shown(known: SpatialData):
@@ -601,7 +606,8 @@ def test_titles_lie_within_the_figure(known: SpatialData):
     assert all(ax.title.get_window_extent().y1 <= height for ax in axes)
 
 
-# ---- training -----------------------------------------------------------------------------------------------------------
+# ---- training
+# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -700,7 +706,8 @@ def test_a_metric_that_was_not_scored_is_refused(scores: pd.DataFrame):
         h2e.pl.target_scores(scores.drop(columns="group"))
 
 
-# ---- whatever the style and the way of asking ---------------------------------------------------------------------------
+# ---- whatever the style and the way of asking
+# ---------------------------------------------------------------------------
 
 
 def test_a_picture_is_upright_and_its_marks_are_black_in_any_style(known):

@@ -248,7 +248,8 @@ def test_realignment_makes_nothing_of_values_that_are_no_counts(cohort):
     assert [name for name, found in table.uns["h2e"]["realign"].items() if found["moved"]] == ["toy_A2"]
 
 
-# ---- one tissue at 0.25 and at 4 µm per pixel ---------------------------------------------------------------------------
+# ---- one tissue at 0.25 and at 4 µm per pixel
+# ---------------------------------------------------------------------------
 
 
 def two_scales() -> SpatialData:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
 from h2e._ensemble.fitting import FitConfig, fit_members
 from h2e._ensemble.fold_models import Spots
-from h2e._learners.folds import derive_seed
+from h2e._learners.folds import Fold, derive_seed
 from h2e._learners.learner import Learner
 from h2e._learners.registry import learner_of
 from h2e._learners.texture import Texture
-
-if TYPE_CHECKING:
-    from h2e._learners.folds import Fold
 
 BaselineName = Literal["mean", "coordinates", "texture", "knn", "domains", "shuffled"]
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,6 @@ from h2e._stains.reference import StainReference
 from h2e._statistics import center_by_slide
 
 if TYPE_CHECKING:
-    from os import PathLike
-
     from h2e._ensemble.mlp import MlpStack
 
 log = logging.getLogger(__name__)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from h2e._ensemble.fold_models import names_of
 from h2e._learners.learner import Learner, checked_features
 from h2e._parallel import in_parallel
+from h2e._sdata.cohort import Cohort
+from h2e._slide.slide import Slide
 from h2e._slide.tiles import read_views, tile_bytes, warn_of_enlarging
+from h2e._stains.reference import StainReference
 from h2e._stains.slides import normalize_image
-
-if TYPE_CHECKING:
-    from h2e._sdata.cohort import Cohort
-    from h2e._slide.slide import Slide
-    from h2e._stains.reference import StainReference
 
 BATCH_BYTES = 2**27
 """Tiles that are in memory at a time, for each slide."""

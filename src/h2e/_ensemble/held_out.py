@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from h2e._ensemble.baselines import DOMAIN_FEATURES, baseline_predictions, domains_of, learners_beside
 from h2e._ensemble.ensemble import Ensemble
+from h2e._ensemble.extraction import Features
 from h2e._ensemble.fitting import FitConfig, for_averages
 from h2e._ensemble.fold_models import Spots, names_of
 from h2e._ensemble.stack import PER_MODEL, fit_stack, group_mean
 from h2e._ensemble.training import folds_within, train
-
-if TYPE_CHECKING:
-    from h2e._ensemble.extraction import Features
-    from h2e._learners.folds import Fold
-    from h2e._learners.registry import Learner
-    from h2e._sdata.cohort import Cohort
-    from h2e._sdata.target_spec import TargetSpec
+from h2e._learners.folds import Fold
+from h2e._learners.registry import Learner
+from h2e._sdata.cohort import Cohort
+from h2e._sdata.target_spec import TargetSpec
 
 LEVELS = (0.8, 0.9)
 """Intervals whose coverage is measured."""

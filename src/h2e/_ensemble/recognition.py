@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from h2e._ensemble.ensemble import Ensemble
+from h2e._sdata.cohort import Cohort
 from h2e._sdata.targets import measured
 from h2e._slide.recognition import same_image
-
-if TYPE_CHECKING:
-    from h2e._ensemble.ensemble import Ensemble
-    from h2e._sdata.cohort import Cohort
-    from h2e._slide.slide import Slide
+from h2e._slide.slide import Slide
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +25,9 @@ NEAR = 0.1
 def training_rows(cohort: Cohort, ensemble: Ensemble) -> np.ndarray:
     """For each spot of a cohort the training spot that it is, ``NEW`` or ``SAME_SLIDE``.
 
-    A slide is recognized by the colours of its image, whatever its name and its resolution, and a spot on it by its place,
-    whatever its name: instances are often plain numbers, which those of a grid are, too. A part of a slide shows other
-    colours; its spots are recognized by their names and by what was measured at them.
+    A slide is recognized by the colours of its image, whatever its name and its resolution, and a spot on it by its
+    place, whatever its name: instances are often plain numbers, which those of a grid are, too. A part of a slide
+    shows other colours; its spots are recognized by their names and by what was measured at them.
     """
     from scipy.spatial import KDTree
 
@@ -53,7 +50,8 @@ def training_rows(cohort: Cohort, ensemble: Ensemble) -> np.ndarray:
             mine = _rows_by_record(cohort, of_slide, ensemble)
         found[of_slide] = mine
         if (mine == SAME_SLIDE).any():
-            what = "slide %r was trained on: nothing is predicted for %d spots, where none was; with in_sample=True it is, but never score that"
+            what = "slide %r was trained on: nothing is predicted for %d spots, where none was; with in_sample=True "
+            what += "it is, but never score that"
             log.warning(what, slide.name, (mine == SAME_SLIDE).sum())
     return found
 

@@ -7,13 +7,14 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from h2e._ensemble.ensemble import Ensemble
+from h2e._ensemble.extraction import Features
 from h2e._ensemble.fitting import FitConfig, fit_members
 from h2e._ensemble.fold_models import ALL, Spots, names_of
 from h2e._ensemble.novelty import fit_novelty
@@ -22,14 +23,10 @@ from h2e._ensemble.saving import HISTORY
 from h2e._ensemble.stack import STACKS, StackKind
 from h2e._ensemble.transforms import TRANSFORMS, TransformKind
 from h2e._learners.folds import Fold, make_folds
-from h2e._learners.registry import Learner, learner_of
-
-if TYPE_CHECKING:
-    from os import PathLike
-
-    from h2e._ensemble.extraction import Features
-    from h2e._sdata.cohort import Cohort
-    from h2e._sdata.target_spec import TargetSpec
+from h2e._learners.learner import Learner
+from h2e._learners.registry import learner_of
+from h2e._sdata.cohort import Cohort
+from h2e._sdata.target_spec import TargetSpec
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +89,8 @@ def check_cohort(cohort: Cohort, spec: TargetSpec, group_key: str | None, *, sta
     for key in sorted({slide.image.key for slide in cohort.slides}):
         groups = sorted({slide.group for slide in cohort.slides if slide.image.key == key})
         if len(groups) > 1:
-            what = "groups %s lie on one image, %r: its stain reference and the middle of its tissue are of all of them. Cut it with sdata.query.bounding_box, a piece for each group."
+            what = "groups %s lie on one image, %r: its stain reference and the middle of its tissue are of all of "
+            what += "them. Cut it with sdata.query.bounding_box, a piece for each group."
             log.warning(what, groups, key)
     if spec.n_empty:
         # To a model they say that there is nothing of any gene.

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from h2e._slide.tiles import View
+from h2e._slide.tiles import View
 
 Uses = Literal["tiles", "xy", "obsm"]
 

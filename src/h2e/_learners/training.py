@@ -1,6 +1,7 @@
 """How the multiscale network is trained and applied: augmentation on the batch, a fixed number of epochs, test-time flips.
 
-Every random number comes from generators made here from the seed, so that networks may be trained in threads beside each other.
+Every random number comes from generators made here from the seed, so that networks may be trained in threads beside
+each other.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,10 +20,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from h2e._learners.augmentation import augment, symmetry_table
 from h2e._learners.network import Dropout, MultiscaleNetwork, NetworkConfig, build, fuse_batchnorm
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
 log = logging.getLogger(__name__)
 
@@ -242,7 +240,8 @@ def _check(config: NetworkConfig, tiles: np.ndarray, y: np.ndarray | None = None
     if y is None:
         return
     if y.shape != (len(tiles), config.n_targets) or len(tiles) < 2:
-        msg = f"{len(tiles)} tiles and {config.n_targets} targets need y of that shape and at least 2 tiles, got y {y.shape}."
+        msg = f"{len(tiles)} tiles and {config.n_targets} targets need y of that shape and at least 2 tiles, got y "
+        msg += f"{y.shape}."
         raise ValueError(msg)
     if not np.isfinite(y).all():
         msg = "y must be finite; drop or fill the missing values first."

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from scipy import sparse
 
 from h2e._sdata import keys as _keys
+from h2e._sdata.keys import Keys
 from h2e._sdata.masks import with_tissue
 from h2e._sdata.normalized import stored_reference
 from h2e._sdata.provenance import get_provenance
@@ -19,17 +22,12 @@ from h2e._sdata.scale import require_size
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table, region_keys
 from h2e._slide.recognition import thumbnail
+from h2e._slide.slide import Slide
+from h2e._stains.reference import StainReference
 from h2e._stains.slides import fit_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from anndata import AnnData
     from spatialdata import SpatialData
-
-    from h2e._sdata.keys import Keys
-    from h2e._slide.slide import Slide
-    from h2e._stains.reference import StainReference
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +137,8 @@ def _open(sdata: SpatialData, keys: Keys, *, bare: bool = False) -> list[Slide]:
     for slide in slides:
         key = slide.image.key
         if key in stains:
-            msg = f"image {key!r} was normalized by h2e; pass {stains[key]['image']!r}, which it was made from: h2e knows how to bring it, and every new slide, to the same reference."
+            msg = f"image {key!r} was normalized by h2e; pass {stains[key]['image']!r}, which it was made from: h2e "
+            msg += "knows how to bring it, and every new slide, to the same reference."
             raise ValueError(msg)
         normalized_on = [facts.get("tissue_mask_key") for facts in stains.values() if facts["image"] == key]
         masks[key] = next(filter(None, [keys.tissue_mask_key, *normalized_on]), None)
@@ -159,6 +158,7 @@ def _with_valid_spots(slides: Sequence[Slide], *, spacing_um: float | None = Non
         else:
             log.warning("slide %r has no spot on tissue and is left out", slide.name)
     if not valid:
-        msg = f"none of the {sum(map(len, slides))} spots of slides {[slide.name for slide in slides]} lies on tissue. Look at h2e.pl.tissue, or pass tissue_mask_key."
+        msg = f"none of the {sum(map(len, slides))} spots of slides {[slide.name for slide in slides]} lies on "
+        msg += "tissue. Look at h2e.pl.tissue, or pass tissue_mask_key."
         raise ValueError(msg)
     return valid

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
+from anndata import AnnData
 from scipy import sparse
 
 from h2e._sdata.table import labels_of
 from h2e._statistics import Matrix, log_normalize
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from anndata import AnnData
 
 LARGEST_LOG = 25.0
 """More than the logarithm of any normalized count, to base 2 of ten million, too."""
@@ -37,7 +33,8 @@ def expression(
         check_values(values, name)
         highest = _stored(values).max(initial=0)
         if highest > LARGEST_LOG:
-            msg = f"{name} is said to be log-normalized, but holds {highest:g}, which is the logarithm of no expression; leave out log_normalized=True for counts, or take the logarithm first."
+            msg = f"{name} is said to be log-normalized, but holds {highest:g}, which is the logarithm of no "
+            msg += "expression; leave out log_normalized=True for counts, or take the logarithm first."
             raise ValueError(msg)
         return _float32(values if columns is None else values[:, columns])
     check_counts(values, name)
@@ -71,7 +68,8 @@ def check_values(values: Matrix, where: str) -> None:
     stored = _stored(values)
     if not np.isfinite(stored).all():
         n = int((~np.isfinite(stored)).sum())
-        msg = f"{where} holds {n} NaN or infinite values; expression must be finite. Drop or fill these spots or genes first."
+        msg = f"{where} holds {n} NaN or infinite values; expression must be finite. Drop or fill these spots or "
+        msg += "genes first."
         raise ValueError(msg)
     if (stored < 0).any():
         n = int((stored < 0).sum())
@@ -103,7 +101,8 @@ def slide_labels(adata: AnnData, library_key: str | None = None) -> np.ndarray:
         return labels_of(adata, key)
     several = list(adata.uns.get("spatial", {}))
     if len(several) > 1:
-        msg = f"uns['spatial'] has the slides {several}; pass library_key, the column of obs that says which a spot is on."
+        msg = f"uns['spatial'] has the slides {several}; pass library_key, the column of obs that says which a spot "
+        msg += "is on."
         raise ValueError(msg)
     return np.full(adata.n_obs, "all")
 
@@ -119,8 +118,9 @@ def positions_of(adata: AnnData, slides: np.ndarray) -> np.ndarray:
         )
         raise KeyError(msg)
     xy = adata.obs[["array_col", "array_row"]].to_numpy(dtype=np.float64)
-    # Columns of Visium count half pitches, and its rows are √3/2 pitches apart. Rows of other arrays alternate, too, and
-    # their steps are about the same both ways; but none has so many columns, and only Visium says what is under tissue.
+    # Columns of Visium count half pitches, and its rows are √3/2 pitches apart. Rows of other arrays alternate, too,
+    # and their steps are about the same both ways; but none has so many columns, and only Visium says what is under
+    # tissue.
     for slide in np.unique(slides):
         rows = slides == slide
         visium = "in_tissue" in adata.obs or xy[rows, 0].max() > OTHER_COLUMNS

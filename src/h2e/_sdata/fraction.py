@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
+from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.provenance import check_free, is_ours, set_provenance
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from anndata import AnnData
-
-    from h2e._slide.slide import Slide
+from h2e._slide.slide import Slide
 
 log = logging.getLogger(__name__)
 

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+from anndata import AnnData
 
 from h2e._sdata import keys as _keys
+from h2e._sdata.keys import Keys
 from h2e._sdata.masks import with_tissue
 from h2e._sdata.provenance import check_free, get_provenance, set_provenance
 from h2e._sdata.scale import check_sizes, positive
 from h2e._sdata.slides import open_bare_images
 from h2e._sdata.table import check_sdata, region_keys
 from h2e._slide.lattice import hexagonal_grid
+from h2e._slide.slide import Slide
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
-
-    from anndata import AnnData
     from geopandas import GeoDataFrame
     from spatialdata import SpatialData
-
-    from h2e._sdata.keys import Keys
-    from h2e._slide.slide import Slide
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +40,14 @@ def lay_grids(sdata: SpatialData, keys: Keys, *, spacing_um: float, key_added: s
     table = sdata.tables.get(keys.table_key)
     slides = open_bare_images(sdata, keys)
     if table is not None and table.n_vars:
-        msg = f"sdata.tables[{keys.table_key!r}] holds {table.n_vars} measured genes, which the spots of a grid do not have; pass another table_key, such as 'grid'."
+        msg = f"sdata.tables[{keys.table_key!r}] holds {table.n_vars} measured genes, which the spots of a grid do "
+        msg += "not have; pass another table_key, such as 'grid'."
         raise ValueError(msg)
     names = [key_added or f"{slide.image.key}_spots" for slide in slides]
     for slide, name in zip(slides, names, strict=True):
         if slide.um_per_px is None:
-            msg = f"um_per_px is None for image {slide.image.key!r}; a grid over an image needs um_per_px: an image does not say how large its pixels are."
+            msg = f"um_per_px is None for image {slide.image.key!r}; a grid over an image needs um_per_px: an image "
+            msg += "does not say how large its pixels are."
             raise ValueError(msg)
         made = {} if table is None else get_provenance(table, _keys.PARAMS).get(name, {})
         ours = made.get("function") == "make_spots"
@@ -76,7 +76,9 @@ def _points_on_tissue(slide: Slide, spacing_um: float) -> tuple[np.ndarray, np.n
     on_tissue = np.zeros(len(xy), bool)
     on_tissue[inside] = mask[at[inside, 1], at[inside, 0]]
     if not on_tissue.any():
-        msg = f"no point of a grid of {spacing_um:g} µm ({spacing_um / slide.um_per_px:.0f} px) lies on the tissue of image {slide.image.key!r}, of which {100 * mask.mean():.1f} % is tissue. Check the mask, um_per_px and spacing_um."
+        msg = f"no point of a grid of {spacing_um:g} µm ({spacing_um / slide.um_per_px:.0f} px) lies on the tissue of "
+        msg += f"image {slide.image.key!r}, of which {100 * mask.mean():.1f} % is tissue. Check the mask, um_per_px "
+        msg += "and spacing_um."
         raise ValueError(msg)
     return xy[on_tissue], array[on_tissue]
 

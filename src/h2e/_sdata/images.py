@@ -24,7 +24,10 @@ def open_image(sdata: SpatialData, key: str) -> Image:
     arrays = _levels(sdata.images[key])
     first = arrays[0]
     if first.dtype != np.uint8:
-        msg = f"image {key!r} holds {first.dtype} values, h2e reads 8-bit RGB. Convert it first (of a pyramid the array of each scale), with (image // 257).astype('uint8') if its values reach to 65535, with (image * 255).round().astype('uint8') if to 1, with image.astype('uint8') if to 255; or, if it is no H&E, say with image_key which image is."
+        msg = f"image {key!r} holds {first.dtype} values, h2e reads 8-bit RGB. Convert it first (of a pyramid the "
+        msg += "array of each scale), with (image // 257).astype('uint8') if its values reach to 65535, with (image * "
+        msg += "255).round().astype('uint8') if to 1, with image.astype('uint8') if to 255; or, if it is no H&E, say "
+        msg += "with image_key which image is."
         raise ValueError(msg)
     if 0 in first.shape[1:]:
         msg = f"image {key!r} is empty: its shape is {first.shape}."
@@ -61,13 +64,16 @@ def affine_to_image(sdata: SpatialData, image_key: str, element: object, what: s
     image = sdata.images[image_key]
     shared = [system for system in systems_of(element) if system in systems_of(image)]
     if not shared:
-        msg = f"{what} shares no coordinate system with image {image_key!r}: {systems_of(element)} and {systems_of(image)}. Set one with spatialdata.transformations.set_transformation."
+        msg = f"{what} shares no coordinate system with image {image_key!r}: {systems_of(element)} and "
+        msg += f"{systems_of(image)}. Set one with spatialdata.transformations.set_transformation."
         raise ValueError(msg)
     found = [np.linalg.solve(affine_of(image, system), affine_of(element, system)) for system in shared]
     corners = _corners(sdata, image_key) @ np.linalg.inv(found[0]).T  # in the element's own coordinates
     for system, other in zip(shared[1:], found[1:], strict=True):
         if (apart := np.abs((corners @ (other - found[0]).T)[:, :2]).max()) > AGREE_PX:
-            msg = f"coordinate systems {shared[0]!r} and {system!r} disagree by up to {apart:.0f} px where {what} lies on image {image_key!r}. Remove the one that is wrong, from both, with spatialdata.transformations.remove_transformation(element, name)."
+            msg = f"coordinate systems {shared[0]!r} and {system!r} disagree by up to {apart:.0f} px where {what} "
+            msg += f"lies on image {image_key!r}. Remove the one that is wrong, from both, with "
+            msg += "spatialdata.transformations.remove_transformation(element, name)."
             raise ValueError(msg)
     return found[0]
 
@@ -122,7 +128,8 @@ def _rgb(array: object, key: str) -> list[int]:
     if n_channels in (3, 4) and names in ([], [str(i) for i in range(n_channels)]):  # unnamed: RGB or RGBA
         return [0, 1, 2]
     named = names if len(names) <= 8 else [*names[:3], "…"]
-    msg = f"image {key!r} has {n_channels} channels named {named}, h2e reads RGB. If they are these, say so with sdata.set_channel_names({key!r}, ['r', 'g', 'b']); channels go first, (c, y, x)."
+    msg = f"image {key!r} has {n_channels} channels named {named}, h2e reads RGB. If they are these, say so with "
+    msg += f"sdata.set_channel_names({key!r}, ['r', 'g', 'b']); channels go first, (c, y, x)."
     raise ValueError(msg)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,17 +12,12 @@ import numpy as np
 from h2e._sdata import keys as _keys
 from h2e._sdata.images import affine_to_image
 from h2e._sdata.provenance import check_free, get_provenance, set_provenance
-from h2e._slide.slide import by_image
-from h2e._slide.tissue import tissue_mask
+from h2e._slide.image import Image
+from h2e._slide.slide import Slide, by_image
+from h2e._slide.tissue import Method, Tissue, tissue_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from spatialdata import SpatialData
-
-    from h2e._slide.image import Image
-    from h2e._slide.slide import Slide
-    from h2e._slide.tissue import Method, Tissue
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +68,8 @@ def find_mask(sdata: SpatialData, image: Image, tissue_mask_key: str | None = No
         return _from_polygons(sdata, image, name)
     if tissue_mask_key is None:
         return None
-    msg = f"{name!r} is neither in sdata.labels nor in sdata.shapes; they have {sorted(sdata.labels)} and {sorted(sdata.shapes)}."
+    msg = f"{name!r} is neither in sdata.labels nor in sdata.shapes; they have {sorted(sdata.labels)} and "
+    msg += f"{sorted(sdata.shapes)}."
     raise KeyError(msg)
 
 
@@ -148,7 +144,8 @@ def _from_labels(sdata: SpatialData, image: Image, name: str) -> Tissue:
     sizes = f"mask {name!r} ({mask.shape[1]} × {mask.shape[0]} px)"
     hint = "give it a Scale with spatialdata.transformations.set_transformation."
     if straight and scale * min(mask.shape[0] / height, mask.shape[1] / width) > 1.1:
-        msg = f"{sizes} reaches far beyond image {image.key!r} ({width} × {height} px), both begin in the same corner. If it was made at a finer level, {hint}"
+        msg = f"{sizes} reaches far beyond image {image.key!r} ({width} × {height} px), both begin in the same "
+        msg += f"corner. If it was made at a finer level, {hint}"
         raise ValueError(msg)
     grid = max(scale, max(height, width) / SIDE_PX)
     y, x = (np.arange(int(np.ceil(n / grid))) * grid + grid / 2 for n in (height, width))
@@ -156,7 +153,8 @@ def _from_labels(sdata: SpatialData, image: Image, name: str) -> Tissue:
     column, row = np.floor(points[..., 0] + 1e-9).astype(int), np.floor(points[..., 1] + 1e-9).astype(int)
     inside = (column >= 0) & (column < mask.shape[1]) & (row >= 0) & (row < mask.shape[0])
     if inside.mean() < 0.9:
-        msg = f"{sizes} covers {100 * inside.mean():.0f} % of image {image.key!r} ({width} × {height} px). If it was made at a coarser level, {hint}"
+        msg = f"{sizes} covers {100 * inside.mean():.0f} % of image {image.key!r} ({width} × {height} px). If it was "
+        msg += f"made at a coarser level, {hint}"
         raise ValueError(msg)
     out = np.zeros(inside.shape, bool)
     out[inside] = mask[row[inside], column[inside]]

@@ -9,21 +9,21 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import dask.array as da
+
 from h2e._sdata import keys as _keys
 from h2e._sdata.images import open_image
 from h2e._sdata.provenance import check_free, get_provenance, set_provenance
 from h2e._sdata.table import check_sdata
+from h2e._slide.image import Image
+from h2e._slide.slide import Slide
 from h2e._stains.maps import map_image
 from h2e._stains.reference import StainReference
 from h2e._stains.slides import slide_stains
 
 if TYPE_CHECKING:
-    import dask.array as da
     from spatialdata import SpatialData
     from xarray import DataArray, DataTree
-
-    from h2e._slide.image import Image
-    from h2e._slide.slide import Slide
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,8 @@ def check_normalized_free(
 ) -> dict[str, str]:
     """Where the normalized version of each image goes; refuses a key that something else holds."""
     if key_added is not None and len(image_keys) > 1:
-        msg = f"key_added={key_added!r} is one key, there are {len(image_keys)} images {list(image_keys)}. Pass image_key as well, or leave key_added out."
+        msg = f"key_added={key_added!r} is one key, there are {len(image_keys)} images {list(image_keys)}. Pass "
+        msg += "image_key as well, or leave key_added out."
         raise ValueError(msg)
     written = get_provenance(sdata, _keys.STAINS)
     targets = {key: key_added or _keys.normalized(key) for key in image_keys}
@@ -87,7 +88,8 @@ def normalized_of(
         named = normalized_key.get(key) if isinstance(normalized_key, Mapping) else normalized_key
         made = sorted(name for name, facts in stains.items() if facts["image"] == key and name in sdata.images)
         if named is not None and named not in made:
-            msg = f"normalized_key={named!r} was not made from image {key!r} by h2e.pp.normalize_stains; on record are {made}."
+            msg = f"normalized_key={named!r} was not made from image {key!r} by h2e.pp.normalize_stains; on record "
+            msg += f"are {made}."
             raise ValueError(msg)
         default = _keys.normalized(key)
         if named is not None or default in sdata.images:
@@ -134,20 +136,24 @@ def stored_reference(
     versions = normalized_of(sdata, image_keys, normalized_key)
     if not versions:
         if lost := [key for key in map(_keys.normalized, image_keys) if key in stains]:
-            msg = f"images {lost} were made once and are not there: models see the images as they are. Run h2e.pp.normalize again if they should not."
+            msg = f"images {lost} were made once and are not there: models see the images as they are. Run "
+            msg += "h2e.pp.normalize again if they should not."
             warnings.warn(msg, stacklevel=4)
         return None, True, True
     foreign = [name for name in versions.values() if name not in stains]
     if foreign:
-        msg = f"images {foreign} were not normalized by h2e, so new slides could not be treated alike. Run h2e.pp.normalize_stains with overwrite=True, or pass them as image_key to use them as they are."
+        msg = f"images {foreign} were not normalized by h2e, so new slides could not be treated alike. Run "
+        msg += "h2e.pp.normalize_stains with overwrite=True, or pass them as image_key to use them as they are."
         raise ValueError(msg)
     if missing := sorted(set(image_keys) - set(versions)):
-        msg = f"images {missing} are not normalized, {sorted(versions.values())} are. Run h2e.pp.normalize_stains on all slides together."
+        msg = f"images {missing} are not normalized, {sorted(versions.values())} are. Run h2e.pp.normalize_stains on "
+        msg += "all slides together."
         raise ValueError(msg)
     made = [stains[name] for name in versions.values()]
     for name, facts in zip(versions.values(), made, strict=True):
         if any(facts[what] != made[0][what] for what in ("reference", "keep_residual")):
-            msg = f"images {next(iter(versions.values()))!r} and {name!r} were normalized to different references. Run h2e.pp.normalize_stains on all slides together."
+            msg = f"images {next(iter(versions.values()))!r} and {name!r} were normalized to different references. "
+            msg += "Run h2e.pp.normalize_stains on all slides together."
             raise ValueError(msg)
     pooled = all(facts.get("pooled", True) for facts in made)
     return StainReference.from_dict(made[0]["reference"]), pooled, bool(made[0]["keep_residual"])

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from h2e._slide.slide import Slide
+
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-    from h2e._slide.slide import Slide
 
 Ring = list[list[float]]
 """A closed line, (corners + 1, 2)."""

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.provenance import get_provenance, replace_provenance
 from h2e._slide.registration import Placement, place, rotation
-from h2e._slide.slide import by_region
+from h2e._slide.slide import Slide, by_region
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from anndata import AnnData
     from spatialdata import SpatialData
-
-    from h2e._slide.slide import Slide
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +94,8 @@ def remove_corrections(sdata: SpatialData, table: AnnData) -> None:
             _remove_correction(sdata, region, np.asarray(earlier["matrix"]))
             log.info("region %r: the earlier realignment was taken away", region)
         else:
-            what = "region %r: the spots are on record as moved, but their transformations do not move them (stored without them?); the record is dropped"
+            what = "region %r: the spots are on record as moved, but their transformations do not move them (stored "
+            what += "without them?); the record is dropped"
             log.warning(what, region)
         earlier["moved"] = False
 

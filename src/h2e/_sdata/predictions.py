@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.provenance import check_free, settings_of
 from h2e._sdata.targets import frame_of, measured, targets_there
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from anndata import AnnData
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +120,8 @@ def check_predictions_free(table: AnnData, key: str, *, overwrite: bool) -> None
     """Refuse to replace what h2e did not write, and keys that would be taken for what stands beside predictions."""
     beside = [key_of(key) for key_of in _keys.BESIDE]
     if _keys.base_of(key) != key:
-        msg = f"key_added={key!r} ends like the keys that are stored beside predictions, such as {beside[:2]}; pass another name."
+        msg = f"key_added={key!r} ends like the keys that are stored beside predictions, such as {beside[:2]}; pass "
+        msg += "another name."
         raise ValueError(msg)
     about = table.uns.get(key, {})
     ours = isinstance(about, Mapping) and "training_slides" in about

@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from anndata import AnnData
+
 from h2e._sdata import keys as _keys
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from spatialdata import SpatialData
 
 ELEMENTS = ("images", "labels", "points", "shapes", "tables")
@@ -67,8 +68,8 @@ def check_free(
 ) -> None:
     """Refuse to write where there is something that h2e did not write, or what could not be stored.
 
-    Names of elements are unique over all kinds, those of a slot of a table within it; upper and lower case are one. What h2e
-    wrote and somebody ``changed`` is theirs.
+    Names of elements are unique over all kinds, those of a slot of a table within it; upper and lower case are one.
+    What h2e wrote and somebody ``changed`` is theirs.
     """
     what = "sdata" if hasattr(container, "tables") else "adata"
     check_storable(key)
@@ -106,6 +107,7 @@ def _records(container: SpatialData | AnnData) -> Mapping[str, Any]:
     slot = "uns" if hasattr(container, "uns") else "attrs"
     records = getattr(container, slot).get(_keys.PREDICTION, {})
     if not isinstance(records, Mapping):
-        msg = f"{slot}[{_keys.PREDICTION!r}] must be a dict, for h2e keeps its records there, got {type(records).__name__}; move it to another key."
+        msg = f"{slot}[{_keys.PREDICTION!r}] must be a dict, for h2e keeps its records there, got "
+        msg += f"{type(records).__name__}; move it to another key."
         raise TypeError(msg)
     return records

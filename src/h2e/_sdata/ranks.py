@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from scipy import sparse
 
 from h2e._compiled import compiled
 from h2e._sdata.expression import Matrix
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 
 def rank_values(x: Matrix, *, axis: Literal["gene", "spot"], slides: Sequence[str] | None = None) -> Matrix:

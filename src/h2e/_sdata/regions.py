@@ -8,8 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+from anndata import AnnData
 
 from h2e._sdata.images import open_image
+from h2e._sdata.keys import Keys
+from h2e._sdata.pairing import Pairing
 from h2e._sdata.scale import given_size, pixel_size
 from h2e._sdata.table import (
     angle_of,
@@ -20,16 +23,12 @@ from h2e._sdata.table import (
     region_keys,
     shapes_of,
 )
+from h2e._slide.image import Image
 from h2e._slide.lattice import lattice, pitch_of
 from h2e._slide.slide import Slide
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from spatialdata import SpatialData
-
-    from h2e._sdata.keys import Keys
-    from h2e._sdata.pairing import Pairing
-    from h2e._slide.image import Image
 
 log = logging.getLogger(__name__)
 

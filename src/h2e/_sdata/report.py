@@ -10,11 +10,10 @@ import pandas as pd
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.provenance import get_provenance, replace_provenance
+from h2e._slide.slide import Slide
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-    from h2e._slide.slide import Slide
 
 
 def report_of(

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
+from anndata import AnnData
+
 from h2e._sdata import keys as _keys
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from spatialdata import SpatialData
 
 

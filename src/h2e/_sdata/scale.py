@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from h2e._sdata import keys as _keys
 from h2e._slide.lattice import PITCH_UM
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from h2e._slide.slide import Slide
+from h2e._slide.slide import Slide
 
 SPACED = 0.4
 """Spots of Visium and Spatial Transcriptomics have a radius of fewer pitches; bins that were read as circles touch, at 0.5."""
@@ -28,8 +24,8 @@ def pixel_size(
 ) -> tuple[float | None, str]:
     """µm per pixel of level 0, and what tells it; ``None`` and what would be needed where nothing does.
 
-    ``factor`` is pixels per unit of the spots' coordinates, ``radius_frac`` the radius of a spot in spacings (NaN of what is
-    no circle).
+    ``factor`` is pixels per unit of the spots' coordinates, ``radius_frac`` the radius of a spot in spacings (NaN of
+    what is no circle).
     """
     if given is not None:
         return positive(given, f"um_per_px of slide {name!r}"), "um_per_px="

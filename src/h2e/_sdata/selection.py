@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Sequence
 from numbers import Integral
-from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import sparse
 
 from h2e._sdata.symbols import HOUSEKEEPING
 from h2e._sdata.targets import refuse_duplicates
 from h2e._slide.lattice import lattice
 from h2e._statistics import Matrix, morans_i
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from scipy import sparse
 
 
 def choose_targets(
@@ -40,7 +36,9 @@ def choose_targets(
         msg = f"n_targets is {n_targets!r}; it must be a positive whole number."
         raise ValueError(msg)
     if not len(genes):
-        msg = "the table has no genes to choose targets from. It may be a grid of spots, or come from slides without a gene in common (spatialdata.concatenate keeps the genes that all tables have; are some named by symbols and some by Ensembl identifiers?)."
+        msg = "the table has no genes to choose targets from. It may be a grid of spots, or come from slides without "
+        msg += "a gene in common (spatialdata.concatenate keeps the genes that all tables have; are some named by "
+        msg += "symbols and some by Ensembl identifiers?)."
         raise ValueError(msg)
     names = np.asarray(genes, dtype=str)
     refuse_duplicates(names, "genes")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from anndata import AnnData
 
 from h2e._sdata.images import open_image
+from h2e._sdata.keys import Keys
 from h2e._sdata.pairing import find_pairing, to_pixels
 from h2e._sdata.regions import Opener, Region
 from h2e._sdata.scale import check_sizes
@@ -22,12 +24,7 @@ from h2e._sdata.table import (
 from h2e._slide.slide import Slide, by_image
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from anndata import AnnData
     from spatialdata import SpatialData
-
-    from h2e._sdata.keys import Keys
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +32,8 @@ log = logging.getLogger(__name__)
 def open_slides(sdata: SpatialData, keys: Keys, *, bare: bool = False) -> list[Slide]:
     """Every slide that the table annotates, sorted by name; with ``bare`` also the images that no spots lie on.
 
-    Spots may lie beside their image, and the size of a pixel may be unknown: see ``require_inside`` and ``require_size``.
+    Spots may lie beside their image, and the size of a pixel may be unknown: see ``require_inside`` and
+    ``require_size``.
     """
     check_sdata(sdata)
     table = None if bare and not len(sdata.tables) else get_table(sdata, keys.table_key)
@@ -97,7 +95,8 @@ def open_bare_images(sdata: SpatialData, keys: Keys) -> list[Slide]:
     measured = sorted(region for region in regions if region in sdata.shapes and region not in pairing.grids)
     slides = _images_without_spots(opener, measured)
     if not slides:
-        msg = f"each image already has spots; sdata.images has {sorted(sdata.images)}. Pass image_key to lay a grid over one of them."
+        msg = f"each image already has spots; sdata.images has {sorted(sdata.images)}. Pass image_key to lay a grid "
+        msg += "over one of them."
         raise ValueError(msg)
     return slides
 

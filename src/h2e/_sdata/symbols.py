@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from anndata import AnnData
+from anndata import AnnData
 
 log = logging.getLogger(__name__)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
     from geopandas import GeoDataFrame
     from spatialdata import SpatialData
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def check_sdata(sdata: object) -> None:
     """Refuse what is no SpatialData."""
     if not hasattr(sdata, "tables"):
-        msg = f"this needs a SpatialData, got {type(sdata).__name__}. An AnnData with images becomes one with spatialdata_io.experimental.from_legacy_anndata; see 'Other tools' in the documentation."
+        msg = f"this needs a SpatialData, got {type(sdata).__name__}. An AnnData with images becomes one with "
+        msg += "spatialdata_io.experimental.from_legacy_anndata; see 'Other tools' in the documentation."
         raise TypeError(msg)
 
 
@@ -44,7 +45,8 @@ def region_keys(table: AnnData) -> tuple[str, str]:
     """Names of the ``obs`` columns that say which shapes element, and which of its instances, a row is about."""
     attrs = table.uns.get("spatialdata_attrs")
     if attrs is None:
-        msg = "the table annotates no element: uns['spatialdata_attrs'] is missing. Make it with spatialdata.models.TableModel.parse(table, region=..., region_key=..., instance_key=...)."
+        msg = "the table annotates no element: uns['spatialdata_attrs'] is missing. Make it with "
+        msg += "spatialdata.models.TableModel.parse(table, region=..., region_key=..., instance_key=...)."
         raise ValueError(msg)
     return attrs["region_key"], attrs["instance_key"]
 
@@ -119,6 +121,7 @@ def array_of(obs: pd.DataFrame) -> np.ndarray | None:
 def shapes_of(sdata: SpatialData, region: str) -> GeoDataFrame:
     """The shapes that the table calls ``region``."""
     if region not in sdata.shapes:
-        msg = f"the table annotates region {region!r}, which is not in sdata.shapes; it has {sorted(sdata.shapes)}. Drop these rows of the table, or add the shapes."
+        msg = f"the table annotates region {region!r}, which is not in sdata.shapes; it has {sorted(sdata.shapes)}. "
+        msg += "Drop these rows of the table, or add the shapes."
         raise KeyError(msg)
     return sdata.shapes[region]

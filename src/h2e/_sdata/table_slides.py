@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import positions_of, slide_labels
@@ -16,9 +17,6 @@ from h2e._sdata.table import turn_deg
 from h2e._slide.image import Image
 from h2e._slide.lattice import lattice
 from h2e._slide.slide import Slide
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +74,8 @@ def _image(facts: Mapping[str, Any], name: str) -> Image:
         pixels = np.asarray(images[key])
         in_unit = pixels.dtype.kind == "f" and pixels.max(initial=0) <= 1  # as scanpy reads them
         if pixels.ndim != 3 or pixels.shape[-1] < 3 or not (in_unit or pixels.dtype == np.uint8):
-            what = "uns['spatial'][%r]['images'][%r] is not shown: it is %s of shape %s up to %g, not (y, x, 3) of uint8 or of floats in [0, 1]"
+            what = "uns['spatial'][%r]['images'][%r] is not shown: it is %s of shape %s up to %g, not (y, x, 3) of "
+            what += "uint8 or of floats in [0, 1]"
             log.warning(what, name, key, pixels.dtype, pixels.shape, pixels.max(initial=0))
             continue
         pixels = (pixels[..., :3] * (255 if in_unit else 1)).round().astype(np.uint8)

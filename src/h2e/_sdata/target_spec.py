@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from h2e._sdata.expression import expression
+from h2e._sdata.cohort import Cohort
+from h2e._sdata.expression import Matrix, expression
 from h2e._sdata.selection import choose_targets
 from h2e._sdata.symbols import symbols_of
 from h2e._sdata.targets import measured
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import pandas as pd
-
-    from h2e._sdata.cohort import Cohort
-    from h2e._sdata.expression import Matrix
 
 
 @dataclass(frozen=True)

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from scipy import sparse
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import expression
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from anndata import AnnData
-
 
 def resolve_targets(adata: AnnData, targets: Sequence[str] | None = None, *, obsm: str | None = None) -> list[str]:
     """The targets that are meant, as the table names them: genes, or columns of ``.obsm``; checked, in the order asked.
 
-    ``targets=None`` means the genes that ``var["h2e_target"]`` marks, or all columns of the ``.obsm`` frame. A name may also be
-    that of a column of predictions, where ``/`` is ``_``.
+    ``targets=None`` means the genes that ``var["h2e_target"]`` marks, or all columns of the ``.obsm`` frame. A name
+    may also be that of a column of predictions, where ``/`` is ``_``.
     """
     if isinstance(targets, str):
         targets = [targets]
@@ -55,7 +51,8 @@ def measured(
 ) -> pd.DataFrame:
     """What the targets are measured to be, ``float32``, spots × targets: log-normalized expression or ``.obsm`` columns.
 
-    Columns are named as those of predictions are. Columns of ``.obsm`` may be NaN at some spots only where ``allow_missing``.
+    Columns are named as those of predictions are. Columns of ``.obsm`` may be NaN at some spots only where
+    ``allow_missing``.
     """
     names = resolve_targets(adata, targets, obsm=obsm)
     asked = names if targets is None else [targets] if isinstance(targets, str) else list(targets)
@@ -69,7 +66,8 @@ def measured(
         values = frame.set_axis(frame.columns.astype(str), axis=1)[names].to_numpy(dtype=np.float32)
         bad = int((~np.isfinite(values)).any(axis=1).sum())
         if bad and not allow_missing:
-            msg = f"adata.obsm[{obsm!r}] holds NaN or infinite values in {bad} of {adata.n_obs} spots; fill them, or drop these spots."
+            msg = f"adata.obsm[{obsm!r}] holds NaN or infinite values in {bad} of {adata.n_obs} spots; fill them, or "
+            msg += "drop these spots."
             raise ValueError(msg)
     return pd.DataFrame(values.astype(np.float32), index=adata.obs_names, columns=columns)
 
@@ -112,7 +110,8 @@ def frame_of(adata: AnnData, key: str, *, otherwise: str = "") -> pd.DataFrame:
         raise KeyError(msg)
     frame = adata.obsm[key]
     if not isinstance(frame, pd.DataFrame):
-        msg = f"adata.obsm[{key!r}] is a {type(frame).__name__} without names; store a DataFrame whose columns name the targets."
+        msg = f"adata.obsm[{key!r}] is a {type(frame).__name__} without names; store a DataFrame whose columns name "
+        msg += "the targets."
         raise TypeError(msg)
     return frame
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import dask.array as da
 import numpy as np
-
-if TYPE_CHECKING:
-    import dask.array as da
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +35,8 @@ def read_coarse(image: Image, scale: float) -> tuple[np.ndarray, float]:
     factor = max(1, int(scale / image.scales[level] + 1e-6))
     array = image.levels[level]
     if factor > 1:
-        # Block means; the last block is completed with the edge. Chunks stay about as large as the largest that there is: a
-        # thin one at the border must not set the size of all.
+        # Block means; the last block is completed with the edge. Chunks stay about as large as the largest that there
+        # is: a thin one at the border must not set the size of all.
         pad = [(0, 0), *((0, -n % factor) for n in array.shape[1:])]
         chunks = {0: -1, **{i: factor * max(1, max(array.chunks[i]) // factor) for i in (1, 2)}}
         array = da.pad(array, pad, mode="edge").rechunk(chunks)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from h2e._compiled import compiled
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 @cache

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from h2e._slide.fraction import fraction_at
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from h2e._slide.image import Image
-    from h2e._slide.tissue import Tissue
+from h2e._slide.image import Image
+from h2e._slide.tissue import Tissue
 
 
 @dataclass(frozen=True, eq=False)

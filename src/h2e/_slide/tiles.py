@@ -6,17 +6,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import TYPE_CHECKING
 
+import dask.array as da
 import numpy as np
 
+from h2e._slide.image import Image
 from h2e._slide.resampling import resample, weights
-
-if TYPE_CHECKING:
-    import dask.array as da
-
-    from h2e._slide.image import Image
-    from h2e._slide.slide import Slide
+from h2e._slide.slide import Slide
 
 BATCH_BYTES = 2**23
 """How many bytes of pixels are decoded at a time."""
@@ -82,7 +78,8 @@ def warn_of_enlarging(slides: Sequence[Slide], views: Sequence[View], *, spacing
             finest[slide.name] = min(asked)
     if finest:
         there = ", ".join(f"{slide.name!r} ({slide.um_per_px:.3g})" for slide in slides if slide.name in finest)
-        msg = f"tiles ask for {min(finest.values()):.3g} µm/px, and these slides have larger pixels (µm/px): {there}. Their tiles are enlarged and show less than those of others."
+        msg = f"tiles ask for {min(finest.values()):.3g} µm/px, and these slides have larger pixels (µm/px): {there}. "
+        msg += "Their tiles are enlarged and show less than those of others."
         warnings.warn(msg, stacklevel=4)
 
 

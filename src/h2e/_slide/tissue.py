@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
-from h2e._slide.image import read_coarse
-
-if TYPE_CHECKING:
-    from h2e._slide.image import Image
+from h2e._slide.image import Image, read_coarse
 
 Tissue = tuple[np.ndarray, float]
 """A mask, and how many pixels of level 0 one of its pixels is wide."""

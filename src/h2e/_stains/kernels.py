@@ -1,8 +1,8 @@
 """Compiled colour maps over (3, y, x) blocks: what a stain normalization does to each pixel.
 
-The functions below are plain Python. They change the pixels inside ``boxes`` only, and there only what is neither pale nor black: the change is weighed
-by the darkest and the brightest channel of the pixel, so that background stays exactly as it is and no edge appears
-between it and pale tissue.
+The functions below are plain Python. They change the pixels inside ``boxes`` only, and there only what is neither
+pale nor black: the change is weighed by the darkest and the brightest channel of the pixel, so that background stays
+exactly as it is and no edge appears between it and pale tissue.
 """
 
 from __future__ import annotations

@@ -132,7 +132,8 @@ def from_squidpy(reference: object) -> StainReference:
         return StainReference("reinhard", mean=reference.mu, std=reference.sigma, space="ruderman")
     white = np.asarray(reference.white_point, dtype=float)
     if np.ptp(white) > 2:
-        msg = f"the reference has the white point {white.tolist()}; h2e takes the same background in all channels. Fit it without white_point."
+        msg = f"the reference has the white point {white.tolist()}; h2e takes the same background in all channels. "
+        msg += "Fit it without white_point."
         raise ValueError(msg)
     amounts = reference.max_concentrations
     if amounts is not None:  # theirs are scaled so that an optical density of log(256) is 255

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from h2e._slide.slide import by_image
+from h2e._slide.image import Image
+from h2e._slide.slide import Slide, by_image
+from h2e._slide.tissue import Tissue
 from h2e._stains.estimation import estimate_stains
 from h2e._stains.maps import map_image
 from h2e._stains.reference import Method, StainReference, from_squidpy
 from h2e._stains.samples import sample_tissue
-
-if TYPE_CHECKING:
-    from h2e._slide.image import Image
-    from h2e._slide.slide import Slide
-    from h2e._slide.tissue import Tissue
 
 POOLED = 2_000_000
 """Pixels that a pooled reference is estimated from at most."""
@@ -41,7 +37,8 @@ def fit_reference(
     pooled = [sample[np.arange(size) % len(sample)] for sample in samples if len(sample)]
     found = estimate_stains(np.concatenate(pooled), method) if pooled else None
     if found is None:
-        msg = f"no stained tissue on {list(images)}: nothing to estimate the stains from. Check the tissue masks, or pass a reference."
+        msg = f"no stained tissue on {list(images)}: nothing to estimate the stains from. Check the tissue masks, or "
+        msg += "pass a reference."
         raise ValueError(msg)
     return replace(found, **sampling)
 
@@ -86,7 +83,8 @@ def as_reference(given: object, method: Method | None = None) -> StainReference:
         return as_reference(from_squidpy(given), method)
     pixels = np.asarray(given)
     if pixels.ndim != 3 or pixels.dtype != np.uint8 or not {pixels.shape[0], pixels.shape[2]} & {3, 4}:
-        msg = f"reference must be a StainReference or an 8-bit RGB image, got {type(given).__name__} of {pixels.dtype} with shape {pixels.shape}."
+        msg = f"reference must be a StainReference or an 8-bit RGB image, got {type(given).__name__} of "
+        msg += f"{pixels.dtype} with shape {pixels.shape}."
         raise TypeError(msg)
     if pixels.shape[2] not in (3, 4):
         pixels = pixels.transpose(1, 2, 0)

@@ -11,12 +11,12 @@ import anndata as ad
 import dask.array as da
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from scipy.sparse import csr_matrix
 
 from h2e._sdata import keys as _keys
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from geopandas import GeoDataFrame
     from spatialdata import SpatialData
     from xarray import DataTree

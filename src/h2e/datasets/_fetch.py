@@ -94,10 +94,12 @@ def fetch_one(store: object, path: str) -> None:
     try:
         store.fetch(path)
     except ValueError as error:
-        msg = f"{store.get_url(path)} is not the file that h2e knows: its sha256 is another, so it is not used. Try again later, or download the data by hand and pass their folder."
+        msg = f"{store.get_url(path)} is not the file that h2e knows: its sha256 is another, so it is not used. Try "
+        msg += "again later, or download the data by hand and pass their folder."
         raise ValueError(msg) from error
     except (RequestException, OSError) as error:
-        msg = f"{store.get_url(path)} cannot be downloaded to {store.path} ({error}). Without a network, pass the folder of a copy, or set $H2E_DATA to the folder above it."
+        msg = f"{store.get_url(path)} cannot be downloaded to {store.path} ({error}). Without a network, pass the "
+        msg += "folder of a copy, or set $H2E_DATA to the folder above it."
         raise OSError(msg) from error
 
 
@@ -111,5 +113,7 @@ def check_member(folder: Path, path: str, checksum: str) -> None:
         found = "missing"
     if found != checksum:
         (folder / archive).unlink()
-        msg = f"{member!r} in the downloaded {archive!r} is not the file that h2e knows (sha256 {found}, not {checksum}); the archive was removed. Try again later, or download the data by hand and pass their folder."
+        msg = f"{member!r} in the downloaded {archive!r} is not the file that h2e knows (sha256 {found}, not "
+        msg += f"{checksum}); the archive was removed. Try again later, or download the data by hand and pass their "
+        msg += "folder."
         raise ValueError(msg)

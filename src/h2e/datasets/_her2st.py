@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from h2e.datasets._cohort import assemble, circles, fit_pitch, read_counts, spot_table
 from h2e.datasets._fetch import cache_folder, fetch, local_folder, locate, read_registry
 from h2e.datasets._pyramids import open_pyramid
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from spatialdata import SpatialData
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,8 @@ def download(sections: Sequence[str] | None, *, progress: bool) -> tuple[Path, l
     )
     wanted = known if sections is None else list(sections)
     if unknown := sorted(set(wanted) - set(known)):
-        msg = f"sections {unknown} cannot be downloaded, {known} can. For the others clone github.com/almaan/her2st and pass its folder."
+        msg = f"sections {unknown} cannot be downloaded, {known} can. For the others clone github.com/almaan/her2st "
+        msg += "and pass its folder."
         raise ValueError(msg)
     others = [f"/{name}" for name in known if name not in wanted]
     wanted_files = {path: sha for path, sha in registry.items() if not any(other in path for other in others)}
@@ -132,14 +133,17 @@ def choose_sections(folder: Path, sections: Sequence[str] | None) -> list[str]:
     spots = {path.name.split("_")[0] for path in folder.glob("data/ST-spotfiles/*_selection.tsv")}
     complete = sorted(name for name in counts & spots if find_image(folder, name))
     if not complete:
-        msg = f"{str(folder)!r} has no complete section: each needs data/ST-cnts/X.tsv.gz, data/ST-spotfiles/X_selection.tsv and an image data/ST-imgs/{{donor}}/X/*.jpg. Pass a clone of github.com/almaan/her2st, or None to download."
+        msg = f"{str(folder)!r} has no complete section: each needs data/ST-cnts/X.tsv.gz, "
+        msg += "data/ST-spotfiles/X_selection.tsv and an image data/ST-imgs/{donor}/X/*.jpg. Pass a clone of "
+        msg += "github.com/almaan/her2st, or None to download."
         raise FileNotFoundError(msg)
     if sections is None:
         if partial := sorted((counts | spots) - set(complete)):
             log.info("sections %s lack counts, spots or image and are left out", partial)
         return complete
     if not sections or set(sections) - set(complete):
-        msg = f"sections {list(sections)} were asked for; {str(folder)!r} has {complete} with image, counts and spots. Choose from these."
+        msg = f"sections {list(sections)} were asked for; {str(folder)!r} has {complete} with image, counts and "
+        msg += "spots. Choose from these."
         raise ValueError(msg)
     return sorted(set(sections))
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from h2e.datasets._cohort import assemble, circles, fit_pitch, read_counts, spot_table
 from h2e.datasets._fetch import cache_folder, fetch, local_folder, locate, read_registry
 from h2e.datasets._pyramids import open_pyramid
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from spatialdata import SpatialData
 
 URL = "https://raw.githubusercontent.com/jbergenstrahle/STUtility/9a8f421/"
@@ -98,7 +98,8 @@ def find(folder: Path, name: str, *files: str) -> Path:
     """Find a file of a bulb in any of the layouts."""
     found = locate(folder, *(f"{place.format(name=name)}/{file}" for file in files for place in PLACES))
     if found is None:
-        msg = f"{str(folder)!r} has no {' or '.join(files)}. Pass a clone of github.com/jbergenstrahle/STUtility, a folder that has it in {name!r}, or None to download."
+        msg = f"{str(folder)!r} has no {' or '.join(files)}. Pass a clone of github.com/jbergenstrahle/STUtility, a "
+        msg += f"folder that has it in {name!r}, or None to download."
         raise FileNotFoundError(msg)
     return found
 

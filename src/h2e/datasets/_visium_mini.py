@@ -68,7 +68,8 @@ def visium_mini(folder: str | Path | None = None, *, progress: bool = True) -> S
         locate(path, file, f"{NAME}_crop/{file}", f"tests/_data/{file}") for file in ("test_data.h5ad", "test_img.jpg")
     )
     if source is None or picture is None:
-        msg = f"{str(path)!r} does not have both test_data.h5ad and test_img.jpg. Pass a folder that has, or None to download."
+        msg = f"{str(path)!r} does not have both test_data.h5ad and test_img.jpg. Pass a folder that has, or None to "
+        msg += "download."
         raise FileNotFoundError(msg)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ad.OldFormatWarning)  # written by an old version; read right by this one

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.keys import Keys
@@ -14,12 +15,10 @@ from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import region_keys, table_of
 from h2e._sdata.targets import frame_of
 from h2e._slide.image import read_coarse
+from h2e._slide.slide import Slide
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from spatialdata import SpatialData
-
-    from h2e._slide.slide import Slide
 
 
 def predictions(

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 from h2e._statistics import correlate, log_normalize
 
 from ._checks import check_between, check_non_negative, check_whole, generator, matrix
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
 
 
 def reliability(

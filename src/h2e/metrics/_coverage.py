@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from h2e._ensemble.conformal import half_widths
 
 from ._checks import align, check_between, check_order, check_pair, labels, matrix
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import ArrayLike
 
 
 def coverage(lower: ArrayLike, upper: ArrayLike, truth: ArrayLike) -> np.ndarray:

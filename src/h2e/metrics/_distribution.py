@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 from h2e._statistics import is_constant
 
 from ._checks import check_non_negative, check_pair, check_whole, generator, ratio
 from ._correlation import ranks
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
 
 
 def auroc_detect(prediction: ArrayLike, counts: ArrayLike) -> np.ndarray:

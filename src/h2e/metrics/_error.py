@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 from h2e._statistics import ROUNDING, is_constant
 
 from ._checks import check_pair, per_spot, ratio
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
 
 
 def skill(prediction: ArrayLike, truth: ArrayLike, baseline: ArrayLike) -> np.ndarray:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from ._checks import align, check_between, check_whole, generator, positions
 from ._score import COLUMNS
 from ._summary import check_scores, donor_means
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import ArrayLike
 
 MIN_DONORS = 6
 """Donors below which there is no interval and no p-value (the smallest sign-flip p-value is 2 / 2⁶ = 0.03)."""

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from h2e._statistics import correlate, is_constant
 
 from ._checks import align, check_whole, generator, positions
 from ._correlation import ranks
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import ArrayLike
 
 MIN_SPOTS = 20
 """Spots below which a map says too little about its covariance."""

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from . import _correlation, _distribution, _error, _spatial
 from ._checks import align, check_non_negative, check_order, check_pair, in_order, labels, per_spot, positions
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
-
-    from numpy.typing import ArrayLike
 
 ALL_TARGETS = "(all targets)"
 """``target`` of the metrics that are taken over the targets of a spot."""

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from numpy.typing import ArrayLike
+from scipy.sparse import csr_array
 
 from h2e._statistics import is_constant, morans_i
 
 from ._checks import check_pair, check_whole, positions
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-    from scipy.sparse import csr_array
 
 
 def moran_gap(prediction: ArrayLike, truth: ArrayLike, xy: ArrayLike, *, n_neighbors: int = 6) -> np.ndarray:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import pandas as pd
+from pandas.core.groupby import DataFrameGroupBy
 
 from ._score import COLUMNS
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from pandas.core.groupby import DataFrameGroupBy
 
 ROWS = {None: [], "target": ["target"], "group": ["group"], "slide": ["group", "slide"]}
 """Columns of the scores that a summary has a row for."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import ArrayLike
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import slide_labels
@@ -14,12 +16,6 @@ from h2e._sdata.table import labels_of
 from h2e._sdata.targets import measured
 
 from ._score import score
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from anndata import AnnData
-    from numpy.typing import ArrayLike
 
 
 def score_adata(

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from h2e.pl._discs import add_discs
+from h2e.pl._maps import Map
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import EllipseCollection
     from matplotlib.colors import Colormap
-
-    from h2e.pl._maps import Map
 
 MISSING = "0.65"
 """Gray of spots without a value."""

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from h2e.pl._underlay import box_around
-
-if TYPE_CHECKING:
-    from h2e._slide.slide import Slide
-    from h2e.pl._maps import Map
-    from h2e.pl._underlay import Box
+from h2e._slide.slide import Slide
+from h2e.pl._maps import Map
+from h2e.pl._underlay import Box, box_around
 
 WIDTH = 3.0
 """Inches of a map in a new figure."""

@@ -5,17 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from h2e._sdata.predictions import HELD_OUT, IN_SAMPLE
+from h2e._sdata.predictions import HELD_OUT, IN_SAMPLE, Predicted
+from h2e._slide.slide import Slide
 from h2e.metrics import pearson
-
-if TYPE_CHECKING:
-    from h2e._sdata.predictions import Predicted
-    from h2e._slide.slide import Slide
 
 FAINTEST = 0.1
 """Opacity of the spot on whose value the models agree least."""

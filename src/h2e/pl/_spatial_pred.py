@@ -9,28 +9,24 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.keys import Keys
-from h2e._sdata.predictions import read_predictions
+from h2e._sdata.predictions import Predicted, read_predictions
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table
 from h2e._sdata.table_slides import slides_of_table
+from h2e._slide.slide import Slide
 from h2e.pl._axes import given_axes
-from h2e.pl._dots import draw_colorbars, draw_dots, limits_of
+from h2e.pl._dots import Limits, draw_colorbars, draw_dots, limits_of
 from h2e.pl._layout import box_of, new_axes, rows_of
-from h2e.pl._maps import choose, maps_of
+from h2e.pl._maps import Map, choose, maps_of
 from h2e.pl._underlay import bar_lengths, draw_picture, draw_scale_bar, frame, read_box, scale_that_fits
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
-
-    from h2e._sdata.predictions import Predicted
-    from h2e._slide.slide import Slide
-    from h2e.pl._dots import Limits
-    from h2e.pl._maps import Map
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +56,11 @@ def spatial_pred(
 ) -> Axes | np.ndarray[tuple[int], np.dtype[Axes]]:
     """Map predictions beside what was measured, several targets on several slides, on the H&E.
 
-    Spots have their real size (bins are squares); those without a value are gray. Where the ensemble was trained on a slide, its
-    held-out predictions are shown, and the title says so. The title gives the Pearson correlation with what was measured over
-    the spots of this slide, unless the models have seen them. Of the image only the part under the spots is read, from the
-    pyramid level that fits the Axes. In vector graphics the image is the only part that is not vectors.
+    Spots have their real size (bins are squares); those without a value are gray. Where the ensemble was trained on a
+    slide, its held-out predictions are shown, and the title says so. The title gives the Pearson correlation with
+    what was measured over the spots of this slide, unless the models have seen them. Of the image only the part under
+    the spots is read, from the pyramid level that fits the Axes. In vector graphics the image is the only part that
+    is not vectors.
 
     Parameters
     ----------
@@ -84,12 +81,12 @@ def spatial_pred(
     log_normalized
         The values are log-normalized already.
     share_scale
-        The two maps of a target on a slide share their colours, from the lower of their first percentiles to the higher
-        of their 99th. Predictions vary less than measurements, and this shows it. ``"slides"``: all maps of a target share
-        theirs, so that slides compare. ``False`` shows the pattern of each.
+        The two maps of a target on a slide share their colours, from the lower of their first percentiles to the
+        higher of their 99th. Predictions vary less than measurements, and this shows it. ``"slides"``: all maps of a
+        target share theirs, so that slides compare. ``False`` shows the pattern of each.
     alpha_by_std
-        The less certain a prediction, the more transparent: opacity falls with the rank of ``obsm["{key}_std"]`` among the
-        spots of the slide.
+        The less certain a prediction, the more transparent: opacity falls with the rank of ``obsm["{key}_std"]``
+        among the spots of the slide.
     image
         Show the image.
     image_alpha

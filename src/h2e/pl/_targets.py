@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import check_counts, positions_of, slide_labels, values_of
@@ -15,9 +17,6 @@ from h2e.pl._axes import given_axes
 from h2e.pl._side_by_side import draw_map, name_slides, side_by_side
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from anndata import AnnData
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 

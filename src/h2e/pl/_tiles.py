@@ -15,14 +15,13 @@ from h2e._sdata.masks import find_mask
 from h2e._sdata.normalized import on_normalized_images
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table
+from h2e._slide.slide import Slide
 from h2e._slide.tiles import read_views
 from h2e.pl._axes import given_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
-
-    from h2e._slide.slide import Slide
 
 OUTLINE, CENTRE, SPOT = "white", "#ffb000", "black"
 GAP = 0.12

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,16 +13,13 @@ from h2e._sdata.masks import with_tissue
 from h2e._sdata.provenance import get_provenance
 from h2e._sdata.slides import open_by_image, require_inside
 from h2e._slide.image import read_coarse
+from h2e._slide.slide import Slide
 from h2e.pl._axes import given_axes
 from h2e.pl._discs import add_discs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
-
-    from h2e._slide.slide import Slide
 
 COLUMNS = 6
 """Images in a row."""

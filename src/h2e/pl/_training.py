@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.fold_models import ALL
 from h2e.pl._axes import one_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from h2e import Ensemble
 
 METHOD = "method"
 """Column that :func:`h2e.tl.evaluate` adds to the scores."""
@@ -98,8 +97,8 @@ def target_scores(
     metric
         Which of its metrics.
     methods
-        Which of its methods, such as ``["ensemble", "baseline: texture"]``; ``None`` takes the ensemble and the baselines, or
-        all methods where there is no ensemble.
+        Which of its methods, such as ``["ensemble", "baseline: texture"]``; ``None`` takes the ensemble and the
+        baselines, or all methods where there is no ensemble.
     ax
         Axes to draw on; ``None`` makes a figure.
 

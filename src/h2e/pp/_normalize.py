@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from h2e._sdata import keys as _keys
@@ -22,8 +23,6 @@ from h2e._stains.slides import as_reference, fit_reference
 from h2e.pp._ranks import rank_transform
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from spatialdata import SpatialData
 
 log = logging.getLogger(__name__)
@@ -84,9 +83,9 @@ def normalize(
     ``table.obs["tissue_fraction"]``, ``table.layers["rank"]``
         Share of tissue in each spot's own subtile, and ranks within each slide and gene.
     ``table.uns["h2e"]["report"]`` : ``DataFrame``
-        A row per slide, for :func:`h2e.get.report`: µm per pixel, tissue area in mm² and as a share of the image; spots,
-        those without tissue and those kept; how many spacings the spots were off, whether they were moved, and why;
-        the stain vectors before. Without a table it is in ``sdata.attrs["h2e"]``.
+        A row per slide, for :func:`h2e.get.report`: µm per pixel, tissue area in mm² and as a share of the image;
+        spots, those without tissue and those kept; how many spacings the spots were off, whether they were moved, and
+        why; the stain vectors before. Without a table it is in ``sdata.attrs["h2e"]``.
 
     Raises
     ------

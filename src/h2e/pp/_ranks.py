@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
+from anndata import AnnData
 from scipy import sparse
 
 from h2e._sdata import keys as _keys
@@ -13,11 +15,6 @@ from h2e._sdata.expression import Matrix, check_values, slide_labels, values_of
 from h2e._sdata.provenance import check_adata, check_free, is_ours, set_provenance
 from h2e._sdata.ranks import rank_values
 from h2e._sdata.targets import resolve_targets
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from anndata import AnnData
 
 log = logging.getLogger(__name__)
 

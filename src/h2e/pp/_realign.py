@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +16,6 @@ from h2e._sdata.slides import open_slides
 from h2e._sdata.table import get_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from spatialdata import SpatialData
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from h2e._sdata import keys as _keys
@@ -12,8 +13,6 @@ from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from spatialdata import SpatialData
 
 

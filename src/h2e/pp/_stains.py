@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from numpy.typing import ArrayLike
+
 from h2e._sdata import keys as _keys
 from h2e._sdata.keys import Keys
 from h2e._sdata.masks import with_tissue
@@ -14,7 +16,6 @@ from h2e._stains.reference import METHODS, Method, StainReference
 from h2e._stains.slides import as_reference, fit_reference
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
     from spatialdata import SpatialData
 
 

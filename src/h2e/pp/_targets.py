@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
+from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import expression, positions_of, slide_labels
@@ -13,11 +14,6 @@ from h2e._sdata.provenance import check_adata, check_free, is_ours, set_provenan
 from h2e._sdata.selection import choose_targets
 from h2e._sdata.symbols import HOUSEKEEPING, symbols_of
 from h2e._sdata.table import labels_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from anndata import AnnData
 
 log = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from h2e._sdata import keys as _keys
@@ -10,8 +11,6 @@ from h2e._sdata.masks import detect_masks
 from h2e._sdata.slides import open_images
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from spatialdata import SpatialData
 
 
@@ -56,7 +55,8 @@ def detect_tissue(
     ``None``. Adds, for each image:
 
     ``sdata.labels["{image}_tissue"]`` : ``uint8``
-        1 tissue, 0 background, in every coordinate system of the image. Without any tissue it is all 0, with a warning in the log.
+        1 tissue, 0 background, in every coordinate system of the image. Without any tissue it is all 0, with a
+        warning in the log.
 
     Raises
     ------

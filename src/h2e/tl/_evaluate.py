@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,8 +27,6 @@ from h2e.metrics import score
 from h2e.metrics._score import LIMITED, check_metrics
 
 if TYPE_CHECKING:
-    from os import PathLike
-
     from spatialdata import SpatialData
 
 
@@ -83,11 +82,12 @@ def evaluate(
     stack
         As in :func:`h2e.tl.fit`.
     baselines
-        Some of ``"mean"`` (of the training slides); ``"coordinates"`` (the mean of the nearest spots by
-        position on the other slides); ``"texture"`` and ``"knn"`` (ridge and nearest neighbours on texture statistics, one
-        model of all training spots); ``"domains"`` (an oracle: k-means of the texture of the slide that is scored, each
-        cluster's mean measured on one half of its spots and scored on the other; ``"domains by chance"`` is the same with the
-        clusters shuffled over the spots); ``"shuffled"`` (texture ridge, trained on labels shuffled within each slide).
+        Some of ``"mean"`` (of the training slides); ``"coordinates"`` (the mean of the nearest spots by position on
+        the other slides); ``"texture"`` and ``"knn"`` (ridge and nearest neighbours on texture statistics, one model
+        of all training spots); ``"domains"`` (an oracle: k-means of the texture of the slide that is scored, each
+        cluster's mean measured on one half of its spots and scored on the other; ``"domains by chance"`` is the same
+        with the clusters shuffled over the spots); ``"shuffled"`` (texture ridge, trained on labels shuffled within
+        each slide).
     metrics
         Names of metrics, ``"all"`` or ``None``, as in :func:`h2e.metrics.score`. Domains are those of the baseline.
     group_key
@@ -103,8 +103,8 @@ def evaluate(
     tissue_mask_key
         Labels or shapes with the tissue.
     normalized_key
-        Normalized image that models see, a name or a mapping from image to it; by default ``"{image}_normalized"``, or what else
-        :func:`h2e.pp.normalize_stains` made of the image.
+        Normalized image that models see, a name or a mapping from image to it; by default ``"{image}_normalized"``,
+        or what else :func:`h2e.pp.normalize_stains` made of the image.
     table_key
         Table over all slides.
     um_per_px
@@ -173,7 +173,8 @@ def _refuse_few_spots(cohort: Cohort, folds: Sequence[Fold]) -> None:
         for slide, n in zip(*np.unique(cohort.names[fold.test], return_counts=True), strict=True):
             if n < 3:
                 where = f"slide '{slide}'" if len(cohort.slides) > 1 else f"quarter {fold.name!r} of slide '{slide}'"
-                msg = f"{where} has {n} spots on tissue; a correlation needs 3. Drop the slide, or leave out other groups."
+                msg = f"{where} has {n} spots on tissue; a correlation needs 3. Drop the slide, or leave out other "
+                msg += "groups."
                 raise ValueError(msg)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,8 +22,6 @@ from h2e._sdata.keys import Keys
 from h2e._sdata.target_spec import TargetSpec
 
 if TYPE_CHECKING:
-    from os import PathLike
-
     from spatialdata import SpatialData
 
 log = logging.getLogger(__name__)
@@ -56,9 +55,9 @@ def fit(
 
     For each learner one model is trained without each group, and one with all. The models without a group predict it;
     from these out-of-fold predictions alone the stack learns how to combine the learners. Where
-    :func:`h2e.pp.normalize_stains` made normalized images, models see the images brought to the reference that is stored
-    with them, as these do, else the images as they are. Spots without any tissue in
-    their own subtile, or with 0 in ``obs["in_tissue"]`` (Space Ranger), are not trained on. Nothing is written to ``sdata``.
+    :func:`h2e.pp.normalize_stains` made normalized images, models see the images brought to the reference that is
+    stored with them, as these do, else the images as they are. Spots without any tissue in their own subtile, or with
+    0 in ``obs["in_tissue"]`` (Space Ranger), are not trained on. Nothing is written to ``sdata``.
 
     Parameters
     ----------
@@ -74,26 +73,27 @@ def fit(
     n_targets
         How many genes to choose where ``targets=None``.
     learners
-        Names or instances, also of a :class:`Learner` of your own. Statistics of colour, stain and texture with ridge regression (``"texture"``), nearest
-        neighbours (``"knn"``) or partial least squares (``"pls"``); features of a frozen encoder with ridge (``"embedding"``,
-        by default of a small network that comes with h2e, see :class:`Embedding`). These four are the default; the
-        encoder is the slowest of them. The convolutional network ``"multiscale"``, which takes hours without a GPU;
-        ``"mean"``, ``"coordinates"``.
+        Names or instances, also of a :class:`Learner` of your own. Statistics of colour, stain and texture with ridge
+        regression (``"texture"``), nearest neighbours (``"knn"``) or partial least squares (``"pls"``); features of a
+        frozen encoder with ridge (``"embedding"``, by default of a small network that comes with h2e, see
+        :class:`Embedding`). These four are the default; the encoder is the slowest of them. The convolutional network
+        ``"multiscale"``, which takes hours without a GPU; ``"mean"``, ``"coordinates"``.
     transform
-        What is learned: ``"log"`` log-normalized expression, ``"standardized"`` within each slide, ``"mixed"`` both of these,
-        averaged, ``"gene_rank"`` its rank within the slide, ``"spot_rank"`` its rank among the targets of the spot. Predictions
-        come back in log-normalized expression whatever is learned.
+        What is learned: ``"log"`` log-normalized expression, ``"standardized"`` within each slide, ``"mixed"`` both
+        of these, averaged, ``"gene_rank"`` its rank within the slide, ``"spot_rank"`` its rank among the targets of
+        the spot. Predictions come back in log-normalized expression whatever is learned.
     n_programmes
-        What a gene has in common with others is known better than the gene itself: the values that models are trained on are
-        averaged with their projection on that many principal components of the 1,000 genes that vary most within slides,
-        found anew on the training spots of each model. 0 trains on the genes as measured. Scores always take what was
-        measured; columns of ``obsm`` are trained on as they are.
+        What a gene has in common with others is known better than the gene itself: the values that models are trained
+        on are averaged with their projection on that many principal components of the 1,000 genes that vary most
+        within slides, found anew on the training spots of each model. 0 trains on the genes as measured. Scores
+        always take what was measured; columns of ``obsm`` are trained on as they are.
     stack
-        How the learners become one: ``"mean"``; ``"ridge"``, non-negative weights per target, shrunk towards the mean, and used
-        only if they beat it on groups left out; ``"mlp"``, a perceptron on the out-of-fold predictions of all targets;
-        ``"in_sample"``, the same on what every fold model says of every spot, also of those that it was trained on, as in the
-        method's source (its own training error is no estimate of anything); ``"nested"``, the same, but each spot by models
-        that did not see its group, for which a model of every pair of groups is trained. With fewer than three groups: the mean.
+        How the learners become one: ``"mean"``; ``"ridge"``, non-negative weights per target, shrunk towards the
+        mean, and used only if they beat it on groups left out; ``"mlp"``, a perceptron on the out-of-fold predictions
+        of all targets; ``"in_sample"``, the same on what every fold model says of every spot, also of those that it
+        was trained on, as in the method's source (its own training error is no estimate of anything); ``"nested"``,
+        the same, but each spot by models that did not see its group, for which a model of every pair of groups is
+        trained. With fewer than three groups: the mean.
     group_key
         Column of ``table.obs`` with the groups (donors) to leave out. ``None`` leaves out slides, with a warning:
         sections of one donor on both sides make held-out scores too good. A single slide is cut into quarters.
@@ -108,16 +108,16 @@ def fit(
     tissue_mask_key
         Labels or shapes with the tissue; by default ``"{image}_tissue"``, and where it is missing it is found now.
     normalized_key
-        Normalized image that models see, a name or a mapping from image to it; by default ``"{image}_normalized"``, or what else
-        :func:`h2e.pp.normalize_stains` made of the image.
+        Normalized image that models see, a name or a mapping from image to it; by default ``"{image}_normalized"``,
+        or what else :func:`h2e.pp.normalize_stains` made of the image.
     table_key
         Table over all slides.
     um_per_px
         Size of a pixel in µm, or a mapping from slide or image to it, where neither ``table.obs["um_per_px"]`` nor the
         lattice tells it.
     run_dir
-        Folder that keeps each finished model; an interrupted run continues where it was. What was changed in the code of
-        a learner of your own is not noticed: give it a new folder.
+        Folder that keeps each finished model; an interrupted run continues where it was. What was changed in the code
+        of a learner of your own is not noticed: give it a new folder.
     seed
         The same seed on the same machine gives the same ensemble.
     device

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.extraction import Features
 from h2e._ensemble.recognition import NEW, training_rows
 from h2e._sdata import keys as _keys
@@ -19,8 +20,6 @@ from h2e._sdata.table import check_sdata, get_table
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-    from h2e._ensemble.ensemble import Ensemble
 
 
 def predict(
@@ -78,21 +77,22 @@ def predict(
     ``None``. Sets the following fields of ``sdata[table_key]``:
 
     ``.obsm[key_added]`` : ``DataFrame``, ``float32``, spots × targets
-        Predictions, between the smallest and the largest value of training. NaN at spots without tissue (in their image, or
-        0 in ``obs["in_tissue"]``) and at those that the ensemble was trained on.
+        Predictions, between the smallest and the largest value of training. NaN at spots without tissue (in their
+        image, or 0 in ``obs["in_tissue"]``) and at those that the ensemble was trained on.
     ``.obsm["{key_added}_loo"]`` : ``DataFrame``, ``float32``, spots × targets
         At spots that the ensemble was trained on, the held-out predictions; only written if there are any.
     ``.obsm["{key_added}_std"]`` : ``DataFrame``, ``float32``, spots × targets
         Standard deviation over the models, and over the flips of the tile where a network looks at them.
     ``.obsm["{key_added}_lower"]``, ``.obsm["{key_added}_upper"]`` : ``DataFrame``, ``float32``, spots × targets
-        Split-conformal intervals around the predictions, cut off at 0 where no target was negative: each target's half width is the quantile of its held-out errors,
-        every group weighing the same. With fewer than ten groups to calibrate on nothing is guaranteed on a new donor;
-        :func:`h2e.tl.evaluate` measures the coverage. Not written where no group was left out, nor of the stack
-        ``"in_sample"``, of which there are no held-out predictions.
+        Split-conformal intervals around the predictions, cut off at 0 where no target was negative: each target's
+        half width is the quantile of its held-out errors, every group weighing the same. With fewer than ten groups
+        to calibrate on nothing is guaranteed on a new donor; :func:`h2e.tl.evaluate` measures the coverage. Not
+        written where no group was left out, nor of the stack ``"in_sample"``, of which there are no held-out
+        predictions.
     ``.obs["{key_added}_novelty"]`` : ``float32``
-        Log2 of the distance of the spot's features to the training spots over the distance that is typical between groups
-        of training: 0 is typical, 1 twice as far. Where it is high, the prediction is extrapolated. NaN where there is no
-        prediction.
+        Log2 of the distance of the spot's features to the training spots over the distance that is typical between
+        groups of training: 0 is typical, 1 twice as far. Where it is high, the prediction is extrapolated. NaN where
+        there is no prediction.
     ``.uns[key_added]`` : ``dict``
         Unit, version, parameters and training slides.
 
