@@ -354,7 +354,7 @@ def test_a_failed_prediction_of_a_bare_image_leaves_no_grid(cohort, ensemble):
 def test_an_encoder_for_no_learner_is_refused(ensemble, tmp_path):
     ensemble.save(tmp_path / "ensemble")
     with pytest.raises(
-        ValueError, match=r"encoders must be for those of the ensemble that need them, \[\], got \['embedding'\]"
+        ValueError, match=r"encoders must be those of learners that have one, \[\], got \['embedding'\]"
     ):
         h2e.Ensemble.load(tmp_path / "ensemble", encoders={"embedding": abs})
 

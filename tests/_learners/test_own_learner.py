@@ -156,11 +156,9 @@ def test_a_learner_that_is_no_frozen_dataclass_or_holds_lists_is_refused():
     class Changeable(Plain):
         depth: int = 2
 
-    for learner in (Plain(), Changeable()):
-        with pytest.raises(TypeError, match="must be a frozen dataclass"):
+    for learner in (Plain(), Changeable(), Own(widths=[3, 4])):
+        with pytest.raises(TypeError, match="must be a frozen dataclass.*such as tuples in place of lists"):
             learner_of(learner)
-    with pytest.raises(TypeError, match="settings of learner 'own' must be hashable, such as tuples in place of lists"):
-        learner_of(Own(widths=[3, 4]))
     with pytest.raises(TypeError, match=r"instance of h2e.tl.Learner, got Constant"):
         learner_of(Constant(np.zeros(2)))
 
@@ -231,10 +229,6 @@ def test_a_file_does_not_choose_the_code_that_is_run(saved: Path):
         ValueError, match=r"or be passed, got 'own' in the file.*load\(folder, learners=\{'own': its class\}\)"
     ):
         h2e.Ensemble.load(saved)
-    with pytest.raises(
-        ValueError, match=r"learners must be for those of the ensemble that need them, \['own'\], got \['mean'\]"
-    ):
-        h2e.Ensemble.load(saved, learners={"own": Own, "mean": Own})
     with pytest.raises(ValueError, match=r"learners\['own'\] must make a learner of that name, got 'texture'"):
         h2e.Ensemble.load(saved, learners={"own": lambda **_: h2e.tl.Texture()})
 

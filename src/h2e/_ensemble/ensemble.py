@@ -20,7 +20,7 @@ from h2e._ensemble.saving import describe, rebuild
 from h2e._ensemble.stack import PER_MODEL, Stack
 from h2e._learners.learner import Learner
 from h2e._stains.reference import StainReference
-from h2e._statistics import center_by_slide
+from h2e._statistics import unit_deviations
 
 if TYPE_CHECKING:
     from h2e._ensemble.mlp import MlpStack
@@ -119,14 +119,10 @@ class Ensemble:
         >>> ensemble.error_correlation().shape
         (2, 2)
         """
-        slides = self.training["slide"].to_numpy()
-        errors = center_by_slide(self.held_out - self.truth, slides)
-        correlations = []
+        slides, correlations = self.training["slide"].to_numpy(), []
         for slide in np.unique(slides):
-            e = errors[:, slides == slide]
-            norm = np.sqrt((e**2).sum(axis=1))
-            product = np.einsum("ant,bnt->abt", e, e) / np.maximum(norm[:, None] * norm[None], 1e-12)
-            correlations.append(product.mean(axis=2))
+            errors = unit_deviations((self.held_out - self.truth)[:, slides == slide])
+            correlations.append(np.einsum("ant,bnt->abt", errors, errors).mean(axis=2))
         names = names_of(self.learners)
         return pd.DataFrame(np.mean(correlations, axis=0), index=names, columns=names)
 

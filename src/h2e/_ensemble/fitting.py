@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from itertools import combinations
+from itertools import product
 from math import comb
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,12 +105,8 @@ def _nested(trainer: _Trainer, names: Sequence[str], folds: Sequence[Fold]) -> n
     spots = trainer.spots
     inputs = np.empty((len(names), len(folds), *spots.y.shape), np.float32)
     for k, name in enumerate(names):
-        for i, fold in enumerate(folds):
-            inputs[k, i, fold.test] = trainer.model(name, fold).predict(spots.x[name][fold.test])
-        for (i, one), (j, other) in combinations(enumerate(folds), 2):
-            member = trainer.model(name, one, other)
-            inputs[k, i, other.test] = member.predict(spots.x[name][other.test])
-            inputs[k, j, one.test] = member.predict(spots.x[name][one.test])
+        for (i, fold), scored in product(enumerate(folds), folds):
+            inputs[k, i, scored.test] = trainer.model(name, fold, scored).predict(spots.x[name][scored.test])
     return inputs.reshape(-1, *spots.y.shape)
 
 
@@ -149,8 +145,8 @@ class _Trainer:
     learned: dict[tuple[str, ...], tuple[np.ndarray, Transform]] = field(default_factory=dict)
 
     def model(self, name: str, *left_out: Fold) -> FoldModel:
-        """The model of a learner without some folds."""
-        folds = tuple(sorted(fold.name for fold in left_out))
+        """The model of a learner without some folds, which may be one named twice."""
+        folds = tuple(sorted({fold.name for fold in left_out}))
         if (name, *folds) not in self.trained:
             held_out = " and ".join(folds) or ALL
             self.bar.set_postfix_str(f"{name}, {held_out}")

@@ -14,7 +14,7 @@ from h2e._ensemble.novelty import Novelty
 from h2e._ensemble.stack import restore_stack
 from h2e._ensemble.transforms import Transform
 from h2e._learners.learner import Learner
-from h2e._learners.registry import LEARNERS, from_json, to_json
+from h2e._learners.registry import from_json, to_json
 from h2e._stains.reference import StainReference
 
 TRANSFORM = ("ranks", "values", "limits")
@@ -87,13 +87,10 @@ def _learners_of(
     """The learners of a description by their names in the ensemble, with what the user passes for them."""
     made = [from_json(text, own) for text in about["learners"]]
     learners = dict(zip(names_of(made), made, strict=True))
-    for argument, passed, known in (
-        ("learners", own, {learner.name for learner in made} - set(LEARNERS)),
-        ("encoders", encoders, {name for name, learner in learners.items() if hasattr(learner, "encoder")}),
-    ):
-        if unknown := sorted(set(passed) - known):
-            msg = f"{argument} must be for those of the ensemble that need them, {sorted(known)}, got {unknown}."
-            raise ValueError(msg)
+    encoding = [name for name, learner in learners.items() if hasattr(learner, "encoder")]
+    if unknown := sorted(set(encoders) - set(encoding)):
+        msg = f"encoders must be those of learners that have one, {encoding}, got {unknown}."
+        raise ValueError(msg)
     return learners | {name: replace(learners[name], encoder=encoder) for name, encoder in encoders.items()}
 
 

@@ -29,9 +29,12 @@ def save(folder: Path, about: dict[str, Any], arrays: dict[str, np.ndarray], *, 
         msg = f"folder must not be a file, got {folder}."
         raise FileExistsError(msg)
     names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    if names and not replace and not _holds_ensemble(folder):
+    try:
+        if names and not replace:
+            _read_about(folder)
+    except (OSError, ValueError) as error:
         msg = f"folder must be new, empty or hold an ensemble that h2e wrote, got {folder} with {names[:5]}."
-        raise FileExistsError(msg)
+        raise FileExistsError(msg) from error
     content = to_bytes({key: np.ascontiguousarray(value) for key, value in arrays.items()})
     about = {"format": FORMAT, "weights_sha256": hashlib.sha256(content).hexdigest(), **about}
     text = json.dumps(about | {"sha256": _digest(about)}, indent=1)
@@ -86,14 +89,6 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         msg = f"{changed} of {folder} were truncated or changed after saving: checksums do not match. Save it again."
         raise ValueError(msg)
     return about, from_bytes(content)
-
-
-def _holds_ensemble(folder: Path) -> bool:
-    """Whether the description of a folder is one of h2e."""
-    try:
-        return bool(_read_about(folder))
-    except (OSError, ValueError):
-        return False
 
 
 def _read_about(folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from h2e._learners.learner import Learner, Model
+from h2e._statistics import unit_deviations
 
 log = logging.getLogger(__name__)
 
@@ -233,14 +234,8 @@ def _choose(x: np.ndarray, y: np.ndarray, groups: np.ndarray, path: Path, defaul
         coefficients = path(a - a.mean(0), y[inner] - y[inner].mean(0))
         for group in np.unique(groups[outer]):
             rows = groups == group
-            b = standardize(x[rows], center, scale)
-            scores.append([_correlation(b @ c, y[rows]) for c in coefficients])
+            predictions = standardize(x[rows], center, scale) @ coefficients  # (settings, n, targets)
+            correlations = (unit_deviations(predictions) * unit_deviations(y[rows])).sum(axis=1)
+            scores.append(correlations.mean(axis=1))
     mean = np.mean(scores, axis=0)
     return np.flatnonzero(mean >= mean.max() - AS_GOOD * abs(mean.max()))
-
-
-def _correlation(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """Mean over targets of the correlation over spots; a constant has none, which counts as 0."""
-    p, t = prediction - prediction.mean(0), truth - truth.mean(0)
-    norm = np.sqrt((p**2).sum(0) * (t**2).sum(0))
-    return float(np.mean((p * t).sum(0) / np.where(norm > 1e-12, norm, np.inf)))

@@ -153,11 +153,14 @@ class Learner(ABC):
 def check_interface(learner: Learner) -> None:
     """Raise unless a learner has all that h2e needs, and can be stored and told from others."""
     kind, name, uses = type(learner), getattr(learner, "name", None), getattr(learner, "uses", None)
-    if not dataclasses.is_dataclass(learner) or kind.__hash__ is None:
+    try:
+        hash((learner, dataclasses.fields(learner)))  # type: ignore[arg-type]
+    except TypeError as error:
         msg = (
-            f"learner {kind.__name__} must be a frozen dataclass, its fields are its settings: @dataclass(frozen=True)."
+            f"learner {kind.__name__} must be a frozen dataclass, @dataclass(frozen=True), with settings that can be "
+            f"hashed, such as tuples in place of lists, got {error}."
         )
-        raise TypeError(msg)
+        raise TypeError(msg) from error
     if not isinstance(name, str) or not name.isidentifier() or name == "ensemble":
         msg = f"name of learner {kind.__name__} must be an identifier other than 'ensemble', got {name!r}."
         raise ValueError(msg)
@@ -172,11 +175,6 @@ def check_interface(learner: Learner) -> None:
     if lacking := [part for part in has if not has[part]]:
         msg = f"learner {name!r} must have {' and '.join(lacking)}, since its uses is {uses!r}."
         raise TypeError(msg)
-    try:
-        hash(learner)
-    except TypeError as error:
-        msg = f"settings of learner {name!r} must be hashable, such as tuples in place of lists: {error}."
-        raise TypeError(msg) from error
 
 
 def checked_features(learner: Learner, tiles: list[np.ndarray]) -> np.ndarray:

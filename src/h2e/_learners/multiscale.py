@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -163,11 +163,9 @@ class Multiscale(Learner):
             outer = validation_group(groups)
             best = BestEpoch(x[outer], z[outer], device=self.device)
             x, z = x[~outer], z[~outer]
-        settings = TrainingConfig(
-            self.epochs, self.lr, self.weight_decay, self.batch_size, self.symmetries, self.stain_jitter, self.ema
-        )
         run = {"seed": seed, "device": self.device, "progress": progress, "label": label}
-        network, history = train(self._config(z.shape[1]), x, z, settings=settings, after_epoch=best, **run)
+        config, settings = self._config(z.shape[1]), TrainingConfig(**self._settings_of(TrainingConfig))
+        network, history = train(config, x, z, settings=settings, after_epoch=best, **run)
         if best is not None:
             network = best.network(network.config)
         return MultiscaleModel(network, mean, scale, self.symmetries, self.device, history)
@@ -184,5 +182,8 @@ class Multiscale(Learner):
         """Configure the network."""
         from h2e._learners.network import NetworkConfig
 
-        shape = (n_targets, self.tile_px, self.subtile_px, self.dropout)
-        return NetworkConfig(*shape, self.encoders, self.residual, self.pyramid_pooling)
+        return NetworkConfig(n_targets, **self._settings_of(NetworkConfig))
+
+    def _settings_of(self, kind: type) -> dict[str, Any]:
+        """The settings that are fields of another dataclass."""
+        return {field.name: getattr(self, field.name) for field in fields(kind) if hasattr(self, field.name)}
