@@ -96,7 +96,7 @@ nitpick_ignore_regex = [
         r"py:.*",
         r"(anndata|collections|geopandas|matplotlib|numpy|os|pandas|pathlib|spatialdata|spatialdata_io|typing|xarray)\..*",
     ),
-    (r"py:class", r"h2e\._learners\._baselines\.\w+"),  # baselines are asked for by name
+    (r"py:class", r"h2e\._learners\.baselines\.\w+"),  # baselines are asked for by name
     (
         r"py:(class|data|exc|obj)",
         r"[A-Z]\w*Error|Ellipsis|bool|bytes|dict|float|int|list|None|str|tuple|type|types\.\w+",
