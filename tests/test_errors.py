@@ -139,7 +139,9 @@ def test_donors_on_one_image_are_told_of(cohort, caplog):
 
 def test_one_donor_of_several_slides_is_refused(cohort):
     cohort["table"].obs["donor"] = "A"
-    with pytest.raises(ValueError, match=r"at least 2 groups, the 4 slides have one, \['A'\]; without group_key"):
+    with pytest.raises(
+        ValueError, match=r"groups must be at least 2 to leave one out, got \['A'\] for 4 slides; without group_key"
+    ):
         h2e.tl.fit(cohort, **FAST, group_key="donor")
 
 

@@ -1,7 +1,6 @@
 """How the multiscale network is trained and applied: augmentation on the batch, a fixed number of epochs, test-time flips.
 
-Every random number comes from generators made here from the seed, so that networks may be trained in threads beside
-each other.
+Every random number comes from generators made here from the seed: networks may be trained in threads beside each other.
 """
 
 from __future__ import annotations
