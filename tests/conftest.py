@@ -38,21 +38,54 @@ def cohort_source() -> SpatialData:
     return toy_cohort()
 
 
+@pytest.fixture(scope="session")
+def other_source() -> SpatialData:
+    """Make other slides of the same names once; never change them."""
+    from h2e.datasets import toy_cohort
+
+    return toy_cohort(seed=1)
+
+
 @pytest.fixture
 def cohort(cohort_source: SpatialData) -> SpatialData:
     """Copy the synthetic cohort for one test: elements may be added, replaced or transformed at will."""
+    return copy_of(cohort_source)
+
+
+@pytest.fixture
+def new(other_source: SpatialData) -> SpatialData:
+    """Copy other slides of the same names for one test, which no ensemble was trained on."""
+    return copy_of(other_source)
+
+
+def copy_of(source: SpatialData) -> SpatialData:
+    """Copy everything but the pixels, which stay shared and lazy."""
     from spatialdata import SpatialData
 
-    images = {key: image.copy() for key, image in cohort_source.images.items()}  # pixels stay shared and lazy
+    images = {key: image.copy() for key, image in source.images.items()}
     for image in images.values():
         for level in image.children.values():
             attrs = level["image"].attrs  # a copied tree shares the dict that holds the transformations
             attrs["transform"] = dict(attrs["transform"])
-    shapes = {key: circles.copy() for key, circles in cohort_source.shapes.items()}
+    shapes = {key: circles.copy() for key, circles in source.shapes.items()}
     for circles in shapes.values():
         circles.attrs["transform"] = dict(circles.attrs["transform"])
-    tables = {key: table.copy() for key, table in cohort_source.tables.items()}
+    tables = {key: table.copy() for key, table in source.tables.items()}
     return SpatialData(images=images, shapes=shapes, tables=tables)
+
+
+@pytest.fixture(scope="session")
+def few_source() -> SpatialData:
+    """Make as many slides of as many donors with a third of the spots once; never change them."""
+    from h2e.datasets import toy_cohort
+
+    return toy_cohort(side=6)
+
+
+@pytest.fixture
+def few(few_source: SpatialData) -> SpatialData:
+    """Copy the small slides for one test that trains many models."""
+    return copy_of(few_source)
 
 
 @pytest.fixture

@@ -73,6 +73,30 @@ def evaluate(sdata, **kwargs):
     return h2e.tl.evaluate(sdata, **options | kwargs)
 
 
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory) -> Path:
+    """A folder of finished models: a stack that is tested after another trains only what the others did not ask for."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def one(cohort_source) -> h2e.Ensemble:
+    """An ensemble of one target, trained once for all that only predict with it."""
+    return fit(cohort_source, targets=["TOY01"])
+
+
+@pytest.fixture(scope="module")
+def three(cohort_source) -> h2e.Ensemble:
+    """An ensemble of three targets."""
+    return fit(cohort_source, targets=["TOY01", "TOY02", "TOY05"])
+
+
+@pytest.fixture(scope="module")
+def of_proportions(cohort_source) -> h2e.Ensemble:
+    """An ensemble of the proportions of cell types."""
+    return fit(cohort_source, obsm="proportions")
+
+
 def with_labels_of(sdata, group: str, change) -> SpatialData:
     """Change the expression of one donor's spots, and nothing else."""
     table = sdata["table"]
@@ -92,11 +116,11 @@ def flipped(x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_flipping_a_groups_labels_leaves_its_held_out_predictions_as_they_were(cohort, stack: str):
+def test_flipping_a_groups_labels_leaves_its_held_out_predictions_as_they_were(few, stack: str, run_dir: Path):
     targets = ["TOY01", "TOY05", "TOY09"]
-    options = {"learners": EVERY_LEARNER, "targets": targets, "stack": stack}
-    before = fit(cohort, **options).loo
-    after = fit(with_labels_of(cohort, "B", flipped), **options).loo
+    options = {"learners": EVERY_LEARNER, "targets": targets, "stack": stack, "run_dir": run_dir}
+    before = fit(few, **options).loo
+    after = fit(with_labels_of(few, "B", flipped), **options).loo
     of_b = before.index.get_level_values("region") == "toy_B1"
     pd.testing.assert_frame_equal(after[of_b], before[of_b], check_exact=True)
     assert (after[~of_b] != before[~of_b]).any(axis=None)
@@ -105,28 +129,29 @@ def test_flipping_a_groups_labels_leaves_its_held_out_predictions_as_they_were(c
 @pytest.mark.parametrize(
     ("stack", "normalize"), [*((stack, False) for stack in STACKS), ("mean", True)], ids=[*STACKS, "normalized"]
 )
-def test_evaluate_predicts_a_group_without_its_labels(cohort, stack: str, normalize: bool, monkeypatch):
+def test_evaluate_predicts_a_group_without_its_labels(few, stack: str, normalize: bool, monkeypatch, run_dir: Path):
     if normalize:
-        h2e.pp.normalize_stains(cohort)
-    assert_held_out_labels_do_not_matter(cohort, QUICK if normalize else EVERY_LEARNER, stack, monkeypatch)
+        h2e.pp.normalize_stains(few)
+    assert_held_out_labels_do_not_matter(few, QUICK if normalize else EVERY_LEARNER, stack, monkeypatch, run_dir)
 
 
-def test_an_epoch_is_chosen_without_the_labels_of_the_group(cohort, monkeypatch):
+def test_an_epoch_is_chosen_without_the_labels_of_the_group(few, monkeypatch):
     stopped = replace(NETWORK, epochs=2, stopping="inner group")
-    assert_held_out_labels_do_not_matter(cohort, [stopped], "mean", monkeypatch)
+    assert_held_out_labels_do_not_matter(few, [stopped], "mean", monkeypatch)
 
 
-def assert_held_out_labels_do_not_matter(cohort, learners: list, stack: str, monkeypatch) -> None:
+def assert_held_out_labels_do_not_matter(
+    few, learners: list, stack: str, monkeypatch, run_dir: Path | None = None
+) -> None:
     """Flip the labels of one slide, and compare what is predicted for it."""
-    options = {"learners": learners, "stack": stack}
+    options = {"learners": learners, "stack": stack, "run_dir": run_dir}
     options["group_key"] = "region"  # four groups: three inside, which are enough to fit a stack on
-    cohort["table"] = cohort["table"][::3].copy()  # many models are trained
     seen = []
     spy_on_predictions(monkeypatch, seen)
-    evaluate(cohort, **options)
+    evaluate(few, **options)
     before = dict(seen)
     seen.clear()
-    evaluate(with_labels_of(cohort, "B", flipped), **options)
+    evaluate(with_labels_of(few, "B", flipped), **options)
     after = dict(seen)
     assert len(before) == 4
     for method, prediction in before["toy_B1"].items():
@@ -149,16 +174,16 @@ def spy_on_predictions(monkeypatch, seen: list) -> None:
     monkeypatch.setattr(_evaluate, "held_out_predictions", spy)
 
 
-def test_the_leak_test_sees_a_leak_in_the_choice_of_targets(cohort, monkeypatch):
+def test_the_leak_test_sees_a_leak_in_the_choice_of_targets(few, monkeypatch):
     from h2e._sdata.target_spec import TargetSpec
 
     real = TargetSpec.measured
     monkeypatch.setattr(TargetSpec, "measured", lambda self, train: real(self, np.arange(len(self.cohort.rows))))
     with pytest.raises(AssertionError):
-        assert_held_out_labels_do_not_matter(cohort, QUICK, "mean", monkeypatch)
+        assert_held_out_labels_do_not_matter(few, QUICK, "mean", monkeypatch)
 
 
-def test_the_leak_test_sees_a_leak_into_the_stack(cohort, monkeypatch):
+def test_the_leak_test_sees_a_leak_into_the_stack(few, monkeypatch):
     from h2e._ensemble import fitting as _fitting
     from h2e._ensemble import held_out as _held_out
 
@@ -176,7 +201,7 @@ def test_the_leak_test_sees_a_leak_into_the_stack(cohort, monkeypatch):
     monkeypatch.setattr(_held_out, "train", train)
     monkeypatch.setattr(_fitting, "fit_stack", leaky_stack)
     with pytest.raises(AssertionError):
-        assert_held_out_labels_do_not_matter(cohort, QUICK, "ridge", monkeypatch)
+        assert_held_out_labels_do_not_matter(few, QUICK, "ridge", monkeypatch)
 
 
 # 2. Ranks: tests/test_ranks.py. 3. Tiles: tests/test_tiles.py. 4. Stains: tests/test_stains.py.
@@ -184,14 +209,14 @@ def test_the_leak_test_sees_a_leak_into_the_stack(cohort, monkeypatch):
 # 5. Same seed, same ensemble.
 
 
-def test_the_same_seed_gives_the_same_ensemble_and_another_seed_another(cohort):
+def test_the_same_seed_gives_the_same_ensemble_and_another_seed_another(few):
     network = [NETWORK]
-    first, again, other = (fit(cohort, learners=network, targets=["TOY01"], seed=s).loo for s in (0, 0, 1))
+    first, again, other = (fit(few, learners=network, targets=["TOY01"], seed=s).loo for s in (0, 0, 1))
     pd.testing.assert_frame_equal(first, again, check_exact=True)
     assert (first != other).to_numpy().any()
 
 
-def test_training_leaves_the_global_random_state_alone(cohort):
+def test_training_leaves_the_global_random_state_alone(few):
     import torch
 
     torch.manual_seed(5)
@@ -199,21 +224,20 @@ def test_training_leaves_the_global_random_state_alone(cohort):
     before = torch.rand(1), np.random.rand()  # noqa: NPY002
     torch.manual_seed(5)
     np.random.seed(5)  # noqa: NPY002
-    fit(cohort, learners=[NETWORK], targets=["TOY01"])
+    fit(few, learners=[NETWORK], targets=["TOY01"])
     assert (torch.rand(1), np.random.rand()) == before  # noqa: NPY002
 
 
 # 6. Predictions do not depend on the order of slides.
 
 
-def test_the_order_of_slides_and_spots_does_not_matter(cohort):
-    before = fit(cohort, targets=["TOY01", "TOY02"]).loo
+def test_the_order_of_slides_and_spots_does_not_matter(cohort, three):
     table = cohort["table"]
     order = np.random.default_rng(0).permutation(table.n_obs)
     del cohort.tables["table"]
     cohort["table"] = table[order].copy()
-    after = fit(cohort, targets=["TOY01", "TOY02"]).loo
-    pd.testing.assert_frame_equal(after.sort_index(), before.sort_index(), rtol=1e-4)
+    after = fit(cohort, targets=["TOY01", "TOY02", "TOY05"]).loo
+    pd.testing.assert_frame_equal(after.sort_index(), three.loo.sort_index(), rtol=1e-4)
 
 
 def test_a_distributed_client_changes_nothing(cohort):
@@ -227,12 +251,11 @@ def test_a_distributed_client_changes_nothing(cohort):
     pd.testing.assert_frame_equal(after, before, check_exact=True)
 
 
-def test_chunks_do_not_matter(cohort):
-    before = fit(cohort, targets=["TOY01"]).loo
+def test_chunks_do_not_matter(cohort, one):
     for image in cohort.images.values():
         for level in image.children.values():
             level["image"] = level["image"].chunk({"y": 77, "x": 50})
-    pd.testing.assert_frame_equal(fit(cohort, targets=["TOY01"]).loo, before, rtol=1e-5)
+    pd.testing.assert_frame_equal(fit(cohort, targets=["TOY01"]).loo, one.loo, rtol=1e-5)
 
 
 # 7. Constant and shuffled predictions.
@@ -286,27 +309,25 @@ def finer(sdata, factor: int) -> SpatialData:
     return SpatialData(images=images, shapes=dict(sdata.shapes), tables={"table": sdata["table"].copy()})
 
 
-def test_the_same_tissue_at_twice_the_resolution_gives_the_same_predictions(cohort):
-    ensemble = fit(cohort, targets=["TOY01", "TOY02", "TOY05"])
+def test_the_same_tissue_at_twice_the_resolution_gives_the_same_predictions(cohort, three):
     twice = finer(cohort, 2)
-    h2e.tl.predict(cohort, ensemble, in_sample=True, progress=False)
-    h2e.tl.predict(twice, ensemble, in_sample=True, progress=False)
+    h2e.tl.predict(cohort, three, in_sample=True, progress=False)
+    h2e.tl.predict(twice, three, in_sample=True, progress=False)
     a, b = cohort["table"].obsm["h2e"].dropna(), twice["table"].obsm["h2e"].dropna()
     both = a.index.intersection(b.index)
     assert len(both) > 0.97 * len(a)
     assert np.abs(a.loc[both] - b.loc[both]).to_numpy().mean() < 0.1 * a.to_numpy().std(axis=0).mean()
 
 
-def test_a_grid_twice_as_fine_gives_the_same_values_at_the_shared_points(cohort):
-    ensemble = fit(cohort, targets=["TOY01", "TOY02"])
+def test_a_grid_twice_as_fine_gives_the_same_values_at_the_shared_points(new, three):
     grids = []
     for spacing in (200.0, 100.0):
-        new = SpatialData(images={"slide": h2e.datasets.toy_cohort(seed=1).images["toy_C1_image"]})
-        h2e.pp.make_spots(new, spacing_um=spacing, um_per_px=6.25)
-        h2e.tl.predict(new, ensemble, progress=False)
-        (region,) = new.shapes
-        xy = np.column_stack([new.shapes[region].geometry.x, new.shapes[region].geometry.y]).round(3)
-        frame = new["table"].obsm["h2e"]
+        bare = SpatialData(images={"slide": new.images["toy_C1_image"]})
+        h2e.pp.make_spots(bare, spacing_um=spacing, um_per_px=6.25)
+        h2e.tl.predict(bare, three, progress=False)
+        (region,) = bare.shapes
+        xy = np.column_stack([bare.shapes[region].geometry.x, bare.shapes[region].geometry.y]).round(3)
+        frame = bare["table"].obsm["h2e"]
         grids.append({tuple(p): v for p, v in zip(xy.tolist(), frame.to_numpy().tolist(), strict=True)})
     coarse, fine = grids
     shared = set(coarse) & set(fine)
@@ -322,9 +343,8 @@ def test_a_grid_twice_as_fine_gives_the_same_values_at_the_shared_points(cohort)
 # 10. A subset of the spots.
 
 
-def test_predicting_a_subset_of_the_spots_gives_the_same_values(cohort):
-    ensemble = fit(cohort, targets=["TOY01", "TOY02"])
-    h2e.tl.predict(cohort, ensemble, in_sample=True, progress=False)
+def test_predicting_a_subset_of_the_spots_gives_the_same_values(cohort, three):
+    h2e.tl.predict(cohort, three, in_sample=True, progress=False)
     every, novelties = cohort["table"].obsm["h2e"], cohort["table"].obs["h2e_novelty"]
     table = cohort["table"][::3].copy()
     table.obsm.clear()
@@ -332,7 +352,7 @@ def test_predicting_a_subset_of_the_spots_gives_the_same_values(cohort):
     del table.obs["h2e_novelty"]
     del cohort.tables["table"]
     cohort["table"] = table
-    h2e.tl.predict(cohort, ensemble, in_sample=True, progress=False)
+    h2e.tl.predict(cohort, three, in_sample=True, progress=False)
     pd.testing.assert_frame_equal(table.obsm["h2e"], every.loc[table.obs_names], rtol=1e-6)
     novelty = cohort["table"].obs["h2e_novelty"]
     np.testing.assert_allclose(novelty, novelties.loc[table.obs_names], rtol=1e-4)
@@ -352,18 +372,14 @@ def test_positions_do_not_depend_on_the_other_spots_and_are_in_um(cohort):
 # Stored keys.
 
 
-def test_training_spots_get_held_out_predictions_and_new_spots_predictions(cohort):
-    ensemble = fit(cohort, targets=["TOY01"])
-    h2e.tl.predict(cohort, ensemble, progress=False)
+def test_training_spots_get_held_out_predictions_and_new_spots_predictions(cohort, new, one):
+    h2e.tl.predict(cohort, one, progress=False)
     table = cohort["table"]
     assert table.obsm["h2e"].isna().all(axis=None)
     valid = table.obsm["h2e_loo"].notna()["TOY01"]
-    assert valid.sum() == len(ensemble.loo)
-    np.testing.assert_array_equal(
-        np.sort(table.obsm["h2e_loo"]["TOY01"].dropna()), np.sort(ensemble.loo["TOY01"].to_numpy())
-    )
-    new = h2e.datasets.toy_cohort(seed=1)  # slides of the same names, which are others
-    h2e.tl.predict(new, ensemble, progress=False)
+    assert valid.sum() == len(one.loo)
+    np.testing.assert_array_equal(np.sort(table.obsm["h2e_loo"]["TOY01"].dropna()), np.sort(one.loo["TOY01"]))
+    h2e.tl.predict(new, one, progress=False)
     assert "h2e_loo" not in new["table"].obsm
     assert new["table"].obsm["h2e"].notna().to_numpy().mean() > 0.9
     assert new["table"].obsm["h2e"].dtypes.unique() == [np.float32]
@@ -399,13 +415,12 @@ def realigned(sdata: SpatialData) -> SpatialData:
 
 
 @pytest.mark.parametrize("change", [renamed, coarser, realigned])
-def test_a_training_slide_is_recognized_whatever_was_done_to_it(cohort, change):
-    ensemble = fit(cohort, targets=["TOY01"])
+def test_a_training_slide_is_recognized_whatever_was_done_to_it(cohort, change, one):
     same = change(cohort)
-    h2e.tl.predict(same, ensemble, progress=False)
+    h2e.tl.predict(same, one, progress=False)
     assert same["table"].obsm["h2e"].isna().all(axis=None)
     assert same["table"].obs["h2e_novelty"].isna().all()
-    stayed = ensemble.loo  # of a spot that was moved, it is the prediction of another place
+    stayed = one.loo  # of a spot that was moved, it is the prediction of another place
     if change is realigned:
         stayed = stayed.drop("toy_A2", level="region")
     assert len(stayed) >= same["table"].obsm["h2e_loo"].notna().sum().item() > 0.97 * len(stayed)
@@ -423,11 +438,11 @@ def test_spots_of_a_training_slide_that_were_not_trained_on_are_no_new_spots(coh
 
 
 @pytest.mark.parametrize("keep_residual", [True, False])
-def test_a_raw_image_is_predicted_like_one_normalized_to_the_ensembles_reference(cohort, keep_residual: bool):
+def test_a_raw_image_is_predicted_like_one_normalized_to_the_ensembles_reference(cohort, new, keep_residual: bool):
     h2e.pp.normalize_stains(cohort, keep_residual=keep_residual)
     ensemble = fit(cohort, targets=["TOY01", "TOY02"])
     assert ensemble.reference is not None
-    raw, prepared = h2e.datasets.toy_cohort(seed=1), h2e.datasets.toy_cohort(seed=1)
+    raw, prepared = new, h2e.datasets.toy_cohort(seed=1)
     h2e.pp.normalize_stains(prepared, ensemble.reference, keep_residual=keep_residual)
     h2e.tl.predict(raw, ensemble, progress=False)
     h2e.tl.predict(prepared, ensemble, progress=False)
@@ -459,54 +474,49 @@ def test_fit_writes_nothing(cohort):
     assert sorted(name for _, name, _ in cohort.gen_elements()) == elements
 
 
-def test_slides_with_only_an_image_get_a_grid_of_spots(cohort):
-    ensemble = fit(cohort, targets=["TOY01"])
-    element = h2e.datasets.toy_cohort(seed=1).images["toy_C1_image"]["scale0"]["image"].data
-    new = SpatialData(
+def test_slides_with_only_an_image_get_a_grid_of_spots(new, one):
+    element = new.images["toy_C1_image"]["scale0"]["image"].data
+    bare = SpatialData(
         images={"he": Image2DModel.parse(element, dims=("c", "y", "x"), transformations={"g": Identity()})}
     )
     with pytest.raises(ValueError, match="um_per_px"):
-        h2e.tl.predict(new, ensemble, progress=False)
-    assert not new.tables
-    h2e.tl.predict(new, ensemble, um_per_px=6.25, progress=False)
-    assert new["table"].obsm["h2e"].notna().all(axis=None)
-    assert h2e.get.predictions(new["table"]).n_obs > 30
+        h2e.tl.predict(bare, one, progress=False)
+    assert not bare.tables
+    h2e.tl.predict(bare, one, um_per_px=6.25, progress=False)
+    assert bare["table"].obsm["h2e"].notna().all(axis=None)
+    assert h2e.get.predictions(bare["table"]).n_obs > 30
 
 
-def test_proportions_of_cell_types_are_predicted_in_their_unit(cohort):
-    ensemble = fit(cohort, obsm="proportions")
-    assert list(ensemble.targets) == list(cohort["table"].obsm["proportions"])
-    assert ensemble.settings["unit"] == "as in obsm['proportions']"
-    assert ensemble.loo.to_numpy().mean() == pytest.approx(1 / len(ensemble.targets), abs=0.05)
+def test_proportions_of_cell_types_are_predicted_in_their_unit(cohort_source, of_proportions):
+    assert list(of_proportions.targets) == list(cohort_source["table"].obsm["proportions"])
+    assert of_proportions.settings["unit"] == "as in obsm['proportions']"
+    assert of_proportions.loo.to_numpy().mean() == pytest.approx(1 / len(of_proportions.targets), abs=0.05)
 
 
-def test_a_grid_on_a_training_slide_is_predicted_only_where_asked(cohort):
-    ensemble = fit(cohort, targets=["TOY01"])
+def test_a_grid_on_a_training_slide_is_predicted_only_where_asked(cohort, one):
     for in_sample in (False, True):
         bare = SpatialData(images={"slide": cohort.images["toy_C1_image"]})
         bare.shapes["slide_spots"] = cohort["toy_A1"]  # replaced, as asked for
-        h2e.tl.predict(bare, ensemble, um_per_px=6.25, in_sample=in_sample, overwrite=True, progress=False)
+        h2e.tl.predict(bare, one, um_per_px=6.25, in_sample=in_sample, overwrite=True, progress=False)
         assert bare["table"].obsm["h2e"].notna().all(axis=None) == in_sample
         assert bare["table"].obsm["h2e"].isna().all(axis=None) != in_sample
 
 
-def test_training_spots_are_recognized_by_their_place_and_not_by_their_number(cohort, caplog):
-    ensemble = fit(cohort, targets=["TOY01"])
+def test_training_spots_are_recognized_by_their_place_and_not_by_their_number(cohort, one, caplog):
     bare = SpatialData(images={"slide": cohort.images["toy_C1_image"]})
-    h2e.tl.predict(bare, ensemble, um_per_px=6.25, progress=False)  # the numbers of a grid are those of training spots
+    h2e.tl.predict(bare, one, um_per_px=6.25, progress=False)  # the numbers of a grid are those of training spots
     assert "slide 'slide_spots' was trained on: nothing is predicted for" in caplog.text
     held_out = bare["table"].obsm["h2e_loo"]["TOY01"].to_numpy()
     distance, nearest = KDTree(cohort["toy_C1"].get_coordinates()).query(bare["slide_spots"].get_coordinates())
     assert 0 < np.isfinite(held_out).sum() < 0.5 * len(held_out)
     assert distance[np.isfinite(held_out)].max() < 3.2  # a tenth of a spacing
     there = cohort["toy_C1"].index.to_numpy()[nearest[np.isfinite(held_out)]]
-    expected = ensemble.loo["TOY01"].loc[[("toy_C1", str(instance)) for instance in there]]
+    expected = one.loo["TOY01"].loc[[("toy_C1", str(instance)) for instance in there]]
     np.testing.assert_array_equal(held_out[np.isfinite(held_out)], expected)
 
 
-def test_a_training_slide_whose_spots_were_numbered_anew_keeps_its_held_out_predictions(cohort):
-    ensemble = fit(cohort, targets=["TOY01"])
-    h2e.tl.predict(cohort, ensemble, progress=False)
+def test_a_training_slide_whose_spots_were_numbered_anew_keeps_its_held_out_predictions(cohort, one):
+    h2e.tl.predict(cohort, one, progress=False)
     expected = cohort["table"].obsm["h2e_loo"].copy()
     table, order = cohort["table"], {}
     for key in ("toy_A1", "toy_A2", "toy_B1", "toy_C1"):
@@ -514,28 +524,26 @@ def test_a_training_slide_whose_spots_were_numbered_anew_keeps_its_held_out_pred
         cohort.shapes[key].index = order[key]
     numbers = [order[region][i] for region, i in zip(table.obs["region"], table.obs["instance_id"], strict=True)]
     table.obs["instance_id"] = numbers
-    h2e.tl.predict(cohort, ensemble, progress=False)
+    h2e.tl.predict(cohort, one, progress=False)
     pd.testing.assert_frame_equal(table.obsm["h2e_loo"], expected)
 
 
-def test_slides_of_two_scanners_that_have_only_an_image_are_predicted_in_one_call(cohort):
-    ensemble = fit(cohort, targets=["TOY01"])
-    fine, new = h2e.datasets.toy_cohort(seed=1), {}
-    new["fine"] = fine.images["toy_A1_image"]
-    new["coarse"] = Image2DModel.parse(
-        fine.images["toy_B1_image"]["scale1"]["image"].data,
+def test_slides_of_two_scanners_that_have_only_an_image_are_predicted_in_one_call(new, one):
+    images = {"fine": new.images["toy_A1_image"]}
+    images["coarse"] = Image2DModel.parse(
+        new.images["toy_B1_image"]["scale1"]["image"].data,
         dims=("c", "y", "x"),
         transformations={"coarse": Identity()},
     )
-    bare = SpatialData(images=new)
+    bare = SpatialData(images=images)
     with pytest.raises(KeyError, match=r"um_per_px names \['corse'\].*there are .*'coarse', 'fine'"):
-        h2e.tl.predict(bare, ensemble, um_per_px={"fine": 6.25, "corse": 12.5}, progress=False)
+        h2e.tl.predict(bare, one, um_per_px={"fine": 6.25, "corse": 12.5}, progress=False)
     with pytest.raises(ValueError, match="um_per_px is None for image 'coarse'"):
-        h2e.tl.predict(bare, ensemble, um_per_px={"fine": 6.25}, progress=False)
+        h2e.tl.predict(bare, one, um_per_px={"fine": 6.25}, progress=False)
     with pytest.raises(ValueError, match="image_key maps regions to images, but without a table"):
-        h2e.tl.predict(bare, ensemble, um_per_px=6.25, image_key={"a": "fine"}, progress=False)
+        h2e.tl.predict(bare, one, um_per_px=6.25, image_key={"a": "fine"}, progress=False)
     assert not bare.shapes
-    h2e.tl.predict(bare, ensemble, um_per_px={"fine": 6.25, "coarse": 12.5}, progress=False)
+    h2e.tl.predict(bare, one, um_per_px={"fine": 6.25, "coarse": 12.5}, progress=False)
     spots = bare["table"].obs.groupby("region", observed=True).size()
     assert abs(spots["coarse_spots"] / spots["fine_spots"] - 1) < 0.3
     assert bare["table"].obsm["h2e"].notna().all(axis=None)
@@ -559,14 +567,13 @@ def test_two_regions_on_one_image_keep_their_held_out_predictions(cohort):
     np.testing.assert_array_equal(table.obsm["h2e_loo"]["TOY01"][known], expected)
 
 
-def test_proportions_are_needed_only_where_there_is_tissue(cohort):
+def test_proportions_are_needed_only_where_there_is_tissue(cohort, of_proportions):
     h2e.pp.tissue_fraction(cohort)
     table = cohort["table"]
     beside = table.obs["tissue_fraction"] == 0
     assert beside.sum() == 8
     table.obsm["proportions"].loc[beside] = np.nan
-    expected = fit(h2e.datasets.toy_cohort(), obsm="proportions").loo
-    pd.testing.assert_frame_equal(fit(cohort, obsm="proportions").loo, expected)
+    pd.testing.assert_frame_equal(fit(cohort, obsm="proportions").loo, of_proportions.loo)
 
 
 def test_models_see_tissue_where_the_image_was_normalized(cohort):
@@ -622,9 +629,8 @@ def test_a_crop_with_fewer_genes_is_recognized_too(cohort):
         h2e.metrics.score_adata(table)
 
 
-def test_spots_without_counts_are_no_evidence_of_a_training_slide(cohort):
+def test_spots_without_counts_are_no_evidence_of_a_training_slide(cohort, new):
     ensemble = fit(cohort, learners="mean", targets=["TOY01"])
-    new = h2e.datasets.toy_cohort(seed=1)  # the same names
     both = []
     for table in (cohort["table"], new["table"]):
         without = table.obs[table[:, "TOY01"].X.toarray().ravel() == 0]
@@ -665,9 +671,9 @@ def on_glass(sdata: SpatialData, times: int = 5) -> SpatialData:
 
 
 @pytest.mark.filterwarnings("ignore:Key .* already exists:UserWarning")
-def test_new_slides_are_not_taken_for_training_slides_where_most_of_a_scan_is_glass(cohort):
+def test_new_slides_are_not_taken_for_training_slides_where_most_of_a_scan_is_glass(cohort, new):
     ensemble = fit(on_glass(cohort), learners="mean", targets=["TOY01"])
-    new = on_glass(h2e.datasets.toy_cohort(seed=1))
+    new = on_glass(new)
     h2e.tl.predict(new, ensemble, progress=False)
     assert "h2e_loo" not in new["table"].obsm
     assert new["table"].obsm["h2e"].notna().to_numpy().mean() > 0.9
@@ -675,9 +681,8 @@ def test_new_slides_are_not_taken_for_training_slides_where_most_of_a_scan_is_gl
     assert cohort["table"].obsm["h2e"].isna().all(axis=None)
 
 
-def test_no_prediction_leaves_the_range_that_was_measured(cohort):
+def test_no_prediction_leaves_the_range_that_was_measured(cohort, new):
     ensemble = fit(cohort, n_targets=10, n_programmes=3)
-    new = h2e.datasets.toy_cohort(seed=1)
     h2e.tl.predict(new, ensemble, progress=False)
     lowest, highest = ensemble.truth.min(axis=0), ensemble.truth.max(axis=0)
     for values in (ensemble.loo, new["table"].obsm["h2e"].dropna()):

@@ -24,7 +24,6 @@ from h2e._stains.maps import map_block, settings_of, shrink_to_reference
 from h2e._stains.samples import sample_tissue
 from h2e._stains.slides import as_reference, fit_reference, normalize_image, slide_stains
 from h2e._stains.spaces import to_lab, to_rgb
-from h2e.datasets import toy_cohort
 from h2e.pl import stains as plot_stains
 from h2e.pp import StainReference, fit_stain_reference, normalize_stains
 
@@ -74,12 +73,6 @@ def bare(image: Image, mask: np.ndarray, *, key: object = "slide") -> Slide:
     """A slide without spots whose tissue is known pixel by pixel."""
     image = replace(image, key=str(key))
     return replace(Slide.without_spots(image, None, "nothing tells it"), tissue=(mask, 1.0))
-
-
-@pytest.fixture
-def cohort() -> SpatialData:
-    """A fresh toy cohort."""
-    return toy_cohort()
 
 
 # --- law 4 -----------------------------------------------------------------------------------------------------------
