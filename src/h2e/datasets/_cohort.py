@@ -1,9 +1,10 @@
-"""What every data set here ends as: lazy pyramids, circles and one table, each slide in a coordinate system of its own."""
+"""What every data set becomes: lazy pyramids, circles and one table; each slide has its own coordinate system."""
 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,23 +18,18 @@ from scipy.sparse import csr_matrix
 from h2e._sdata import keys as _keys
 
 if TYPE_CHECKING:
-    from geopandas import GeoDataFrame
     from spatialdata import SpatialData
     from xarray import DataTree
 
 
-def halve(pixels: np.ndarray, *, strip: int = 512) -> np.ndarray:
+def halve(pixels: np.ndarray) -> np.ndarray:
     """Average blocks of 2 × 2 pixels and round; a last odd row or column is left out. (c, y, x) ``uint8``."""
-    channels, height, width = pixels.shape
-    halved = np.empty((channels, height // 2, width // 2), dtype=np.uint8)
-    for top in range(0, height // 2, strip):  # in strips: sums need 16 bits, which the whole slide need not have
-        into = halved[:, top : top + strip]
-        block = pixels[:, 2 * top : 2 * (top + into.shape[1]), : width // 2 * 2]
-        total = block[:, 0::2, 0::2].astype(np.uint16)
-        for odd in (block[:, 1::2, 0::2], block[:, 0::2, 1::2], block[:, 1::2, 1::2]):
-            total += odd
-        into[:] = (total + 2) // 4
-    return halved
+    height, width = (size // 2 * 2 for size in pixels.shape[1:])
+    blocks = [pixels[:, row:height:2, column:width:2] for row in (0, 1) for column in (0, 1)]
+    total = blocks[0].astype(np.uint16)
+    for block in blocks[1:]:
+        total += block
+    return ((total + 2) // 4).astype(np.uint8)
 
 
 def pyramid(pixels: np.ndarray, n_levels: int) -> list[np.ndarray]:
@@ -56,55 +52,58 @@ def multiscale_image(levels: Sequence[da.Array], system: str) -> DataTree:
     from spatialdata.transformations import Identity, set_transformation
     from xarray import DataArray, Dataset, DataTree
 
-    def level_of(index: int) -> Dataset:
-        """Name the axes of one level; coordinates are pixel centres of the finest level."""
-        pixels = levels[index]
+    elements = {}
+    for index, pixels in enumerate(levels):
+        # Coordinates are pixel centres of the finest level.
         y, x = ((np.arange(size) + 0.5) * 2.0**index for size in pixels.shape[1:])
-        return Dataset(
-            {"image": DataArray(pixels, dims=("c", "y", "x"), coords={"c": ["r", "g", "b"], "y": y, "x": x})}
-        )
-
-    image = DataTree.from_dict({f"scale{index}": level_of(index) for index in range(len(levels))})
+        array = DataArray(pixels, dims=("c", "y", "x"), coords={"c": ["r", "g", "b"], "y": y, "x": x})
+        elements[f"scale{index}"] = Dataset({"image": array})
+    image = DataTree.from_dict(elements)
     set_transformation(image, {system: Identity()}, set_all=True)
     Image2DModel().validate(image)
     return image
 
 
-def circles(xy: np.ndarray, radius_px: float, system: str) -> GeoDataFrame:
-    """Make a shapes element of spots; their index is 0, 1, 2, …"""
-    from spatialdata.models import ShapesModel
-    from spatialdata.transformations import Identity
-
-    return ShapesModel.parse(
-        np.asarray(xy, dtype=np.float64), geometry=0, radius=float(radius_px), transformations={system: Identity()}
-    )
-
-
-def spot_table(
-    counts: pd.DataFrame, *, region: str, donor: str, array: np.ndarray, um_per_px: float, names: Iterable[str]
-) -> AnnData:
-    """Make the table of one slide; ``array`` holds row and column of each spot on the array."""
+def spot_table(counts: pd.DataFrame, spots: pd.DataFrame, *, region: str, donor: str, um_per_px: float) -> AnnData:
+    """Make the table of one slide from the counts of its spots and their columns ``x`` and rows ``y`` of the array."""
     obs = pd.DataFrame(
         {
             "region": region,
-            "instance_id": np.arange(len(counts)),
+            "instance_id": np.arange(len(spots)),
             "donor": donor,
-            "array_row": array[:, 0],
-            "array_col": array[:, 1],
+            "array_row": spots["y"].to_numpy(),
+            "array_col": spots["x"].to_numpy(),
             _keys.UM_PER_PX: float(um_per_px),
         },
-        index=pd.Index(list(names), dtype=object),
+        index=pd.Index([f"{region}_{spot}" for spot in spots.index], dtype=object),
     )
     values = csr_matrix(counts.to_numpy(dtype=np.float32))
     return ad.AnnData(values, obs=obs, var=pd.DataFrame(index=pd.Index(counts.columns.astype(str), dtype=object)))
 
 
-def assemble(images: dict[str, DataTree], shapes: dict[str, GeoDataFrame], tables: Sequence[AnnData]) -> SpatialData:
+@dataclass(frozen=True, eq=False)
+class Section:
+    """What is known of one slide."""
+
+    name: str
+    image: DataTree
+    table: AnnData
+    xy: np.ndarray  # (n, 2) centres of the spots in pixels
+    radius_px: float
+
+
+def assemble(sections: Sequence[Section]) -> SpatialData:
     """Put slides together: a gene that a slide's table does not list was not seen there, which is a count of 0."""
     from spatialdata import SpatialData
-    from spatialdata.models import TableModel
+    from spatialdata.models import ShapesModel, TableModel
+    from spatialdata.transformations import Identity
 
-    table = ad.concat(tables, join="outer", fill_value=0, merge="first")
+    images = {f"{one.name}_image": one.image for one in sections}
+    shapes = {}
+    for one in sections:
+        options = {"radius": float(one.radius_px), "transformations": {one.name: Identity()}}
+        shapes[one.name] = ShapesModel.parse(np.asarray(one.xy, dtype=np.float64), geometry=0, **options)
+    table = ad.concat([one.table for one in sections], join="outer", fill_value=0, merge="first")
     table.X.sort_indices()
     table.obs["region"] = pd.Categorical(table.obs["region"], categories=list(shapes))
     table.obs["donor"] = pd.Categorical(table.obs["donor"])
@@ -122,13 +121,19 @@ def fit_pitch(xy: np.ndarray, array: np.ndarray) -> float:
     return float(np.sqrt(abs(np.linalg.det(linear))))
 
 
+def read_spots(path: Path) -> pd.DataFrame:
+    """Read a table of spots, which are named by column and row of the array as in tables of counts."""
+    spots = pd.read_csv(path, sep="\t")
+    return spots.set_index(spots["x"].astype(str) + "x" + spots["y"].astype(str))
+
+
 def read_counts(path: Path) -> pd.DataFrame:
     """Read a table of counts, spots × genes, as text with tabs (gzipped or not); columns of one gene are added up."""
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rt") as lines:
         genes = next(lines).rstrip("\n").split("\t")[1:]
         rows = [line.partition("\t") for line in lines]
-    # numpy parses whole numbers ten times faster than pandas does a table of 15,000 columns, and refuses fractions
+    # numpy parses whole numbers ten times faster than pandas does a table of 15,000 columns, and refuses fractions.
     values = np.stack([np.fromstring(row[2], dtype=np.int32, sep="\t") for row in rows]).astype(np.float32)
     counts = pd.DataFrame(values, index=[row[0] for row in rows], columns=genes)
     return counts if counts.columns.is_unique else counts.T.groupby(level=0, sort=False).sum().T

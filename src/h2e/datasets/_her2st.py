@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
-from h2e.datasets._cohort import assemble, circles, fit_pitch, read_counts, spot_table
-from h2e.datasets._fetch import cache_folder, fetch, local_folder, locate, read_registry
+from h2e.datasets._cohort import Section, assemble, fit_pitch, read_counts, read_spots, spot_table
+from h2e.datasets._fetch import fetch, local_folder, locate, read_registry, require
 from h2e.datasets._pyramids import open_pyramid
 
 if TYPE_CHECKING:
@@ -93,30 +92,24 @@ def her2st(
     path = local_folder(folder, "her2st")
     if path is None:
         path, sections = download(sections, progress=progress)
-    names = choose_sections(path, sections)
-    images, shapes, tables = {}, {}, []
-    proportions: dict[str, list[pd.DataFrame]] = {tier: [] for tier in TIERS}
-    for name in tqdm(names, disable=not progress, desc="her2st", unit="section"):
-        picture = find_image(path, name)
-        images[f"{name}_image"] = open_pyramid(picture, name, n_levels=N_LEVELS)
-        table, xy = read_section(path, name, picture)
-        shapes[name] = circles(xy, RADIUS_UM / table.obs["um_per_px"].iloc[0], name)
-        tables.append(table)
-        for tier in TIERS:
-            proportions[tier].append(read_proportions(path, tier, table))
-    sdata = assemble(images, shapes, tables)
-    for tier, frames in proportions.items():
+    chosen = choose_sections(path, sections)
+    parts = [
+        read_section(path, name, picture)
+        for name, picture in tqdm(chosen.items(), disable=not progress, desc="her2st", unit="section")
+    ]
+    sdata = assemble(parts)
+    table = sdata["table"]
+    for tier in TIERS:
+        frames = [read_proportions(path, tier, part) for part in parts]
         if any(frame.shape[1] for frame in frames):
-            sdata["table"].obsm[tier] = pd.concat(frames).loc[sdata["table"].obs_names]
+            table.obsm[tier] = pd.concat(frames).loc[table.obs_names]
     return sdata
 
 
 def download(sections: Sequence[str] | None, *, progress: bool) -> tuple[Path, list[str]]:
-    """Download some of the six sections; returns where they are, and which."""
+    """Download sections, by default all six; returns their folder and names."""
     registry = read_registry("her2st")
-    known = sorted(
-        path.removeprefix("data/ST-cnts/").removesuffix(".tsv.gz") for path in registry if "/ST-cnts/" in path
-    )
+    known = sorted(Path(path).name.removesuffix(".tsv.gz") for path in registry if "/ST-cnts/" in path)
     wanted = known if sections is None else list(sections)
     if unknown := sorted(set(wanted) - set(known)):
         msg = f"sections {unknown} cannot be downloaded, {known} can. For the others clone github.com/almaan/her2st "
@@ -124,14 +117,15 @@ def download(sections: Sequence[str] | None, *, progress: bool) -> tuple[Path, l
         raise ValueError(msg)
     others = [f"/{name}" for name in known if name not in wanted]
     wanted_files = {path: sha for path, sha in registry.items() if not any(other in path for other in others)}
-    return fetch(URL, wanted_files, cache_folder() / "her2st", progress=progress), wanted
+    return fetch("her2st", URL, wanted_files, progress=progress), wanted
 
 
-def choose_sections(folder: Path, sections: Sequence[str] | None) -> list[str]:
-    """Name the sections to read, sorted; explain what is missing."""
+def choose_sections(folder: Path, sections: Sequence[str] | None) -> dict[str, Path]:
+    """Images of the sections to read, sorted by name; explain what is missing."""
     counts = {path.name.split(".")[0] for path in folder.glob("data/ST-cnts/*.tsv*")}
     spots = {path.name.split("_")[0] for path in folder.glob("data/ST-spotfiles/*_selection.tsv")}
-    complete = sorted(name for name in counts & spots if find_image(folder, name))
+    pictures = {name: find_image(folder, name) for name in sorted(counts & spots)}
+    complete = {name: picture for name, picture in pictures.items() if picture is not None}
     if not complete:
         msg = f"{str(folder)!r} has no complete section: each needs data/ST-cnts/X.tsv.gz, "
         msg += "data/ST-spotfiles/X_selection.tsv and an image data/ST-imgs/{donor}/X/*.jpg. Pass a clone of "
@@ -142,49 +136,43 @@ def choose_sections(folder: Path, sections: Sequence[str] | None) -> list[str]:
             log.info("sections %s lack counts, spots or image and are left out", partial)
         return complete
     if not sections or set(sections) - set(complete):
-        msg = f"sections {list(sections)} were asked for; {str(folder)!r} has {complete} with image, counts and "
+        msg = f"sections {list(sections)} were asked for; {str(folder)!r} has {list(complete)} with image, counts and "
         msg += "spots. Choose from these."
         raise ValueError(msg)
-    return sorted(set(sections))
+    return {name: picture for name, picture in complete.items() if name in sections}
 
 
 def find_image(folder: Path, section: str) -> Path | None:
     """Find the H&E of a section: the full-resolution one, or the reduced one of the source's app."""
     place = f"data/ST-imgs/{section[0]}/{section}"
-    found = locate(folder, *(f"{place}/{tag}.{end}" for tag in ("*HE*", "*") for end in ("jpg", "jpeg", "png", "tif")))
-    if found is None and section in REDUCED_FROM:
-        return locate(folder, f"app/www/imgs/{section}_HE_image_dark.png")
-    return found
+    patterns = [f"{place}/{tag}.{end}" for tag in ("*HE*", "*") for end in ("jpg", "jpeg", "png", "tif")]
+    if section in REDUCED_FROM:
+        patterns.append(f"app/www/imgs/{section}_HE_image_dark.png")
+    return locate(folder, *patterns)
 
 
-def read_section(folder: Path, section: str, picture: Path) -> tuple[AnnData, np.ndarray]:
-    """Read the selected spots of a section that have counts; returns its table and the centres in pixels."""
+def read_section(folder: Path, section: str, picture: Path) -> Section:
+    """Read the image of a section, and its selected spots that have counts."""
     from PIL import Image
 
-    spots = pd.read_csv(folder / f"data/ST-spotfiles/{section}_selection.tsv", sep="\t")
-    spots = spots[spots["selected"] == 1]
-    spots.index = spots["x"].astype(str) + "x" + spots["y"].astype(str)
-    counts = read_counts(locate(folder, f"data/ST-cnts/{section}.tsv.gz", f"data/ST-cnts/{section}.tsv"))
-    spots = spots[spots.index.isin(counts.index)]
+    spots = read_spots(folder / f"data/ST-spotfiles/{section}_selection.tsv")
+    files = [f"data/ST-cnts/{section}.tsv.gz", f"data/ST-cnts/{section}.tsv"]
+    counts = read_counts(require(folder, *files, source="almaan/her2st"))
+    spots = spots[(spots["selected"] == 1) & spots.index.isin(counts.index)]
     if len(spots) < 3:
-        msg = f"section {section!r} has {len(spots)} selected spots with counts; is its spot file that of its counts?"
+        msg = f"section {section!r} must have at least 3 selected spots with counts, got {len(spots)}; is its spot "
+        msg += "file that of its counts?"
         raise ValueError(msg)
     xy = spots[["pixel_x", "pixel_y"]].to_numpy(dtype=float)
     if "app" in picture.relative_to(folder).parts:
         with Image.open(picture) as opened:
             xy *= opened.width / REDUCED_FROM[section]
-    array = spots[["y", "x"]].to_numpy()
-    table = spot_table(
-        counts.loc[spots.index],
-        region=section,
-        donor=section[0],
-        array=array,
-        um_per_px=PITCH_UM / fit_pitch(xy, array),
-        names=[f"{section}_{name}" for name in spots.index],
-    )
+    um_per_px = PITCH_UM / fit_pitch(xy, spots[["y", "x"]].to_numpy())
+    table = spot_table(counts.loc[spots.index], spots, region=section, donor=section[0], um_per_px=um_per_px)
     if labels := locate(folder, f"data/ST-pat/lbl/{section}_labeled_coordinates.tsv"):
         table.obs["pathologist"] = read_labels(labels, spots.index)
-    return table, xy
+    image = open_pyramid(picture, section, n_levels=N_LEVELS)
+    return Section(section, image, table, xy, RADIUS_UM / um_per_px)
 
 
 def read_labels(path: Path, spots: pd.Index) -> np.ndarray:
@@ -194,16 +182,16 @@ def read_labels(path: Path, spots: pd.Index) -> np.ndarray:
     return frame.loc[~frame.index.duplicated(), "label"].reindex(spots).to_numpy(dtype=object)
 
 
-def read_proportions(folder: Path, tier: str, table: AnnData) -> pd.DataFrame:
+def read_proportions(folder: Path, tier: str, section: Section) -> pd.DataFrame:
     """Read the cell-type proportions of a section's spots; without columns if there are none."""
-    section = table.obs["region"].iloc[0]
-    names = table.obs_names.str.removeprefix(f"{section}_")
-    frame = pd.DataFrame(index=names)
+    spots = section.table.obs_names.str.removeprefix(f"{section.name}_")
+    frame = pd.DataFrame(index=spots)
     archive = folder / f"res/ST-deconv/props/{tier}.zip"
     if archive.exists():
         with zipfile.ZipFile(archive) as opened:
-            members = [member for member in opened.namelist() if Path(member).name == f"{section}-proportion.tsv"]
-            if members:
-                frame = pd.read_csv(opened.open(members[0]), sep="\t", index_col=0).reindex(names)
-    frame.columns = [str(column).strip().replace("/", "-") for column in frame.columns]  # zarr keys cannot hold a slash
-    return frame.astype(np.float32).set_axis(table.obs_names)
+            for member in opened.namelist():
+                if Path(member).name == f"{section.name}-proportion.tsv":
+                    frame = pd.read_csv(opened.open(member), sep="\t", index_col=0).reindex(spots)
+    # Keys of zarr cannot hold a slash.
+    frame.columns = [str(column).strip().replace("/", "-") for column in frame.columns]
+    return frame.astype(np.float32).set_axis(section.table.obs_names)

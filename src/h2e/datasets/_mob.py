@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
-from h2e.datasets._cohort import assemble, circles, fit_pitch, read_counts, spot_table
-from h2e.datasets._fetch import cache_folder, fetch, local_folder, locate, read_registry
+from h2e.datasets._cohort import Section, assemble, fit_pitch, read_counts, read_spots, spot_table
+from h2e.datasets._fetch import fetch, local_folder, read_registry, require
 from h2e.datasets._pyramids import open_pyramid
 
 if TYPE_CHECKING:
@@ -74,34 +73,20 @@ def mob(folder: str | Path | None = None, *, progress: bool = True) -> SpatialDa
     Traceback (most recent call last):
     FileNotFoundError: 'nowhere' is not a folder; give the folder with the mob data, or None to download them.
     """
-    path = local_folder(folder, "mob")
-    if path is None:
-        path = fetch(URL, read_registry("mob"), cache_folder() / "mob", progress=progress)
-    animals = read_animals(path)
-    symbols = read_symbols(path)
-    images, shapes, tables = {}, {}, []
-    for name, animal in animals.items():
-        images[f"{name}_image"] = open_pyramid(find(path, name, f"{name}.jpg"), name, n_levels=N_LEVELS)
-        table, xy = read_bulb(path, name, animal)
-        shapes[name] = circles(xy, RADIUS_UM / table.obs["um_per_px"].iloc[0], name)
-        tables.append(table)
-    sdata = assemble(images, shapes, tables)
+    path = local_folder(folder, "mob") or fetch("mob", URL, read_registry("mob"), progress=progress)
+    sdata = assemble([read_bulb(path, name, animal) for name, animal in read_animals(path).items()])
     table = sdata["table"]
-    table.var["gene_id"] = table.var_names
-    named = symbols.reindex(table.var_names)
-    named[named.isna() | named.duplicated(keep=False)] = table.var_names[named.isna() | named.duplicated(keep=False)]
-    table.var_names = pd.Index(named.to_numpy(dtype=object))
+    ids = table.var["gene_id"] = table.var_names.to_series()
+    symbols = read_symbols(path).reindex(ids)
+    ambiguous = symbols.isna() | symbols.duplicated(keep=False)
+    table.var_names = pd.Index(np.where(ambiguous, ids, symbols), dtype=object)
     return sdata
 
 
 def find(folder: Path, name: str, *files: str) -> Path:
     """Find a file of a bulb in any of the layouts."""
-    found = locate(folder, *(f"{place.format(name=name)}/{file}" for file in files for place in PLACES))
-    if found is None:
-        msg = f"{str(folder)!r} has no {' or '.join(files)}. Pass a clone of github.com/jbergenstrahle/STUtility, a "
-        msg += f"folder that has it in {name!r}, or None to download."
-        raise FileNotFoundError(msg)
-    return found
+    patterns = [f"{place.format(name=name)}/{file}" for file in files for place in PLACES]
+    return require(folder, *patterns, source="jbergenstrahle/STUtility")
 
 
 def read_animals(folder: Path) -> dict[str, str]:
@@ -117,21 +102,14 @@ def read_symbols(folder: Path) -> pd.Series:
     return frame.drop_duplicates("gene_id").set_index("gene_id")["gene_name"]
 
 
-def read_bulb(folder: Path, name: str, animal: str) -> tuple[AnnData, np.ndarray]:
-    """Read the spots of a bulb that are under tissue; returns its table and the centres in pixels."""
-    spots = pd.read_csv(find(folder, name, f"alignment_table_{name}.tsv"), sep="\t")
-    spots.index = spots["x"].astype(str) + "x" + spots["y"].astype(str)
-    array = spots[["y", "x"]].to_numpy()
-    step = fit_pitch(spots[["pixel_x", "pixel_y"]].to_numpy(), array)  # of the whole array: more spots, same places
+def read_bulb(folder: Path, name: str, animal: str) -> Section:
+    """Read the image of a bulb, and its spots that are under tissue."""
+    spots = read_spots(find(folder, name, f"alignment_table_{name}.tsv"))
+    # All places of the array are fitted, not only those of spots under tissue: more places, same array.
+    step_px = fit_pitch(spots[["pixel_x", "pixel_y"]].to_numpy(), spots[["y", "x"]].to_numpy())
     counts = read_counts(find(folder, name, f"{name}.tsv.gz", f"{name}.tsv"))
-    kept = (spots["selected"] == 1) & spots.index.isin(counts.index)
-    xy = spots.loc[kept, ["pixel_x", "pixel_y"]].to_numpy(dtype=float)
-    table = spot_table(
-        counts.loc[spots.index[kept]],
-        region=name,
-        donor=animal,
-        array=array[kept],
-        um_per_px=STEP_UM / step,
-        names=[f"{name}_{spot}" for spot in spots.index[kept]],
-    )
-    return table, xy
+    spots = spots[(spots["selected"] == 1) & spots.index.isin(counts.index)]
+    um_per_px = STEP_UM / step_px
+    table = spot_table(counts.loc[spots.index], spots, region=name, donor=animal, um_per_px=um_per_px)
+    image = open_pyramid(find(folder, name, f"{name}.jpg"), name, n_levels=N_LEVELS)
+    return Section(name, image, table, spots[["pixel_x", "pixel_y"]].to_numpy(), RADIUS_UM / um_per_px)

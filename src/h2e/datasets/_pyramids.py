@@ -1,4 +1,4 @@
-"""Compressed pictures as lazy pyramids: a JPEG cannot be read in parts, so it is converted once and kept in the cache."""
+"""Compressed pictures as lazy pyramids: a JPEG cannot be read in parts, so it is converted once, into the cache."""
 
 from __future__ import annotations
 
@@ -31,13 +31,11 @@ def read_picture(path: Path) -> np.ndarray:
     from PIL import Image
 
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", Image.DecompressionBombWarning
-        )  # slides are large; these were chosen by the user
+        # Slides are large, and the user chose these.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(path) as picture:
-            if picture.mode != "RGB":  # which would copy it
-                picture = picture.convert("RGB")
-            pixels = np.asarray(picture)
+            # Converting copies the picture, even one that is RGB already.
+            pixels = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
     return np.moveaxis(pixels, -1, 0)
 
 
@@ -72,7 +70,8 @@ def convert(path: Path, store: Path, *, n_levels: int) -> None:
         try:
             partial.rename(store)
         except OSError:
-            if not store.exists():  # else another process was faster, and wrote the same
+            # Another process may have been faster, and wrote the same.
+            if not store.exists():
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)

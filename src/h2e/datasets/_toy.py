@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import ndimage
 
-from h2e.datasets._cohort import assemble, circles, multiscale_image, pyramid, spot_table
+from h2e.datasets._cohort import Section, assemble, multiscale_image, pyramid, spot_table
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -97,20 +97,16 @@ def toy_cohort(*, n_slides: int = 4, n_donors: int = 3, side: int = 10, seed: in
     genes_rng = np.random.default_rng([seed, 0])
     weights = plant_genes(genes_rng)
     levels = genes_rng.normal(0, 0.15, (n_donors, N_GENES))
-    images, shapes, tables, shift_px = {}, {}, [], {}
+    sections, shift_px = [], {}
     for index, (name, donor) in enumerate(zip(names, donors, strict=True)):
         rng = np.random.default_rng([seed, 1, index])
         tissue = grow_tissue(side, rng)
         pixels = stain_tissue(tissue, rng)
-        images[f"{name}_image"] = multiscale_image(
-            [da.from_array(level, chunks=(3, 128, 128)) for level in pyramid(pixels, 3)], name
-        )
-        shift = np.array(SHIFT if index == 1 else (0.0, 0.0)) * PITCH_PX
-        shift_px[name] = shift
+        image = multiscale_image([da.from_array(level, chunks=(3, 128, 128)) for level in pyramid(pixels, 3)], name)
+        shift_px[name] = np.array(SHIFT if index == 1 else (0.0, 0.0)) * PITCH_PX
         table, xy = measure(tissue, weights, levels[donor], rng, name=name, donor=string.ascii_uppercase[donor])
-        shapes[name] = circles(xy + shift, RADIUS_PX, name)
-        tables.append(table)
-    sdata = assemble(images, shapes, tables)
+        sections.append(Section(name, image, table, xy + shift_px[name], RADIUS_PX))
+    sdata = assemble(sections)
     sdata["table"].var["planted"] = np.arange(N_GENES) < N_PLANTED
     sdata["table"].uns["toy"] = {"shift_px": shift_px}
     return sdata
@@ -145,14 +141,12 @@ def grow_tissue(side: int, rng: np.random.Generator) -> Tissue:
 def stain_tissue(tissue: Tissue, rng: np.random.Generator) -> np.ndarray:
     """Draw the slide: nuclei as dark dots, stroma as pink, glands as lumens; absorbed light by Beer and Lambert."""
     shape, (density, stroma, gland) = tissue.mask.shape, tissue.fields
-    dots = (
-        ndimage.gaussian_filter(rng.poisson(0.02 * np.exp(0.7 * density)).astype(np.float32), 1.2) * 2 * np.pi * 1.2**2
-    )
+    nuclei = rng.poisson(0.02 * np.exp(0.7 * density)).astype(np.float32)
+    dots = ndimage.gaussian_filter(nuclei, 1.2) * 2 * np.pi * 1.2**2
     lumens = 1 / (1 + np.exp(-6 * (smooth_noise(shape, 2.5, rng) + 0.9 * gland - 1.2)))
     hematoxylin = (0.10 + 0.9 * np.minimum(dots, 1.5)) * (1 - 0.9 * lumens)
-    eosin = (
-        (0.35 + 0.45 / (1 + np.exp(-1.5 * stroma))) * (1 - 0.85 * lumens) * (1 + 0.1 * smooth_noise(shape, 1.0, rng))
-    )
+    fibres = 0.35 + 0.45 / (1 + np.exp(-1.5 * stroma))
+    eosin = fibres * (1 - 0.85 * lumens) * (1 + 0.1 * smooth_noise(shape, 1.0, rng))
     vectors = np.abs(np.stack([HEMATOXYLIN, EOSIN]) + rng.normal(0, 0.06, (2, 3)))
     vectors *= rng.uniform([[0.9], [0.7]], [[1.3], [1.3]]) / np.linalg.norm(vectors, axis=1, keepdims=True)
     edge = ndimage.gaussian_filter(tissue.mask.astype(np.float32), 1.0)
@@ -175,26 +169,21 @@ def measure(
 ) -> tuple[AnnData, np.ndarray]:
     """Count molecules under the spots of a slide; returns its table and the spots' true centres."""
     side = tissue.mask.shape[0] // PITCH_PX - 2 * MARGIN + 1
-    array = np.stack(np.mgrid[:side, :side], axis=-1).reshape(-1, 2)  # row, column
-    xy = (array[:, ::-1] + MARGIN) * float(PITCH_PX)
+    row, column = np.mgrid[:side, :side].reshape(2, -1)
+    spots = pd.DataFrame({"x": column, "y": row}, index=[f"{x}x{y}" for x, y in zip(column, row, strict=True)])
+    xy = (spots.to_numpy() + MARGIN) * float(PITCH_PX)
     covered = under_spots(tissue.mask.astype(float), xy)
     beside = np.flatnonzero(covered == 0)
     beside = rng.choice(beside, min(N_BESIDE, len(beside)), replace=False)
     kept = np.sort(np.append(np.flatnonzero(covered > 0.5), beside))
-    array, xy, covered = array[kept], xy[kept], covered[kept]
+    spots, xy, covered = spots.iloc[kept], xy[kept], covered[kept]
 
     seen = np.stack([under_spots(field, xy) for field in tissue.fields], axis=1)
     depth = np.where(covered > 0, np.exp(rng.normal(0, 0.3, len(kept))), 0.02)
     base = np.exp(np.linspace(0.5, 2.5, N_GENES)[np.arange(N_GENES) * 7 % N_GENES] + level)
     expected = depth[:, None] * base * np.exp(seen @ weights + rng.normal(0, 0.15, (len(kept), N_GENES)))
-    table = spot_table(
-        pd.DataFrame(rng.poisson(expected), columns=[f"TOY{index + 1:02d}" for index in range(N_GENES)]),
-        region=name,
-        donor=donor,
-        array=array,
-        um_per_px=PITCH_UM / PITCH_PX,
-        names=[f"{name}_{column}x{row}" for row, column in array],
-    )
+    counts = pd.DataFrame(rng.poisson(expected), columns=[f"TOY{index + 1:02d}" for index in range(N_GENES)])
+    table = spot_table(counts, spots, region=name, donor=donor, um_per_px=PITCH_UM / PITCH_PX)
     table.obs["on_tissue"] = covered > 0
     share = np.exp(np.column_stack([seen, np.zeros(len(kept))]) + rng.normal(0, 0.2, (len(kept), len(CELL_TYPES))))
     share /= share.sum(axis=1, keepdims=True)

@@ -11,8 +11,8 @@ import numpy as np
 
 from h2e._sdata import keys as _keys
 from h2e._slide.lattice import PITCH_UM, lattice
-from h2e.datasets._cohort import assemble, circles
-from h2e.datasets._fetch import cache_folder, fetch, local_folder, locate, read_registry
+from h2e.datasets._cohort import Section, assemble
+from h2e.datasets._fetch import fetch, local_folder, read_registry, require
 from h2e.datasets._pyramids import open_pyramid
 
 if TYPE_CHECKING:
@@ -62,17 +62,14 @@ def visium_mini(folder: str | Path | None = None, *, progress: bool = True) -> S
     FileNotFoundError: 'nowhere' is not a folder; give the folder with the visium_mini data, or None to download them.
     """
     path = local_folder(folder, "visium_mini")
-    if path is None:
-        path = fetch(URL, read_registry("visium_mini"), cache_folder() / "visium_mini", progress=progress)
+    path = path or fetch("visium_mini", URL, read_registry("visium_mini"), progress=progress)
     source, picture = (
-        locate(path, file, f"{NAME}_crop/{file}", f"tests/_data/{file}") for file in ("test_data.h5ad", "test_img.jpg")
+        require(path, file, f"{NAME}_crop/{file}", f"tests/_data/{file}", source="scverse/squidpy")
+        for file in ("test_data.h5ad", "test_img.jpg")
     )
-    if source is None or picture is None:
-        msg = f"{str(path)!r} does not have both test_data.h5ad and test_img.jpg. Pass a folder that has, or None to "
-        msg += "download."
-        raise FileNotFoundError(msg)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ad.OldFormatWarning)  # written by an old version; read right by this one
+        # The file was written by an old version, and this one reads it right.
+        warnings.simplefilter("ignore", ad.OldFormatWarning)
         adata = ad.read_h5ad(source)
     xy = adata.obsm["spatial"].astype(float)
     table = ad.AnnData(adata.X.tocsr().astype(np.float32), obs=adata.obs[["leiden"]], var=adata.var[["gene_ids"]])
@@ -83,4 +80,4 @@ def visium_mini(folder: str | Path | None = None, *, progress: bool = True) -> S
     (facts,) = adata.uns["spatial"].values()
     radius = facts["scalefactors"]["spot_diameter_fullres"] / 2
     image = open_pyramid(picture, NAME, n_levels=N_LEVELS)
-    return assemble({f"{NAME}_image": image}, {NAME: circles(xy, radius, NAME)}, [table])
+    return assemble([Section(NAME, image, table, xy, radius)])
