@@ -5,12 +5,11 @@ from __future__ import annotations
 from ._ceiling import ceiling, reliability
 from ._correlation import ccc, constant_profile_rho, pearson, spearman, spot_rho, within_domain
 from ._coverage import coverage, cross_coverage, residual_quantile
-from ._distribution import auroc_detect, js, nmi, ssim_global
+from ._distribution import auroc_detect, js, moran_gap, nmi, ssim_global
 from ._error import mae, nrmse_range, nrmse_sd, r2, rmse, skill, variance_ratio
 from ._inference import Comparison, block_interval, bootstrap_interval, compare
 from ._null import false_discovery_rate, spatial_pvalue
 from ._score import score
-from ._spatial import moran_gap
 from ._summary import summarize
 from ._table import score_adata
 

@@ -20,18 +20,18 @@ def check_pair(prediction: ArrayLike, truth: ArrayLike) -> tuple[np.ndarray, np.
 
 def align(prediction: ArrayLike, truth: ArrayLike) -> tuple[np.ndarray, np.ndarray, list]:
     """Do the same, DataFrames in the order of the truth's targets, whose names come third."""
-    named = all(isinstance(x, NAMED) for x in (prediction, truth))
-    if named and not prediction.index.equals(truth.index):
+    predicted, measured = _spots(prediction), _spots(truth)
+    if predicted is not None and measured is not None and not predicted.equals(measured):
         msg = "prediction and truth must have the same index, got different spots; pass prediction.loc[truth.index]."
         raise ValueError(msg)
     tables = [x for x in (truth, prediction) if isinstance(x, pd.DataFrame)]
-    names = list(tables[0].columns) if tables else None
-    prediction = in_order(prediction, names) if len(tables) == 2 else prediction
-    prediction, truth = matrix(prediction, "prediction"), matrix(truth, "truth")
-    if prediction.shape != truth.shape:
-        msg = f"prediction and truth must have the same shape, got {prediction.shape} and {truth.shape}."
+    names = list(tables[0].columns) if tables else []
+    x = matrix(in_order(prediction, names) if len(tables) == 2 else prediction, "prediction")
+    y = matrix(truth, "truth")
+    if x.shape != y.shape:
+        msg = f"prediction and truth must have the same shape, got {x.shape} and {y.shape}."
         raise ValueError(msg)
-    return prediction, truth, list(range(truth.shape[1])) if names is None else names
+    return x, y, names if tables else list(range(y.shape[1]))
 
 
 def in_order(values: ArrayLike, names: list) -> ArrayLike:
@@ -60,13 +60,21 @@ def per_spot(values: ArrayLike, truth: ArrayLike, name: str) -> np.ndarray:
     return np.broadcast_to(values, shape)
 
 
-def check_order(truth: ArrayLike, others: Mapping[str, ArrayLike]) -> None:
+def check_order(truth: ArrayLike, others: Mapping[str, ArrayLike | None]) -> None:
     """Refuse a Series or a DataFrame whose index has the spots of the truth's in another order."""
+    expected = _spots(truth)
     for name, values in others.items():
-        named = all(isinstance(x, NAMED) for x in (truth, values))
-        if named and not values.index.equals(truth.index) and set(values.index) == set(truth.index):
+        spots = _spots(values)
+        if spots is None or expected is None:
+            continue
+        if not spots.equals(expected) and set(spots) == set(expected):
             msg = f"{name} has the spots of truth in another order; pass {name}.loc[truth.index]."
             raise ValueError(msg)
+
+
+def _spots(values: ArrayLike | None) -> pd.Index | None:
+    """Names of the spots, of a Series or a DataFrame."""
+    return values.index if isinstance(values, NAMED) else None
 
 
 def matrix(values: ArrayLike, name: str) -> np.ndarray:
@@ -94,14 +102,14 @@ def positions(xy: ArrayLike, truth: ArrayLike) -> np.ndarray:
 
 def labels(values: ArrayLike, n_spots: int, name: str) -> np.ndarray:
     """One label per spot as strings; missing labels are refused."""
-    values = pd.Series(np.asarray(values))
-    if len(values) != n_spots:
-        msg = f"{name} must have one label per spot, got {len(values)} labels for {n_spots} spots."
+    column = pd.Series(np.asarray(values))
+    if len(column) != n_spots:
+        msg = f"{name} must have one label per spot, got {len(column)} labels for {n_spots} spots."
         raise ValueError(msg)
-    if values.isna().any():
-        msg = f"{name} must have a label for every spot, got none for {int(values.isna().sum())} of {n_spots}."
+    if column.isna().any():
+        msg = f"{name} must have a label for every spot, got none for {int(column.isna().sum())} of {n_spots}."
         raise ValueError(msg)
-    return values.astype(str).to_numpy(dtype=object)
+    return column.astype(str).to_numpy(dtype=object)
 
 
 def check_finite(values: np.ndarray, name: str) -> None:

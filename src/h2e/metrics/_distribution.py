@@ -1,13 +1,14 @@
-"""Agreement beyond correlation: detection, shared information, structural similarity, shape over spots."""
+"""Agreement beyond correlation: detection, shared information, structural similarity, shape, smoothness."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import sparse
 
-from h2e._statistics import is_constant
+from h2e._statistics import is_constant, morans_i
 
-from ._checks import check_non_negative, check_pair, check_whole, generator, ratio
+from ._checks import check_non_negative, check_pair, check_whole, generator, positions, ratio
 from ._correlation import ranks
 
 
@@ -154,6 +155,41 @@ def js(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
     return np.where(total > 0, np.clip(value, 0.0, 1.0), np.nan)
 
 
+def moran_gap(prediction: ArrayLike, truth: ArrayLike, xy: ArrayLike, *, n_neighbors: int = 6) -> np.ndarray:
+    """Moran's I of the prediction minus that of the truth, per target: above 0 the map is smoother than the tissue.
+
+    Parameters
+    ----------
+    prediction, truth
+        Predicted and measured values of the same spots, spots × targets; finite.
+    xy
+        Coordinates of the spots, in any unit.
+    n_neighbors
+        Nearest spots that count as neighbours, and those that are as far as the last of them.
+
+    Returns
+    -------
+    One value per target: minus the truth's for a constant prediction, whose I is 0; NaN for a constant truth.
+
+    Raises
+    ------
+    ValueError
+        Shapes differ, values are not finite, or ``n_neighbors`` is not a whole number of at least 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import h2e.metrics
+    >>> xy = np.array([[0.0, 0.0], [1.0, 0.0], [3.0, 0.0], [4.0, 0.0]])
+    >>> h2e.metrics.moran_gap([0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 0.0, 1.0], xy, n_neighbors=1)
+    array([1.6])
+    """
+    check_whole(n_neighbors, "n_neighbors")
+    neighbours = _nearest(positions(xy, truth), n_neighbors)
+    prediction, truth = check_pair(prediction, truth)
+    return morans_i(prediction, neighbours) - np.where(is_constant(truth), np.nan, morans_i(truth, neighbours))
+
+
 def _levels(values: np.ndarray) -> np.ndarray:
     """Scale each target to its maximum and round to 256 levels."""
     top = values.max(axis=0)
@@ -175,3 +211,17 @@ def _entropy(code: np.ndarray, n_codes: int) -> np.ndarray:
     n, n_targets = code.shape
     share = np.bincount((code + n_codes * np.arange(n_targets)).ravel(), minlength=n_codes * n_targets) / n
     return -(share * np.log(np.where(share > 0, share, 1.0))).reshape(n_targets, n_codes).sum(axis=1)
+
+
+def _nearest(xy: np.ndarray, n_neighbors: int) -> sparse.csr_array:
+    """Graph of the nearest spots of each, with all that are as far as the last: their order does not matter."""
+    from scipy.spatial import KDTree
+
+    tree = KDTree(xy)
+    # The nearest of all is the spot itself.
+    reach = tree.query(xy, [min(n_neighbors, len(xy) - 1) + 1])[0][:, 0]
+    near = tree.query_ball_point(xy, reach * (1 + 1e-6))
+    row, column = np.repeat(np.arange(len(xy)), [len(rows) for rows in near]), np.concatenate(near).astype(int)
+    graph = sparse.csr_array((np.ones(len(row)), (row, column)), shape=(len(xy), len(xy)))
+    graph.setdiag(0)
+    return graph

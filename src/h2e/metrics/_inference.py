@@ -211,8 +211,8 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, *, metric: str = "pearson
 def _values(scores: pd.DataFrame, metric: str) -> pd.Series:
     """Values of one metric by group, slide and target, each once."""
     check_scores(scores)
-    defined = scores[scores["value"].notna()]
-    part = defined.loc[defined["metric"] == metric, COLUMNS]
+    defined = scores.loc[scores["value"].notna(), COLUMNS]
+    part = defined[defined["metric"] == metric]
     if part.empty:
         msg = f"scores must have a value of metric {metric!r}, got values of {list(defined['metric'].unique())}."
         raise ValueError(msg)

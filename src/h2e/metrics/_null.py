@@ -175,7 +175,8 @@ def _exceed(signs: np.ndarray, terms: np.ndarray) -> np.ndarray:
 
 def _log_likelihood(coefficients: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Gaussian log-likelihood of each column with these eigenvalues, over the best nugget; scale profiled out."""
-    variances = values + NUGGETS[:, None]  # (nuggets, n - 1)
+    # Nuggets × directions.
+    variances = values + NUGGETS[:, None]
     fit = np.log(variances).sum(axis=1)[:, None] + len(values) * np.log((1 / variances) @ coefficients**2)
     return -fit.min(axis=0) / 2
 

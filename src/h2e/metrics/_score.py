@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from . import _correlation, _distribution, _error, _spatial
+from . import _correlation, _distribution, _error
 from ._checks import align, check_non_negative, check_order, check_pair, in_order, labels, per_spot, positions
 
 ALL_TARGETS = "(all targets)"
@@ -34,7 +34,7 @@ METRICS: dict[str, tuple[Callable[..., np.ndarray], tuple[str, ...]]] = {
     "ssim_global": (_distribution.ssim_global, PAIR),
     "js": (_distribution.js, PAIR),
     "variance_ratio": (_error.variance_ratio, PAIR),
-    "moran_gap": (_spatial.moran_gap, (*PAIR, "xy")),
+    "moran_gap": (_distribution.moran_gap, (*PAIR, "xy")),
     "within_domain": (_correlation.within_domain, (*PAIR, "domains")),
     "spot_rho": (_correlation.spot_rho, PAIR),
     "spot_rho_constant": (_correlation.spot_rho, ("baseline", "truth")),
@@ -136,12 +136,10 @@ def score(
     chosen = _choose(metrics, arrays)
     group_of = _group_of(slides, groups)
     parts = []
-    for slide in group_of:
+    for slide, group in group_of.items():
         of_slide = {name: values[slides == slide] for name, values in arrays.items()}
-        parts.append(_score_slide(of_slide, chosen, names))
-    table = pd.concat(parts, keys=list(group_of), names=["slide"]).reset_index("slide")
-    table["group"] = table["slide"].map(group_of)
-    return table[COLUMNS].reset_index(drop=True)
+        parts.append(_score_slide(of_slide, chosen, names).assign(slide=slide, group=group))
+    return pd.concat(parts, ignore_index=True)[COLUMNS]
 
 
 def check_metrics(

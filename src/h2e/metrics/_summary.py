@@ -68,7 +68,8 @@ def summarize(scores: pd.DataFrame, *, by: Literal["target", "group", "slide"] |
     rows = [*keys, *ROWS[by]]
     of_donors = _mean(scores, [*keys, "group", "target"])
     of_targets = _mean(of_donors, [*keys, "target"])
-    result = _grouped({"slide": scores, "group": of_donors}.get(by, of_targets), rows)["value"].agg(["mean", "median"])
+    averaged = scores if by == "slide" else of_donors if by == "group" else of_targets
+    result = _grouped(averaged, rows)["value"].agg(["mean", "median"])
     if by is None:
         # Donors first: where targets were chosen anew without each donor, each donor has its own.
         result["mean"] = _grouped(_mean(of_donors, [*keys, "group"]), keys)["value"].mean()

@@ -78,8 +78,8 @@ def score_adata(
     0   all   all   CD74  pearson    1.0        3
     """
     prediction, rows = predictions_to_score(adata, key)
-    values = {"obsm": obsm, "layer": layer, "log_normalized": log_normalized}
-    truth = measured(adata, list(prediction.columns), **values, allow_missing=True)
+    targets = list(prediction.columns)
+    truth = measured(adata, targets, obsm=obsm, layer=layer, log_normalized=log_normalized, allow_missing=True)
     return score(
         prediction[rows],
         truth[rows],
