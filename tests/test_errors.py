@@ -191,7 +191,7 @@ def test_a_table_of_another_name_is_not_passed_over(cohort):
 
 def test_what_is_odd_about_expression_is_told(cohort, caplog):
     options = FAST | {"group_key": "donor", "targets": ["TOY01"]}
-    with pytest.raises(ValueError, match=r"said to be log-normalized, but holds \d+, which is the logarithm of no"):
+    with pytest.raises(ValueError, match=r"must hold log-normalized expression, got values up to \d+; leave out"):
         h2e.tl.fit(cohort, **options | {"log_normalized": True})
     table = cohort["table"]
     table.var_names = ["TOY01", "twice", "twice", *table.var_names[3:]]

@@ -538,7 +538,7 @@ def test_slides_of_two_scanners_that_have_only_an_image_are_predicted_in_one_cal
     bare = SpatialData(images=images)
     with pytest.raises(KeyError, match=r"um_per_px names \['corse'\].*there are .*'coarse', 'fine'"):
         h2e.tl.predict(bare, one, um_per_px={"fine": 6.25, "corse": 12.5}, progress=False)
-    with pytest.raises(ValueError, match="um_per_px is None for image 'coarse'"):
+    with pytest.raises(ValueError, match="slide 'coarse' is not known: no spots tell it"):
         h2e.tl.predict(bare, one, um_per_px={"fine": 6.25}, progress=False)
     with pytest.raises(ValueError, match="image_key maps regions to images, but without a table"):
         h2e.tl.predict(bare, one, um_per_px=6.25, image_key={"a": "fine"}, progress=False)

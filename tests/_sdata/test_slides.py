@@ -208,7 +208,7 @@ def test_a_subset_of_the_spots_has_the_same_scale(cohort):
     ("pixels", "complaint"),
     [
         (np.zeros((1, 9, 9), np.uint8), "1 channels"),
-        (np.zeros((3, 9, 9), np.float32), "float32 values, h2e reads 8-bit RGB"),
+        (np.zeros((3, 9, 9), np.float32), "must be 8-bit RGB, got float32"),
         (np.zeros((3, 9, 9), np.uint16), r"uint16 values.*// 257.*if its values reach to 65535"),
         (np.zeros((9, 9, 3), np.uint8), "9 channels"),
     ],

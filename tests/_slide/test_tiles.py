@@ -19,7 +19,7 @@ def picture(height: int = 210, width: int = 190, seed: int = 0) -> np.ndarray:
 def slide_of(*levels: np.ndarray, chunks: int = 64, um_per_px: float = 1.0) -> Slide:
     scales = tuple(float(levels[0].shape[1] // level.shape[1]) for level in levels)
     image = Image("image", tuple(da.from_array(level, chunks=(3, chunks, chunks)) for level in levels), scales)
-    return Slide("A", "A", "A", image, np.empty((0, 2)), np.empty(0, int), 5.0, 10.0, um_per_px)
+    return replace(Slide.without_spots(image, um_per_px, "the test"), name="A", radius_px=5.0, spacing_px=10.0)
 
 
 def points(n: int, slide: Slide, seed: int = 1) -> np.ndarray:

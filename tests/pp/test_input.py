@@ -56,7 +56,7 @@ def state(sdata: SpatialData) -> dict[str, object]:
 
 NO_RGB = {
     "grayscale": (lambda x: (x[:1], {}), r"has 1 channels named \['0'\], h2e reads RGB"),
-    "float": (lambda x: (x / np.float32(255), {}), "holds float32 values, h2e reads 8-bit RGB"),
+    "float": (lambda x: (x / np.float32(255), {}), "must be 8-bit RGB, got float32"),
     "16 bit": (lambda x: (x.astype(np.uint16) * 257, {}), r"holds uint16 values.*\(image // 257\)"),
     "channels last": (
         lambda x: (np.ascontiguousarray(x.transpose(1, 2, 0)), {}),

@@ -172,7 +172,7 @@ def test_a_missing_report_is_named(cohort):
 
 def test_a_method_beside_a_reference_of_another_is_refused(cohort):
     reference = h2e.pp.fit_stain_reference(cohort, method="reinhard")
-    with pytest.raises(ValueError, match="the reference was fitted with method 'reinhard', asked is 'vahadane'"):
+    with pytest.raises(ValueError, match="method must be that of the reference, 'reinhard', got 'vahadane'"):
         h2e.pp.normalize(cohort, reference=reference, method="vahadane")
     h2e.pp.normalize(cohort, reference=reference)
     assert cohort.attrs["h2e"]["stains"]["toy_A1_image_normalized"]["reference"]["method"] == "reinhard"

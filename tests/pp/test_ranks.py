@@ -149,7 +149,7 @@ def test_a_layer_of_somebody_else_is_kept_and_one_of_ours_is_replaced():
         ({(0, 0): np.nan}, {}, ValueError, "adata.X holds 1 NaN"),
         ({(0, 0): -1}, {}, ValueError, "1 negative"),
         ({}, {"layer": "counts"}, KeyError, r"'counts' is not in adata.layers; it has \['raw'\]"),
-        ({}, {"axis": "row"}, ValueError, "axis is 'row'"),
+        ({}, {"axis": "row"}, ValueError, "axis must be .*, got 'row'"),
         ({}, {"library_key": "slide"}, KeyError, "'slide' is not in table.obs"),
         ({}, {"targets": ["1", "gene"]}, KeyError, "'gene'"),
     ],

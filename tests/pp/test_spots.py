@@ -281,11 +281,11 @@ def test_making_spots_again_replaces_them_and_foreign_shapes_are_kept():
 
 def test_spots_without_a_known_pixel_size_are_refused():
     sdata = he_only()
-    with pytest.raises(ValueError, match="um_per_px is None for image .*; a grid over an image needs um_per_px"):
+    with pytest.raises(ValueError, match="size of a pixel of slide .* is not known: no spots tell it. Pass um_per_px"):
         h2e.pp.make_spots(sdata)
     with pytest.raises(ValueError, match="spacing_um must be a positive number of µm, got -5"):
         h2e.pp.make_spots(sdata, spacing_um=-5, um_per_px=1)
-    with pytest.raises(ValueError, match="key_added names the spots of one image"):
+    with pytest.raises(ValueError, match="image_key must name one image"):
         h2e.pp.make_spots(sdata, um_per_px=6.25, key_added="x")
     with pytest.raises(ValueError, match="no point of a grid of 90000 µm"):
         h2e.pp.make_spots(sdata, um_per_px=6.25, spacing_um=90000, tissue_mask_key=edge_mask(sdata))

@@ -226,7 +226,7 @@ def test_a_missing_gene_is_named_beside_those_spelled_like_it(table: AnnData):
         resolve_targets(table, ["TOY02", "toy1", "ERBB2"])
     with pytest.raises(ValueError, match="occur more than once"):
         resolve_targets(table, ["TOY02", "TOY02"])
-    with pytest.raises(ValueError, match="targets is empty"):
+    with pytest.raises(ValueError, match="targets must name at least one"):
         resolve_targets(table, [])
     with pytest.raises(KeyError, match=r"run h2e.pp.select_targets"):
         resolve_targets(table)
@@ -311,6 +311,6 @@ def test_a_table_without_genes_has_no_targets(table: AnnData):
 def test_a_spatialdata_in_place_of_its_table_is_told(cohort: SpatialData):
     for function in (h2e.pp.select_targets, h2e.pp.rank_transform):
         with pytest.raises(
-            TypeError, match=r"this needs an AnnData, got SpatialData; pass the table, sdata\['table'\]"
+            TypeError, match=r"adata must be an AnnData, got SpatialData; pass the table, sdata\['table'\]"
         ):
             function(cohort)

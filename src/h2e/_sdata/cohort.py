@@ -23,7 +23,7 @@ from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table, region_keys
 from h2e._slide.recognition import thumbnail
 from h2e._slide.slide import Slide
-from h2e._stains.reference import StainReference
+from h2e._stains.reference import StainReference, sampling_of
 from h2e._stains.slides import fit_reference
 
 if TYPE_CHECKING:
@@ -37,9 +37,11 @@ class Cohort:
     """Slides with their valid spots, in the order of their names."""
 
     table: AnnData
-    slides: tuple[Slide, ...]  # on their images as they are, with their tissue; spots with tissue only
-    reference: StainReference | None = None  # what the normalized images were made with
-    pooled: bool = True  # whether it was estimated on these slides, not given
+    # On their images as they are, with their tissue; spots with tissue only.
+    slides: tuple[Slide, ...]
+    # What the normalized images were made with, and whether it was estimated on these slides, not given.
+    reference: StainReference | None = None
+    pooled: bool = True
     keep_residual: bool = True
 
     @property
@@ -60,7 +62,7 @@ class Cohort:
     @property
     def xy_um(self) -> np.ndarray:
         """Where each spot lies on its slide, in µm."""
-        return np.concatenate([slide.xy * slide.um_per_px for slide in self.slides])
+        return np.concatenate([slide.xy * slide.require_size() for slide in self.slides])
 
     @property
     def identity(self) -> pd.MultiIndex:
@@ -90,9 +92,8 @@ class Cohort:
         which = self.of(spots)
         if self.reference is None or not self.pooled or len(which) == len(self.slides):
             return self.reference
-        made = self.reference
-        sampling = {"n_patches": made.n_patches, "patch_px": made.patch_px, "seed": made.seed}
-        return fit_reference([self.slides[i] for i in which], method=made.method, **sampling)
+        slides = [self.slides[i] for i in which]
+        return fit_reference(slides, method=self.reference.method, **sampling_of(self.reference))
 
     def stored_features(self, key: str, slide: Slide) -> np.ndarray:
         """Features of another tool in ``obsm`` at the spots of a slide, ``float32`` (n, d)."""
@@ -113,8 +114,8 @@ def open_cohort(sdata: SpatialData, keys: Keys) -> Cohort:
     """The slides to train on, with what their images were normalized with."""
     valid = _with_valid_spots(_open(sdata, keys))
     image_keys = sorted({slide.image.key for slide in valid})
-    reference, pooled, keep_residual = stored_reference(sdata, image_keys, keys.normalized_key)
-    return Cohort(get_table(sdata, keys.table_key), tuple(valid), reference, pooled, keep_residual)
+    how = stored_reference(sdata, image_keys, keys.normalized_key)
+    return Cohort(get_table(sdata, keys.table_key), tuple(valid), *how)
 
 
 def open_new_cohort(
@@ -141,7 +142,7 @@ def _open(sdata: SpatialData, keys: Keys, *, bare: bool = False) -> list[Slide]:
             msg += "knows how to bring it, and every new slide, to the same reference."
             raise ValueError(msg)
         normalized_on = [facts.get("tissue_mask_key") for facts in stains.values() if facts["image"] == key]
-        masks[key] = next(filter(None, [keys.tissue_mask_key, *normalized_on]), None)
+        masks[key] = next(filter(None, [keys.tissue_mask_key, *normalized_on]), "")
     return with_tissue(sdata, slides, masks)
 
 
@@ -149,7 +150,7 @@ def _with_valid_spots(slides: Sequence[Slide], *, spacing_um: float | None = Non
     """The slides with their valid spots only; slides without any are left out."""
     valid = []
     for slide in slides:
-        keep = slide.valid_spots(None if spacing_um is None else spacing_um / slide.um_per_px)
+        keep = slide.valid_spots(None if spacing_um is None else spacing_um / slide.require_size())
         if not keep.all():
             what = "slide %r: %d of %d spots have no tissue (%d by obs['in_tissue']) and are left out"
             log.info(what, slide.name, (~keep).sum(), len(slide), (~slide.in_tissue).sum())

@@ -1,4 +1,4 @@
-"""Expression values of a table: found, checked, log-normalized; which slide a row belongs to, and where it lies there."""
+"""Expression values of a table: checked and log-normalized; which slide a row belongs to, and where it lies there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from h2e._statistics import Matrix, log_normalize
 LARGEST_LOG = 25.0
 """More than the logarithm of any normalized count, to base 2 of ten million, too."""
 
-
 OTHER_COLUMNS = 66
 """Columns of the largest array of Spatial Transcriptomics (2,000 spots); Visium has 128 and more."""
 
@@ -22,24 +21,25 @@ OTHER_COLUMNS = 66
 def expression(
     adata: AnnData, columns: Sequence[int] | None = None, *, layer: str | None = None, log_normalized: bool = False
 ) -> Matrix:
-    """Log-normalized expression of all or some genes, computed from counts if need be: a ``float32`` CSR, or an array if X is one.
+    """Log-normalized expression of all genes or of ``columns``: a ``float32`` CSR, or an array if the table has one.
 
     Counts are scaled to 10,000 per spot over *all* genes before the logarithm, so that a subset of spots or of
     targets changes nothing. Values are taken as they are with ``log_normalized=True``, or where ``uns["log1p"]``
     (scanpy's mark) says so of an ``adata.X`` that is not whole numbers.
     """
     values, name = values_of(adata, layer)
+    chosen = values if columns is None else values[:, columns]
     if log_normalized or is_marked(adata, layer):
         check_values(values, name)
         highest = _stored(values).max(initial=0)
         if highest > LARGEST_LOG:
-            msg = f"{name} is said to be log-normalized, but holds {highest:g}, which is the logarithm of no "
-            msg += "expression; leave out log_normalized=True for counts, or take the logarithm first."
+            msg = f"{name} must hold log-normalized expression, got values up to {highest:g}; leave out "
+            msg += "log_normalized=True for counts, or take the logarithm first."
             raise ValueError(msg)
-        return _float32(values if columns is None else values[:, columns])
-    check_counts(values, name)
-    totals = np.asarray(values.sum(axis=1), np.float64).ravel()
-    return _float32(log_normalize(values if columns is None else values[:, columns], totals=totals))
+    else:
+        check_counts(values, name)
+        chosen = log_normalize(chosen, totals=values.sum(axis=1))
+    return (chosen.tocsr() if sparse.issparse(chosen) else np.asarray(chosen)).astype(np.float32)
 
 
 def is_marked(adata: AnnData, layer: str | None) -> bool:
@@ -63,34 +63,31 @@ def values_of(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
     return adata.layers[layer], f"adata.layers[{layer!r}]"
 
 
-def check_values(values: Matrix, where: str) -> None:
+def check_values(values: Matrix, name: str) -> None:
     """Refuse missing, infinite and negative values."""
     stored = _stored(values)
-    if not np.isfinite(stored).all():
-        n = int((~np.isfinite(stored)).sum())
-        msg = f"{where} holds {n} NaN or infinite values; expression must be finite. Drop or fill these spots or "
+    if n := int((~np.isfinite(stored)).sum()):
+        msg = f"{name} holds {n} NaN or infinite values; expression must be finite. Drop or fill these spots or "
         msg += "genes first."
         raise ValueError(msg)
-    if (stored < 0).any():
-        n = int((stored < 0).sum())
+    if n := int((stored < 0).sum()):
         msg = (
-            f"{where} holds {n} negative values (smallest {stored.min():g}), as scaled or centred data do; "
-            "pass layer= with counts or with log-normalized expression"
-            " (those in adata.raw become a layer with adata.layers['counts'] = adata.raw[:, adata.var_names].X)."
+            f"{name} holds {n} negative values (smallest {stored.min():g}), as scaled or centred data do; pass layer= "
         )
+        msg += "with counts or with log-normalized expression (those in adata.raw become a layer with "
+        msg += "adata.layers['counts'] = adata.raw[:, adata.var_names].X)."
         raise ValueError(msg)
 
 
-def check_counts(values: Matrix, where: str) -> None:
+def check_counts(values: Matrix, name: str) -> None:
     """Refuse what cannot be counts: missing, negative or broken numbers."""
-    check_values(values, where)
+    check_values(values, name)
     stored = _stored(values)
     if not _is_whole(stored):
         example = stored[stored != np.round(stored)][0]
-        msg = (
-            f"{where} holds no counts (it has values such as {example:g}); pass layer= with the counts, "
-            "or log_normalized=True if these values are log-normalized already (corrected counts: round them, or normalize)."
-        )
+        msg = f"{name} holds no counts (it has values such as {example:g}); pass layer= with the counts, or "
+        msg += "log_normalized=True if these values are log-normalized already (corrected counts: round them, or "
+        msg += "normalize)."
         raise ValueError(msg)
 
 
@@ -99,10 +96,11 @@ def slide_labels(adata: AnnData, library_key: str | None = None) -> np.ndarray:
     key = library_key or adata.uns.get("spatialdata_attrs", {}).get("region_key")
     if key is not None:
         return labels_of(adata, key)
-    several = list(adata.uns.get("spatial", {}))
-    if len(several) > 1:
-        msg = f"uns['spatial'] has the slides {several}; pass library_key, the column of obs that says which a spot "
-        msg += "is on."
+    slides = list(adata.uns.get("spatial", {}))
+    if len(slides) > 1:
+        msg = (
+            f"uns['spatial'] has the slides {slides}; pass library_key, the column of obs that says which a spot is on."
+        )
         raise ValueError(msg)
     return np.full(adata.n_obs, "all")
 
@@ -112,10 +110,8 @@ def positions_of(adata: AnnData, slides: np.ndarray) -> np.ndarray:
     if "spatial" in adata.obsm:
         return np.asarray(adata.obsm["spatial"], dtype=np.float64)[:, :2]
     if not {"array_row", "array_col"} <= set(adata.obs):
-        msg = (
-            f"no positions: adata.obsm has {list(adata.obsm)} and no 'spatial', adata.obs has {list(adata.obs)} and not "
-            "both 'array_row' and 'array_col'; add one of them."
-        )
+        msg = f"no positions: adata.obsm has {list(adata.obsm)} and no 'spatial', adata.obs has {list(adata.obs)} and "
+        msg += "not both 'array_row' and 'array_col'; add one of them."
         raise KeyError(msg)
     xy = adata.obs[["array_col", "array_row"]].to_numpy(dtype=np.float64)
     # Columns of Visium count half pitches, and its rows are √3/2 pitches apart. Rows of other arrays alternate, too,
@@ -137,8 +133,3 @@ def _stored(values: Matrix) -> np.ndarray:
 def _is_whole(stored: np.ndarray) -> bool:
     """Whether all values are whole numbers."""
     return np.issubdtype(stored.dtype, np.integer) or bool((stored == np.round(stored)).all())
-
-
-def _float32(values: Matrix) -> Matrix:
-    """A ``float32`` CSR or array."""
-    return (values.tocsr() if sparse.issparse(values) else np.asarray(values)).astype(np.float32)

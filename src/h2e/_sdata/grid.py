@@ -13,7 +13,7 @@ from h2e._sdata import keys as _keys
 from h2e._sdata.keys import Keys
 from h2e._sdata.masks import with_tissue
 from h2e._sdata.provenance import check_free, get_provenance, set_provenance
-from h2e._sdata.scale import check_sizes, positive
+from h2e._sdata.scale import check_sizes, positive, require_size
 from h2e._sdata.slides import open_bare_images
 from h2e._sdata.table import check_sdata, region_keys
 from h2e._slide.lattice import hexagonal_grid
@@ -33,7 +33,7 @@ def lay_grids(sdata: SpatialData, keys: Keys, *, spacing_um: float, key_added: s
     """Add shapes and rows of the table for each image that no spots lie on, or for the one that ``image_key`` names."""
     check_sdata(sdata)
     if key_added is not None and keys.image_key is None:
-        msg = "key_added names the spots of one image; say of which with image_key."
+        msg = f"image_key must name one image where key_added names its spots, got None and {key_added!r}."
         raise ValueError(msg)
     check_sizes(keys.um_per_px, set(sdata.images))
     positive(spacing_um, "spacing_um")
@@ -43,20 +43,16 @@ def lay_grids(sdata: SpatialData, keys: Keys, *, spacing_um: float, key_added: s
         msg = f"sdata.tables[{keys.table_key!r}] holds {table.n_vars} measured genes, which the spots of a grid do "
         msg += "not have; pass another table_key, such as 'grid'."
         raise ValueError(msg)
-    names = [key_added or f"{slide.image.key}_spots" for slide in slides]
-    for slide, name in zip(slides, names, strict=True):
-        if slide.um_per_px is None:
-            msg = f"um_per_px is None for image {slide.image.key!r}; a grid over an image needs um_per_px: an image "
-            msg += "does not say how large its pixels are."
-            raise ValueError(msg)
-        made = {} if table is None else get_provenance(table, _keys.PARAMS).get(name, {})
-        ours = made.get("function") == "make_spots"
+    names = [key_added or f"{slide.image.key}_spots" for slide in require_size(slides)]
+    made = {} if table is None else get_provenance(table, _keys.PARAMS)
+    for name in names:
+        ours = made.get(name, {}).get("function") == "make_spots"
         check_free(sdata, "shapes", name, ours=ours, overwrite=overwrite, hint="image_key and key_added")
     slides = with_tissue(sdata, slides, keys.tissue_mask_key)
     grids = [_points_on_tissue(slide, spacing_um) for slide in slides]
     circles = []
     for slide, name, (xy, array) in zip(slides, names, grids, strict=True):
-        key, size = slide.image.key, slide.um_per_px
+        key, size = slide.image.key, slide.require_size()
         circles.append(_circles(sdata, key, xy, DIAMETER_FRAC / 2 * spacing_um / size))
         table = _add_rows(table, name, array, size)
         facts = {"function": "make_spots", "image": key, "spacing_um": float(spacing_um)}
@@ -69,14 +65,14 @@ def lay_grids(sdata: SpatialData, keys: Keys, *, spacing_um: float, key_added: s
 
 def _points_on_tissue(slide: Slide, spacing_um: float) -> tuple[np.ndarray, np.ndarray]:
     """The points of a grid that are on tissue; whether a point is kept does not depend on the spacing."""
-    mask, scale = slide.tissue
-    xy, array = hexagonal_grid(slide.image.shape, spacing_um / slide.um_per_px)
+    (mask, scale), spacing_px = slide.require_tissue(), spacing_um / slide.require_size()
+    xy, array = hexagonal_grid(slide.image.shape, spacing_px)
     at = (xy / scale).astype(int)
     inside = (at < mask.shape[::-1]).all(axis=1)
     on_tissue = np.zeros(len(xy), bool)
     on_tissue[inside] = mask[at[inside, 1], at[inside, 0]]
     if not on_tissue.any():
-        msg = f"no point of a grid of {spacing_um:g} µm ({spacing_um / slide.um_per_px:.0f} px) lies on the tissue of "
+        msg = f"no point of a grid of {spacing_um:g} µm ({spacing_px:.0f} px) lies on the tissue of "
         msg += f"image {slide.image.key!r}, of which {100 * mask.mean():.1f} % is tissue. Check the mask, um_per_px "
         msg += "and spacing_um."
         raise ValueError(msg)

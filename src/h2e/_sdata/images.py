@@ -10,6 +10,7 @@ from h2e._slide.image import Image
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
+    from xarray import DataArray, DataTree
 
 AGREE_PX = 2.0
 """Pixels by which two coordinate systems may disagree where an element lies on an image."""
@@ -24,15 +25,15 @@ def open_image(sdata: SpatialData, key: str) -> Image:
     arrays = _levels(sdata.images[key])
     first = arrays[0]
     if first.dtype != np.uint8:
-        msg = f"image {key!r} holds {first.dtype} values, h2e reads 8-bit RGB. Convert it first (of a pyramid the "
-        msg += "array of each scale), with (image // 257).astype('uint8') if its values reach to 65535, with (image * "
-        msg += "255).round().astype('uint8') if to 1, with image.astype('uint8') if to 255; or, if it is no H&E, say "
-        msg += "with image_key which image is."
+        msg = f"image {key!r} must be 8-bit RGB, got {first.dtype}. Convert it first (of a pyramid the array of each "
+        msg += "scale), with (image // 257).astype('uint8') if its values reach to 65535, with (image * "
+        msg += "255).round().astype('uint8') if to 1, with image.astype('uint8') if to 255; or say with image_key "
+        msg += "which image is an H&E."
         raise ValueError(msg)
     if 0 in first.shape[1:]:
         msg = f"image {key!r} is empty: its shape is {first.shape}."
         raise ValueError(msg)
-    channels = _rgb(first, key)
+    channels = rgb_channels(first, key)
     levels = tuple(a.data if channels == [0, 1, 2] and a.sizes["c"] == 3 else a.data[channels] for a in arrays)
     scales = tuple(_scale(np.array(first.shape[1:]), np.array(a.shape[1:])) for a in arrays)
     return Image(key, levels, scales)
@@ -67,15 +68,16 @@ def affine_to_image(sdata: SpatialData, image_key: str, element: object, what: s
         msg = f"{what} shares no coordinate system with image {image_key!r}: {systems_of(element)} and "
         msg += f"{systems_of(image)}. Set one with spatialdata.transformations.set_transformation."
         raise ValueError(msg)
-    found = [np.linalg.solve(affine_of(image, system), affine_of(element, system)) for system in shared]
-    corners = _corners(sdata, image_key) @ np.linalg.inv(found[0]).T  # in the element's own coordinates
-    for system, other in zip(shared[1:], found[1:], strict=True):
-        if (apart := np.abs((corners @ (other - found[0]).T)[:, :2]).max()) > AGREE_PX:
+    first, *others = (np.linalg.solve(affine_of(image, system), affine_of(element, system)) for system in shared)
+    # In the element's own coordinates.
+    corners = _corners(sdata, image_key) @ np.linalg.inv(first).T
+    for system, other in zip(shared[1:], others, strict=True):
+        if (apart := np.abs((corners @ (other - first).T)[:, :2]).max()) > AGREE_PX:
             msg = f"coordinate systems {shared[0]!r} and {system!r} disagree by up to {apart:.0f} px where {what} "
             msg += f"lies on image {image_key!r}. Remove the one that is wrong, from both, with "
             msg += "spatialdata.transformations.remove_transformation(element, name)."
             raise ValueError(msg)
-    return found[0]
+    return first
 
 
 def is_same_scene(sdata: SpatialData, one: str, other: str, *, finer: bool = False) -> bool:
@@ -86,17 +88,19 @@ def is_same_scene(sdata: SpatialData, one: str, other: str, *, finer: bool = Fal
     """
     if one == other:
         return True
-    first, second = sdata.images[one], sdata.images[other]
-    shared = [s for s in systems_of(first) if s in systems_of(second)]
+    shared = [s for s in systems_of(sdata.images[one]) if s in systems_of(sdata.images[other])]
     if not shared:
         return False
-    n_first, n_second = (np.prod(_levels(element)[0].shape[1:]) for element in (first, second))
+    first, second = _corners(sdata, one), _corners(sdata, other)
+    n_first, n_second = (corners[3, 0] * corners[3, 1] for corners in (first, second))
     if n_first <= FINER * n_second and (finer or n_second <= FINER * n_first):
         return False
-    a, b = ((_corners(sdata, key) @ affine_of(sdata.images[key], shared[0]).T)[:, :2] for key in (one, other))
+    a, b = (
+        (corners @ affine_of(sdata.images[key], shared[0]).T)[:, :2] for key, corners in ((one, first), (other, second))
+    )
     size = np.linalg.norm(a[0] - a[3])
     # A crop is cut at whole pixels of the coarser image.
-    pixel = size / np.sqrt(min(np.sum(np.square(_levels(e)[0].shape[1:], dtype=float)) for e in (first, second)))
+    pixel = size / min(np.hypot(*corners[3, :2]) for corners in (first, second))
     return bool(np.abs(a - b).max() < 0.02 * size + 1.5 * pixel)
 
 
@@ -106,26 +110,34 @@ def _corners(sdata: SpatialData, image_key: str) -> np.ndarray:
     return np.array([(0, 0, 1), (width, 0, 1), (0, height, 1), (width, height, 1)], float)
 
 
-def _levels(element: object) -> list:
-    """The arrays of an image element, finest first."""
-    if hasattr(element, "children"):  # a multiscale image is an xarray DataTree
-        arrays = [next(iter(node.values())) for node in element.children.values()]
-    else:
-        arrays = [element]
+def levels_of(element: DataArray | DataTree) -> list[DataArray]:
+    """The arrays of an image or of labels, finest first; of many scales it is an xarray DataTree."""
+    from xarray import DataArray
+
+    if isinstance(element, DataArray):
+        return [element]
+    arrays = (next(iter(node.data_vars.values())) for node in element.children.values())
+    return sorted(arrays, key=lambda array: -array.sizes["y"])
+
+
+def _levels(element: DataArray | DataTree) -> list[DataArray]:
+    """The arrays of an image, finest first, with its channels first."""
+    arrays = levels_of(element)
     if set(arrays[0].dims) != {"c", "y", "x"}:
-        msg = f"an image has the axes {arrays[0].dims}, h2e reads (c, y, x); say with image_key which image is an H&E."
+        msg = f"an image must have the axes (c, y, x), got {arrays[0].dims}; say with image_key which image is an H&E."
         raise ValueError(msg)
-    return sorted((a.transpose("c", "y", "x") for a in arrays), key=lambda a: -a.shape[1])
+    return [array.transpose("c", "y", "x") for array in arrays]
 
 
-def _rgb(array: object, key: str) -> list[int]:
+def rgb_channels(array: DataArray, key: str) -> list[int]:
     """Positions of red, green and blue."""
     names = [str(c).lower() for c in array.coords["c"].to_numpy()] if "c" in array.coords else []
     for wanted in (["r", "g", "b"], ["red", "green", "blue"]):
         if set(wanted) <= set(names):
             return [names.index(c) for c in wanted]
     n_channels = array.sizes["c"]
-    if n_channels in (3, 4) and names in ([], [str(i) for i in range(n_channels)]):  # unnamed: RGB or RGBA
+    # Unnamed: RGB or RGBA.
+    if n_channels in (3, 4) and names in ([], [str(i) for i in range(n_channels)]):
         return [0, 1, 2]
     named = names if len(names) <= 8 else [*names[:3], "…"]
     msg = f"image {key!r} has {n_channels} channels named {named}, h2e reads RGB. If they are these, say so with "
@@ -134,7 +146,7 @@ def _rgb(array: object, key: str) -> list[int]:
 
 
 def _scale(fine: np.ndarray, coarse: np.ndarray) -> float:
-    """Pixels of one shape per pixel of another: whole where no more than a pixel was trimmed, as pyramids do that halve."""
+    """Pixels of one shape per pixel of another: whole where at most a pixel was trimmed, as by pyramids that halve."""
     ratio = np.sqrt(np.prod(fine / coarse))
     whole = np.round(ratio)
     return float(whole if (np.abs(fine - whole * coarse) <= whole).all() else ratio)

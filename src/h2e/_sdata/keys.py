@@ -21,7 +21,8 @@ UM_PER_PX = "um_per_px"
 """``table.obs``: µm per unit of the spots' own coordinates (a pixel of the full-resolution image)."""
 
 PREDICTION = "h2e"
-"""``table.obsm``: predictions, a ``float32`` DataFrame, spots × targets; ``table.uns``: how they were made; ``sdata.attrs``: how images were normalized."""
+"""``table.obsm``: predictions, a ``float32`` DataFrame, spots × targets; ``table.uns``: how they were made;
+``sdata.attrs``: how images were normalized."""
 
 STAINS = "stains"
 """``sdata.attrs["h2e"]``: of each normalized image its source, its stains and the reference."""
@@ -73,7 +74,7 @@ def upper(key: str) -> str:
 
 
 BESIDE = (held_out, std, lower, upper)
-"""Of what stands in ``table.obsm`` beside predictions."""
+"""Functions that give the keys of ``table.obsm`` stored next to the predictions."""
 
 
 def base_of(key: str) -> str:

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.images import affine_to_image
+from h2e._sdata.images import affine_to_image, levels_of
 from h2e._sdata.provenance import check_free, get_provenance, set_provenance
 from h2e._slide.image import Image
 from h2e._slide.slide import Slide, by_image
 from h2e._slide.tissue import Method, Tissue, tissue_mask
 
 if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
     from spatialdata import SpatialData
+    from xarray import DataArray, DataTree
 
 log = logging.getLogger(__name__)
 
@@ -26,19 +28,16 @@ SIDE_PX = 1024
 
 
 def write_mask(sdata: SpatialData, image_key: str, name: str, mask: np.ndarray, scale: float, *, method: str) -> None:
-    """Store a mask whose pixels are ``scale`` pixels of the image, where the image is, in all its coordinate systems."""
+    """Store a mask whose pixels are ``scale`` pixels of the image, in all coordinate systems of the image."""
     from spatialdata.models import Labels2DModel
     from spatialdata.transformations import Scale, Sequence, get_transformation
 
     if name in sdata.labels:
         del sdata.labels[name]
     resize = Scale([scale, scale], axes=("x", "y"))
-    placed = get_transformation(sdata.images[image_key], get_all=True)
-    sdata.labels[name] = Labels2DModel.parse(
-        mask.astype(np.uint8),
-        dims=("y", "x"),
-        transformations={system: Sequence([resize, to]) for system, to in placed.items()},
-    )
+    placed = get_transformation(sdata.images[image_key], get_all=True).items()
+    transformations = {system: Sequence([resize, to]) for system, to in placed}
+    sdata.labels[name] = Labels2DModel.parse(mask.astype(np.uint8), dims=("y", "x"), transformations=transformations)
     facts = {"image": image_key, "method": method, "scale": float(scale), "tissue_px": int(mask.sum())}
     set_provenance(sdata, _keys.TISSUE, name, facts)
     log.info("wrote labels[%r]: %d × %d px, %.1f %% tissue", name, *mask.shape, 100 * mask.mean())
@@ -47,11 +46,7 @@ def write_mask(sdata: SpatialData, image_key: str, name: str, mask: np.ndarray, 
 def check_mask_free(sdata: SpatialData, name: str, *, overwrite: bool) -> None:
     """Refuse a name under which there is something that h2e did not write, or that was changed since."""
     facts = get_provenance(sdata, _keys.TISSUE).get(name)
-    ours = (
-        facts is not None
-        and name in sdata.labels
-        and facts["tissue_px"] == int((_finest(sdata.labels[name]) > 0).sum())
-    )
+    ours = facts is not None and name in sdata.labels and facts["tissue_px"] == _read(sdata.labels[name]).sum()
     check_free(sdata, "labels", name, ours=ours, overwrite=overwrite, changed=facts is not None)
 
 
@@ -66,7 +61,7 @@ def find_mask(sdata: SpatialData, image: Image, tissue_mask_key: str | None = No
         return _from_labels(sdata, image, name)
     if name in sdata.shapes:
         return _from_polygons(sdata, image, name)
-    if tissue_mask_key is None:
+    if not tissue_mask_key:
         return None
     msg = f"{name!r} is neither in sdata.labels nor in sdata.shapes; they have {sorted(sdata.labels)} and "
     msg += f"{sorted(sdata.shapes)}."
@@ -82,7 +77,7 @@ def detect_masks(
     method: Method = "otsu",
     scale: float | None = None,
 ) -> dict[str, Tissue]:
-    """Find the tissue of images and store it under a name each; the masks by image. All are found before one is written."""
+    """Find the tissue of images and store it under a name each; masks by image. None is written before all are made."""
     for name in names.values():
         check_mask_free(sdata, name, overwrite=overwrite)
     masks = {
@@ -122,17 +117,14 @@ def with_stored_tissue(sdata: SpatialData, slides: Sequence[Slide], *, overwrite
     return [replace(slide, tissue=tissues[slide.image.key]) for slide in slides]
 
 
-def _finest(element: object) -> np.ndarray:
-    """The finest level of a labels element, read (masks are small next to images)."""
-    if hasattr(element, "children"):
-        arrays = [next(iter(node.values())) for node in element.children.values()]
-        element = max(arrays, key=lambda a: a.size)
-    return np.asarray(element.transpose("y", "x").data)
+def _read(labels: DataArray | DataTree) -> np.ndarray:
+    """The finest level of labels as a mask (masks are small next to images)."""
+    return np.asarray(levels_of(labels)[0].transpose("y", "x").data) > 0
 
 
 def _from_labels(sdata: SpatialData, image: Image, name: str) -> Tissue:
     """A mask from labels; resampled if they are rotated, shifted or stretched against the image."""
-    mask = _finest(sdata.labels[name]) > 0
+    mask = _read(sdata.labels[name])
     to_image = affine_to_image(sdata, image.key, sdata.labels[name], f"mask {name!r}")
     height, width = image.shape
     scale = float(np.round(np.sqrt(abs(np.linalg.det(to_image[:2, :2]))), 9))
@@ -150,7 +142,7 @@ def _from_labels(sdata: SpatialData, image: Image, name: str) -> Tissue:
     grid = max(scale, max(height, width) / SIDE_PX)
     y, x = (np.arange(int(np.ceil(n / grid))) * grid + grid / 2 for n in (height, width))
     points = np.stack(np.broadcast_arrays(x[None, :], y[:, None], 1.0), axis=-1) @ np.linalg.inv(to_image).T
-    column, row = np.floor(points[..., 0] + 1e-9).astype(int), np.floor(points[..., 1] + 1e-9).astype(int)
+    column, row = np.moveaxis(np.floor(points[..., :2] + 1e-9).astype(int), -1, 0)
     inside = (column >= 0) & (column < mask.shape[1]) & (row >= 0) & (row < mask.shape[0])
     if inside.mean() < 0.9:
         msg = f"{sizes} covers {100 * inside.mean():.0f} % of image {image.key!r} ({width} × {height} px). If it was "
@@ -178,12 +170,10 @@ def _from_polygons(sdata: SpatialData, image: Image, name: str) -> Tissue:
     return mask, scale
 
 
-def _polygons(shapes: object, name: str) -> Iterator:
+def _polygons(shapes: GeoDataFrame, name: str) -> Iterator:
     """The polygons of a shapes element, those of multipolygons one by one."""
-    for geometry in shapes.geometry:
-        parts = getattr(geometry, "geoms", [geometry])
-        for part in parts:
-            if part.geom_type != "Polygon":
-                msg = f"mask {name!r} holds a {part.geom_type}; tissue is labels or polygons."
-                raise ValueError(msg)
-            yield part
+    for part in shapes.geometry.explode():
+        if part.geom_type != "Polygon":
+            msg = f"mask {name!r} must be labels or polygons, got a {part.geom_type}."
+            raise ValueError(msg)
+        yield part

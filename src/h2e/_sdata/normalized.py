@@ -1,4 +1,4 @@
-"""Stain-normalized images: written as elements that look like their sources, and found again with what they were made by."""
+"""Stain-normalized images: written as elements that look like their sources, and read with what they were made by."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import dask.array as da
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.images import open_image
+from h2e._sdata.images import open_image, rgb_channels
 from h2e._sdata.provenance import check_free, get_provenance, set_provenance
 from h2e._sdata.table import check_sdata
 from h2e._slide.image import Image
@@ -33,7 +33,7 @@ def check_normalized_free(
 ) -> dict[str, str]:
     """Where the normalized version of each image goes; refuses a key that something else holds."""
     if key_added is not None and len(image_keys) > 1:
-        msg = f"key_added={key_added!r} is one key, there are {len(image_keys)} images {list(image_keys)}. Pass "
+        msg = f"key_added must be None for several images, got one key {key_added!r} for {list(image_keys)}; pass "
         msg += "image_key as well, or leave key_added out."
         raise ValueError(msg)
     written = get_provenance(sdata, _keys.STAINS)
@@ -56,16 +56,16 @@ def write_normalized(
     keep_residual: bool = True,
     tissue_mask_key: str | None = None,
 ) -> None:
-    """Write the image of each slide (by image) with the stains of a reference, lazily, once the stains of all are known."""
+    """Write the image of each slide (by image) with the stains of a reference, lazily, once all stains are known."""
     results = {}
     for key, slide in slides.items():
-        own = slide_stains(slide.image, slide.tissue, reference, um_per_px=slide.um_per_px)
+        tissue = slide.require_tissue()
+        own = slide_stains(slide.image, tissue, reference, um_per_px=slide.um_per_px)
         if own is None:
             log.warning("image %r has no stained tissue: it is left as it is", key)
-        results[key] = own, map_image(slide.image, own, reference, *slide.tissue, keep_residual=keep_residual)
+        results[key] = own, map_image(slide.image, own, reference, tissue, keep_residual=keep_residual)
     for key, (own, image) in results.items():
         target = targets[key]
-        replaced = target in sdata.images
         sdata.images[target] = image_like(sdata.images[key], image)
         facts = {
             "image": key,
@@ -76,7 +76,7 @@ def write_normalized(
             "tissue_mask_key": tissue_mask_key or "",
         }
         set_provenance(sdata, _keys.STAINS, target, facts)
-        log.info("%s images[%r]: %s, lazily", "replaced" if replaced else "wrote", target, reference.method)
+        log.info("wrote images[%r]: %s, lazily", target, reference.method)
 
 
 def normalized_of(
@@ -91,14 +91,13 @@ def normalized_of(
             msg = f"normalized_key={named!r} was not made from image {key!r} by h2e.pp.normalize_stains; on record "
             msg += f"are {made}."
             raise ValueError(msg)
-        default = _keys.normalized(key)
-        if named is not None or default in sdata.images:
-            versions[key] = named or default
-        elif len(made) > 1:
+        if named is None and _keys.normalized(key) in sdata.images:
+            named = _keys.normalized(key)
+        if named is None and len(made) > 1:
             msg = f"image {key!r} was normalized to {made}; say with normalized_key which of them models should see."
             raise ValueError(msg)
-        elif made:
-            versions[key] = made[0]
+        if named is not None or made:
+            versions[key] = named or made[0]
     return versions
 
 
@@ -149,29 +148,29 @@ def stored_reference(
         msg = f"images {missing} are not normalized, {sorted(versions.values())} are. Run h2e.pp.normalize_stains on "
         msg += "all slides together."
         raise ValueError(msg)
-    made = [stains[name] for name in versions.values()]
-    for name, facts in zip(versions.values(), made, strict=True):
-        if any(facts[what] != made[0][what] for what in ("reference", "keep_residual")):
-            msg = f"images {next(iter(versions.values()))!r} and {name!r} were normalized to different references. "
-            msg += "Run h2e.pp.normalize_stains on all slides together."
+    made = {name: stains[name] for name in versions.values()}
+    first, how = next(iter(made.items()))
+    for name, facts in made.items():
+        if any(facts[what] != how[what] for what in ("reference", "keep_residual")):
+            msg = f"images {first!r} and {name!r} were normalized to different references. Run "
+            msg += "h2e.pp.normalize_stains on all slides together."
             raise ValueError(msg)
-    pooled = all(facts.get("pooled", True) for facts in made)
-    return StainReference.from_dict(made[0]["reference"]), pooled, bool(made[0]["keep_residual"])
+    pooled = all(facts.get("pooled", True) for facts in made.values())
+    return StainReference.from_dict(how["reference"]), pooled, bool(how["keep_residual"])
 
 
 def image_like(source: DataArray | DataTree, image: Image) -> DataArray | DataTree:
     """An element with the pixels of ``image`` and the pyramid, transformations and channel names of ``source``."""
     from spatialdata.models import Image2DModel
-    from xarray import Dataset, DataTree
+    from xarray import DataArray, Dataset, DataTree
 
-    if not hasattr(source, "children"):
+    if isinstance(source, DataArray):
         return _with_pixels(source, image.levels[0])
-    by_size = sorted(source.children, key=lambda name: -next(iter(source[name].values())).sizes["y"])
-    scales = {}
-    for name, pixels in zip(by_size, image.levels, strict=True):
-        variable, array = next(iter(source[name].items()))
-        scales[name] = Dataset({variable: _with_pixels(array, pixels)})
-    element = DataTree.from_dict({name: scales[name] for name in source.children})
+    nodes = {name: next(iter(node.data_vars.items())) for name, node in source.children.items()}
+    by_size = sorted(nodes, key=lambda name: -nodes[name][1].sizes["y"])
+    pixels = dict(zip(by_size, image.levels, strict=True))
+    scales = {name: Dataset({key: _with_pixels(array, pixels[name])}) for name, (key, array) in nodes.items()}
+    element = DataTree.from_dict(scales)
     Image2DModel().validate(element)
     return element
 
@@ -183,8 +182,5 @@ def _with_pixels(array: DataArray, pixels: da.Array) -> DataArray:
     array = array.transpose("c", "y", "x")
     coords = {name: array.coords[name] for name in ("y", "x") if name in array.coords}
     names = array.coords["c"].to_numpy() if "c" in array.coords else range(array.sizes["c"])
-    lowered = [str(name).lower() for name in names]
-    rgb = next((wanted for wanted in (["r", "g", "b"], ["red", "green", "blue"]) if set(wanted) <= set(lowered)), None)
-    order = [0, 1, 2] if rgb is None else [lowered.index(name) for name in rgb]
-    coords["c"] = [names[i] for i in order]
+    coords["c"] = [names[i] for i in rgb_channels(array, str(array.name))]
     return DataArray(pixels, dims=("c", "y", "x"), coords=coords, attrs=deepcopy(array.attrs), name=array.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,17 +19,16 @@ CORNERS = 32
 
 
 def outlines_of(sdata: SpatialData, slide: Slide, instances: np.ndarray) -> list[list[list[Ring]]]:
-    """Of each spot its polygons, mostly one, each as its closed outline and those of its holes, in pixels of level 0."""
+    """The polygons of each spot, mostly one, each as its outline and those of its holes, in pixels of level 0."""
     shapes = sdata.shapes[slide.region]
     if "radius" in shapes:
         turn = np.linspace(0, 2 * np.pi, CORNERS + 1)
         circle = slide.radius_px * np.column_stack([np.cos(turn), np.sin(turn)])
         circle[-1] = circle[0]
         return [[[ring]] for ring in (slide.xy[:, None] + circle).round(2).tolist()]
-    to_px = slide.to_px
 
-    def placed(ring: object) -> Ring:
-        return (np.asarray(ring.coords)[:, :2] @ to_px[:2, :2].T + to_px[:2, 2]).round(2).tolist()
+    def placed(ring: Any) -> Ring:
+        return (np.asarray(ring.coords)[:, :2] @ slide.to_px[:2, :2].T + slide.to_px[:2, 2]).round(2).tolist()
 
     every = (getattr(shape, "geoms", [shape]) for shape in shapes.geometry.loc[instances])
     return [[[placed(ring) for ring in (one.exterior, *one.interiors)] for one in parts] for parts in every]

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from h2e._sdata import keys as _keys
 from h2e._sdata.images import affine_to_image, check_image_key, is_same_scene, systems_of
 from h2e._sdata.provenance import get_provenance
@@ -29,7 +31,7 @@ class Pairing:
         return sorted({key for system in systems for key in self.systems.get(system, [])})
 
     def image_of(self, region: str, image_key: str | Mapping[str, str] | None = None) -> str:
-        """The image that a region lies on: the finest of those that show the same scene in a shared coordinate system."""
+        """The image that a region lies on: the finest of those that show one scene in a shared coordinate system."""
         grid = self.grids.get(region)
         if image_key is not None:
             return self._image_asked_for(region, image_key, grid)
@@ -39,13 +41,11 @@ class Pairing:
         finest = [key for key in shared if all(is_same_scene(self.sdata, key, other, finer=True) for other in shared)]
         if len(finest) == 1:
             return finest[0]
-        what = "no image"
-        if shared:
-            what = f"{len(shared)} images {shared} that do not show one scene at several resolutions"
+        several = f"{len(shared)} images {shared} that do not show one scene at several resolutions"
         msg = (
-            f"region {region!r} shares a coordinate system with {what}; sdata.images has {sorted(self.sdata.images)}. "
-            "Pass image_key: a name, or a mapping from region to name."
+            f"region {region!r} shares a coordinate system with {several if shared else 'no image'}; sdata.images has "
         )
+        msg += f"{sorted(self.sdata.images)}. Pass image_key: a name, or a mapping from region to name."
         raise ValueError(msg)
 
     def _image_asked_for(self, region: str, image_key: str | Mapping[str, str], grid: str | None) -> str:
@@ -58,8 +58,8 @@ class Pairing:
         if grid is not None and not is_same_scene(self.sdata, key, grid):
             msg = (
                 f"the spots {region!r} are a grid over image {grid!r}, not over {key!r}; lay one over that, too, with "
-                f"h2e.pp.make_spots(sdata, image_key={key!r}, …), and leave image_key out."
             )
+            msg += f"h2e.pp.make_spots(sdata, image_key={key!r}, …), and leave image_key out."
             raise ValueError(msg)
         return key
 
@@ -71,12 +71,9 @@ class Pairing:
         free = []
         for key in self.sources:
             systems = systems_of(self.sdata.images[key])
-            shared = self.in_systems(systems)
-            if taken & set(systems):
-                continue
-            if any(is_same_scene(self.sdata, key, image) for image in under_grids.intersection(shared)):
-                continue
-            free.append(key)
+            covered = under_grids.intersection(self.in_systems(systems))
+            if not taken & set(systems) and not any(is_same_scene(self.sdata, key, image) for image in covered):
+                free.append(key)
         return [key for key in free if not self._has_a_finer_one(key, free)]
 
     def _has_a_finer_one(self, key: str, others: Collection[str]) -> bool:
@@ -101,12 +98,12 @@ def find_pairing(sdata: SpatialData) -> Pairing:
 def source_images(sdata: SpatialData) -> list[str]:
     """Images that were not derived by h2e or squidpy from another one."""
     derived = {_keys.normalized(key) for key in sdata.images} | set(get_provenance(sdata, _keys.STAINS))
-    # spatialdata.concatenate puts the name of the slide behind that of its image
+    # spatialdata.concatenate puts the name of the slide behind that of its image.
     mark, names = _keys.normalized(""), set(sdata.images)
     derived |= {key for key in names if mark in key and key.replace(f"{mark}-", "-") in names - {key}}
     return sorted(names - derived)
 
 
-def to_pixels(sdata: SpatialData, region: str, image_key: str) -> object:
+def to_pixels(sdata: SpatialData, region: str, image_key: str) -> np.ndarray:
     """Affine matrix from the coordinates of the shapes to pixels of level 0 of the image."""
     return affine_to_image(sdata, image_key, shapes_of(sdata, region), f"region {region!r}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.provenance import get_provenance, replace_provenance
+from h2e._sdata.provenance import get_provenance, replace_provenance, set_provenance
 from h2e._slide.registration import Placement, place, rotation
 from h2e._slide.slide import Slide, by_region
 
@@ -24,7 +24,8 @@ FAR_ENOUGH = 0.5
 """Spacings; nothing is moved for less."""
 
 MIN_SCORE, MIN_GAIN, MIN_LEAD = 0.65, 0.02, 0.1
-"""Evidence without which nothing is moved. Ten whole real slides: 0.79 and more, –, 0.16 and more; a crop of one: 0.61, –, 0.08."""
+"""Evidence without which nothing is moved. Ten whole real slides have a score of 0.79 and a lead of 0.16 and more; a
+crop of one 0.61 and 0.08."""
 
 FEW_COUNTS = 0.1
 """Share of the median count under which a spot is no evidence for tissue."""
@@ -32,26 +33,27 @@ FEW_COUNTS = 0.1
 
 def move_spots(
     sdata: SpatialData, table: AnnData, slides: Sequence[Slide], **limits: float
-) -> tuple[dict[str, dict[str, object]], list[Slide]]:
-    """Move the spots of each region to where the evidence says; what was found by region, and the slides as they are then.
+) -> tuple[dict[str, dict[str, Any]], list[Slide]]:
+    """Move the spots of each region where the evidence says; returns the evidence by region and the slides after that.
 
     Corrections of earlier calls must have been removed, and the slides know their tissue.
     """
-    report, pixels = {}, {}
+    report: dict[str, dict[str, Any]] = {}
+    pixels = {}
     for region, slide in by_region(slides).items():
         report[region], pixels[region] = estimate(table, slide, **limits)
         if report[region]["moved"]:
-            apply_correction(sdata, region, report[region]["matrix"])
+            _apply_correction(sdata, region, report[region]["matrix"])
         log.info("region %r: %s", region, report[region]["reason"])
     replace_provenance(table, _keys.REALIGN, report)
     moved = {region for region, facts in report.items() if facts["moved"]}
     return report, [_moved(slide, pixels[slide.region]) if slide.region in moved else slide for slide in slides]
 
 
-def placement_of(sdata: SpatialData, table: AnnData, slide: Slide) -> dict[str, object]:
+def placement_of(sdata: SpatialData, table: AnnData, region: str, slide: Slide) -> dict[str, Any]:
     """What was done about the place of the spots of a region or, if nothing was, what ``move_spots`` would do."""
-    done = get_provenance(table, _keys.REALIGN).get(slide.region)
-    if done is not None and (not done["moved"] or is_in_place(sdata, slide.region, done)):
+    done = get_provenance(table, _keys.REALIGN).get(region)
+    if done is not None and (not done["moved"] or is_in_place(sdata, region, done)):
         return dict(done)
     facts, _ = estimate(table, slide)
     if facts["moved"]:
@@ -62,13 +64,13 @@ def placement_of(sdata: SpatialData, table: AnnData, slide: Slide) -> dict[str, 
 
 def estimate(
     table: AnnData, slide: Slide, *, max_shift: float = 3.0, **limits: float
-) -> tuple[dict[str, object], np.ndarray]:
+) -> tuple[dict[str, Any], np.ndarray]:
     """Where the spots of a region lie best, whether the evidence would move them, and the move in pixels, 3 × 3."""
-    xy = slide.xy[_present(table, slide.rows)]
-    found = place(*slide.tissue, xy, slide.spacing_px, max_shift=max_shift, **limits)
-    in_pixels = _matrix(found, xy.mean(axis=0), slide.spacing_px)
+    xy, (mask, scale) = slide.xy[_present(table, slide.rows)], slide.require_tissue()
+    placement = place(mask, scale, xy, slide.spacing_px, max_shift=max_shift, **limits)
+    in_pixels = _matrix(placement, xy.mean(axis=0), slide.spacing_px)
     correction = np.linalg.solve(slide.to_px, in_pixels @ slide.to_px)
-    return _describe(found, slide.spacing_px, max_shift, correction), in_pixels
+    return _describe(placement, slide.spacing_px, max_shift, correction), in_pixels
 
 
 def _moved(slide: Slide, matrix: np.ndarray) -> Slide:
@@ -76,7 +78,7 @@ def _moved(slide: Slide, matrix: np.ndarray) -> Slide:
     return replace(slide, xy=slide.xy @ matrix[:2, :2].T + matrix[:2, 2], to_px=matrix @ slide.to_px)
 
 
-def apply_correction(sdata: SpatialData, region: str, matrix: np.ndarray) -> None:
+def _apply_correction(sdata: SpatialData, region: str, matrix: np.ndarray) -> None:
     """Apply a matrix to the shapes before each of their transformations."""
     from spatialdata.transformations import Affine, Sequence, get_transformation, set_transformation
 
@@ -97,7 +99,7 @@ def remove_corrections(sdata: SpatialData, table: AnnData) -> None:
             what = "region %r: the spots are on record as moved, but their transformations do not move them (stored "
             what += "without them?); the record is dropped"
             log.warning(what, region)
-        earlier["moved"] = False
+        set_provenance(table, _keys.REALIGN, region, {**earlier, "moved": False})
 
 
 def _remove_correction(sdata: SpatialData, region: str, matrix: np.ndarray) -> None:
@@ -113,7 +115,7 @@ def _remove_correction(sdata: SpatialData, region: str, matrix: np.ndarray) -> N
     set_transformation(sdata.shapes[region], before, set_all=True)
 
 
-def is_in_place(sdata: SpatialData, region: str, earlier: Mapping[str, object]) -> bool:
+def is_in_place(sdata: SpatialData, region: str, earlier: Mapping[str, Any]) -> bool:
     """Whether the correction that was noted is the first thing that each transformation of the shapes does.
 
     It is not where a store holds the table, with the note, and the shapes as they were before.
@@ -130,48 +132,47 @@ def is_in_place(sdata: SpatialData, region: str, earlier: Mapping[str, object]) 
 
 def _present(table: AnnData, rows: np.ndarray) -> np.ndarray:
     """Which spots have counts enough to be on tissue; all, if there is no expression, or values that are no amounts."""
-    if table.X is None or table.n_vars == 0:
-        return np.ones(len(rows), bool)
-    counts = np.asarray(table.X[rows].sum(axis=1), dtype=float).ravel()
-    if not (np.isfinite(counts) & (counts >= 0)).all():
-        return np.ones(len(rows), bool)
-    return counts >= FEW_COUNTS * np.median(counts)
+    if table.X is not None and table.n_vars:
+        counts = np.asarray(table.X[rows].sum(axis=1), dtype=float).ravel()
+        if (np.isfinite(counts) & (counts >= 0)).all():
+            return counts >= FEW_COUNTS * np.median(counts)
+    return np.ones(len(rows), bool)
 
 
-def _matrix(found: Placement, centre: np.ndarray, spacing: float) -> np.ndarray:
+def _matrix(placement: Placement, centre: np.ndarray, spacing: float) -> np.ndarray:
     """3 × 3 matrix of a placement, in pixels."""
     matrix = np.eye(3)
-    matrix[:2, :2] = found.zoom * rotation(found.rotation_deg)
-    matrix[:2, 2] = centre - matrix[:2, :2] @ centre + np.array(found.shift) * spacing
+    matrix[:2, :2] = placement.zoom * rotation(placement.rotation_deg)
+    matrix[:2, 2] = centre - matrix[:2, :2] @ centre + np.array(placement.shift) * spacing
     return matrix
 
 
-def _describe(found: Placement, spacing: float, max_shift: float, correction: np.ndarray) -> dict[str, object]:
-    """What was found, and whether it is far and sure enough to move the spots."""
-    shift = float(np.hypot(*found.shift))
-    gain, lead = found.score - found.score_before, found.score - found.runner_up
+def _describe(best: Placement, spacing: float, max_shift: float, correction: np.ndarray) -> dict[str, Any]:
+    """The best placement, and whether it is far and sure enough to move the spots."""
+    shift = float(np.hypot(*best.shift))
+    gain, lead = best.score - best.score_before, best.score - best.runner_up
     moved = False
-    if found.score < MIN_SCORE:
-        reason = f"not moved: spots and tissue agree too little anywhere (correlation {found.score:.2f})"
+    if best.score < MIN_SCORE:
+        reason = f"not moved: spots and tissue agree too little anywhere (correlation {best.score:.2f})"
     elif lead < MIN_LEAD:
-        reason = f"not moved: a placement elsewhere is nearly as good ({found.runner_up:.2f}, best {found.score:.2f})"
+        reason = f"not moved: a placement elsewhere is nearly as good ({best.runner_up:.2f}, best {best.score:.2f})"
     elif shift > max_shift - 1 / 8:
         reason = f"not moved: the best shift is at the end of the search ({shift:.2f} of {max_shift:g} spacings)"
-    elif shift < FAR_ENOUGH and not (found.rotation_deg or found.zoom != 1):
+    elif shift < FAR_ENOUGH and not (best.rotation_deg or best.zoom != 1):
         reason = f"in place: the best shift is {shift:.2f} spacings"
     elif gain < MIN_GAIN:
         reason = f"not moved: {shift:.2f} spacings would gain too little ({gain:.3f})"
     else:
         moved = True
-        reason = f"moved by {shift:.2f} spacings: correlation {found.score_before:.2f} → {found.score:.2f}"
+        reason = f"moved by {shift:.2f} spacings: correlation {best.score_before:.2f} → {best.score:.2f}"
     return {
-        "shift_x_px": found.shift[0] * spacing,
-        "shift_y_px": found.shift[1] * spacing,
+        "shift_x_px": best.shift[0] * spacing,
+        "shift_y_px": best.shift[1] * spacing,
         "shift": shift,
-        "rotation_deg": float(found.rotation_deg),
-        "zoom": float(found.zoom),
-        "score_before": found.score_before,
-        "score": found.score,
+        "rotation_deg": best.rotation_deg,
+        "zoom": best.zoom,
+        "score_before": best.score_before,
+        "score": best.score,
         "gain": gain,
         "lead": lead,
         "moved": moved,

@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 Frames = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """By key of ``obsm``, rows of the table and their values, (n,) and (n, targets)."""
 
-
 NEW, HELD_OUT, IN_SAMPLE = 0, 1, 2
 """Of a prediction: the models never saw the spot; those that predicted it did not; they did."""
 
@@ -63,7 +62,7 @@ class Predicted:
         return frame_of(self.table, _keys.std(self.base))[target].to_numpy(float)
 
     def measured(self, targets: Sequence[str], *, layer: str | None, log_normalized: bool) -> pd.DataFrame:
-        """What was measured of the targets that were: spots × (some of the) targets, in the unit of the predictions."""
+        """Measured values of the targets that have any, spots × targets, in the unit of the predictions."""
         table, learned = self.table, settings_of(self.table, self.base)
         # As it was learned.
         if layer is None and learned.get("layer") in table.layers:
@@ -103,10 +102,8 @@ def predictions_to_score(table: AnnData, key: str) -> tuple[pd.DataFrame, np.nda
     if held_out in table.obsm:
         trained = frame_of(table, held_out).notna().any(axis=1).to_numpy()
         if (trained & rows).any() or (trained.any() and not rows.any()):
-            msg = (
-                f"the ensemble behind obsm[{key!r}] was trained on {trained.sum()} of {table.n_obs} spots; "
-                f"score key={held_out!r}, its held-out predictions, or a table without these spots."
-            )
+            msg = f"the ensemble behind obsm[{key!r}] was trained on {trained.sum()} of {table.n_obs} spots; score "
+            msg += f"key={held_out!r}, its held-out predictions, or a table without these spots."
             raise ValueError(msg)
     if not rows.any():
         msg = f"obsm[{key!r}] must have a prediction for some spots, got NaN only: all {len(rows)} rows are NaN."

@@ -25,7 +25,7 @@ def set_provenance(container: SpatialData | AnnData, kind: str, key: str, facts:
 
 
 def replace_provenance(container: SpatialData | AnnData, kind: str, facts: Any) -> None:
-    """Keep all facts of a kind, in new dicts: subsets and crops of a SpatialData have the very ``attrs`` of the whole."""
+    """Keep all facts of a kind, in new dicts: subsets and crops of a SpatialData share the ``attrs`` of the whole."""
     records = {**_records(container), kind: facts}
     if hasattr(container, "uns"):
         container.uns[_keys.PREDICTION] = records
@@ -45,9 +45,8 @@ def settings_of(table: AnnData, key: str) -> Mapping[str, Any]:
     about = table.uns.get(key)
     if not isinstance(about, Mapping):
         return {}
-    return about.get(_keys.SETTINGS) or {
-        k: v for k, v in about.get(_keys.PARAMS, {}).items() if not isinstance(v, Mapping)
-    }
+    old = about.get(_keys.PARAMS, {})
+    return about.get(_keys.SETTINGS) or {name: value for name, value in old.items() if not isinstance(value, Mapping)}
 
 
 def is_ours(table: AnnData, slot: str, key: str) -> bool:
@@ -75,23 +74,22 @@ def check_free(
     check_storable(key)
     _records(container)
     for kind in ELEMENTS if what == "sdata" else (slot,):
-        taken = next(
-            (name for name in getattr(container, kind) if name is not None and name.lower() == key.lower()), None
-        )
-        if taken is None or (kind == slot and taken == key and (ours or overwrite)):
+        names = [str(name) for name in getattr(container, kind) if name is not None]
+        taken = next((name for name in names if name.lower() == key.lower()), None)
+        same = kind == slot and taken == key
+        if taken is None or (same and (ours or overwrite)):
             continue
-        way_out = f"pass another {hint}" + (", or overwrite=True" if kind == slot and taken == key else "")
         record = "there is no record of h2e having written it (spatialdata.concatenate drops records)"
         if changed:
             record = "it was changed or replaced since h2e wrote it (a crop?)"
-        msg = f"{what}.{kind}[{taken!r}] is there, and {record}; {way_out}."
+        msg = f"{what}.{kind}[{taken!r}] is there, and {record}; pass another {hint}{', or overwrite=True' * same}."
         raise ValueError(msg)
 
 
 def check_adata(adata: object) -> None:
     """Refuse what is not a table."""
     if not hasattr(adata, "obs"):
-        msg = f"this needs an AnnData, got {type(adata).__name__}; pass the table, sdata['table']."
+        msg = f"adata must be an AnnData, got {type(adata).__name__}; pass the table, sdata['table']."
         raise TypeError(msg)
 
 

@@ -10,20 +10,23 @@ import numpy as np
 from scipy import sparse
 
 from h2e._compiled import compiled
-from h2e._sdata.expression import Matrix
+from h2e._statistics import Matrix
 
 
-def rank_values(x: Matrix, *, axis: Literal["gene", "spot"], slides: Sequence[str] | None = None) -> Matrix:
+def rank_values(
+    x: Matrix, *, axis: Literal["gene", "spot"], slides: Sequence[str] | np.ndarray | None = None
+) -> Matrix:
     """Ranks in [0, 1] of the values of each row, or of each column within each slide; zeros stay 0.
 
     Returns ``float32`` in the format of ``x``. ``slides`` names the slide of each row, ``None`` means one slide.
     """
     if axis not in ("gene", "spot"):
-        msg = f"axis is {axis!r}; it must be 'gene' (within slide and gene) or 'spot' (within the spot)."
+        msg = f"axis must be 'gene' (within slide and gene) or 'spot' (within the spot), got {axis!r}."
         raise ValueError(msg)
     positive = sparse.csr_array(x, copy=True)
     positive.sum_duplicates()
-    positive.eliminate_zeros()  # stored zeros would be counted as positive values
+    # Stored zeros would be counted as positive values.
+    positive.eliminate_zeros()
     if axis == "spot":
         data = _rank_segments()(positive.data, positive.indptr, positive.shape[1])
     else:
@@ -34,7 +37,9 @@ def rank_values(x: Matrix, *, axis: Literal["gene", "spot"], slides: Sequence[st
             by_gene = place[np.flatnonzero(labels == slide)].tocsc()
             data[by_gene.data] = _rank_segments()(positive.data[by_gene.data], by_gene.indptr, by_gene.shape[0])
     ranks = sparse.csr_array((data, positive.indices, positive.indptr), shape=positive.shape)
-    return _like(ranks, x)
+    if not sparse.issparse(x):
+        return ranks.toarray()
+    return (sparse.csr_matrix(ranks) if sparse.isspmatrix(x) else ranks).asformat(x.format)
 
 
 @cache
@@ -46,25 +51,19 @@ def _rank_segments() -> Callable[[np.ndarray, np.ndarray, int], np.ndarray]:
         ranks = np.empty(len(data), dtype=np.float32)
         for segment in range(len(indptr) - 1):
             start, stop = indptr[segment], indptr[segment + 1]
-            zeros = size - (stop - start)  # they are the lowest values, and come first
+            # They are the lowest values, and come first.
+            zeros = size - (stop - start)
             order = np.argsort(data[start:stop])
             first = 0
             while first < len(order):
                 last = first
                 while last + 1 < len(order) and data[start + order[last + 1]] == data[start + order[first]]:
                     last += 1
-                mean = zeros + (first + last) / 2  # ranks from 0
+                # Ranks from 0.
+                mean = zeros + (first + last) / 2
                 for tied in range(first, last + 1):
                     ranks[start + order[tied]] = mean / (size - 1) if size > 1 else 0.5
                 first = last + 1
         return ranks
 
     return rank_segments
-
-
-def _like(ranks: sparse.csr_array, x: Matrix) -> Matrix:
-    """Ranks in the container of ``x``."""
-    if not sparse.issparse(x):
-        return ranks.toarray()
-    kept = sparse.csr_matrix(ranks) if sparse.isspmatrix(x) else ranks
-    return kept.asformat(x.format)

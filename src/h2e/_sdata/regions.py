@@ -14,15 +14,7 @@ from h2e._sdata.images import open_image
 from h2e._sdata.keys import Keys
 from h2e._sdata.pairing import Pairing
 from h2e._sdata.scale import given_size, pixel_size
-from h2e._sdata.table import (
-    angle_of,
-    array_of,
-    in_tissue,
-    positions_of_instances,
-    radius_of,
-    region_keys,
-    shapes_of,
-)
+from h2e._sdata.table import angle_of, array_of, in_tissue, positions_of_instances, radius_of, region_keys, shapes_of
 from h2e._slide.image import Image
 from h2e._slide.lattice import lattice, pitch_of
 from h2e._slide.slide import Slide
@@ -83,19 +75,14 @@ class Region:
         (spacing_px, kind), pitch_px = pitch_of(self.lattice, xy, array_of(obs))
         factor = float(np.sqrt(abs(np.linalg.det(self.to_px[:2, :2]))))
         radius_px = radius_of(shapes) * factor
+        given = given_size(self.opener.keys.um_per_px, name, self.image.key)
+        radius_frac = radius_px / spacing_px if "radius" in shapes else np.nan
         um_per_px, told_by = pixel_size(
-            name,
-            given_size(self.opener.keys.um_per_px, name, self.image.key),
-            obs,
-            factor=factor,
-            radius_frac=radius_px / spacing_px if "radius" in shapes else np.nan,
-            kind=kind,
-            pitch_px=pitch_px,
+            name, given, obs, factor=factor, radius_frac=radius_frac, kind=kind, pitch_px=pitch_px
         )
         if told_by.startswith("lattice"):
-            log.info(
-                "slide %r: the size of a pixel is guessed from the %s; pass um_per_px if it is another", name, told_by
-            )
+            what = "slide %r: the size of a pixel is guessed from the %s; pass um_per_px if it is another"
+            log.info(what, name, told_by)
         return Slide(
             name, group, self.name, self.image, xy, rows, in_tissue(table)[rows], self.to_px,
             radius_px, spacing_px, um_per_px, told_by, angle_of(shapes, self.to_px),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,21 +16,18 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
-def report_of(
-    sdata: SpatialData, slides: Sequence[Slide], placements: Mapping[str, Mapping[str, object]]
-) -> pd.DataFrame:
+def report_of(sdata: SpatialData, slides: Sequence[Slide], placements: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """A row for each slide with spots and then each image without.
 
-    The slides know their tissue; ``placements`` is what was found on the place of the spots of each region.
+    The slides know their tissue; ``placements`` says how far the spots of each region were from their best place.
     """
     rows = {}
     for slide in slides:
         n_valid = int(slide.valid_spots().sum())
-        spots = {"spots": len(slide), "spots_invalid": len(slide) - n_valid, "spots_kept": n_valid}
-        placement: Mapping[str, object] = {"shift": np.nan, "moved": False, "reason": "no spots"}
-        if slide.region is not None:
-            placement = placements[slide.region]
-        rows[slide.name] = _tissue(slide) | spots | _placement(placement) | _stains(sdata, slide.image.key)
+        spots: dict[str, Any] = {"spots": len(slide), "spots_invalid": len(slide) - n_valid, "spots_kept": n_valid}
+        facts = placements.get(slide.region or "", {"shift": np.nan, "moved": False, "reason": "no spots"})
+        spots |= {"shift": float(facts["shift"]), "moved": bool(facts["moved"]), "placement": str(facts["reason"])}
+        rows[slide.name] = _tissue(slide) | spots | _stains(sdata, slide.image.key)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("slide")
 
 
@@ -45,22 +42,14 @@ def store_report(sdata: SpatialData, report: pd.DataFrame, table_key: str) -> No
 
 def _tissue(slide: Slide) -> dict[str, float]:
     """How much tissue there is; without the size of a pixel only its share of the image."""
-    mask, scale = slide.tissue
+    mask, scale = slide.require_tissue()
     um_per_px = np.nan if slide.um_per_px is None else float(slide.um_per_px)
     area_mm2 = float(mask.sum() * (scale * um_per_px / 1000) ** 2)
     return {"um_per_px": um_per_px, "tissue_mm2": area_mm2, "tissue_share": float(mask.mean())}
 
 
-def _placement(found: Mapping[str, object]) -> dict[str, object]:
-    """How far from the best placement the spots were, in spacings, and whether they were moved there."""
-    return {"shift": float(found["shift"]), "moved": bool(found["moved"]), "placement": str(found["reason"])}
-
-
 def _stains(sdata: SpatialData, image_key: str) -> dict[str, str]:
     """The stains of a slide before normalization, as directions in the optical density of red, green and blue."""
-    found = get_provenance(sdata, _keys.STAINS)[_keys.normalized(image_key)]["slide"]
-    vectors = (found or {}).get("stains", [[], []])
-    return {
-        name: " ".join(f"{v:.2f}" for v in vector)
-        for name, vector in zip(("hematoxylin", "eosin"), vectors, strict=True)
-    }
+    before = get_provenance(sdata, _keys.STAINS)[_keys.normalized(image_key)]["slide"] or {}
+    vectors = (" ".join(f"{v:.2f}" for v in vector) for vector in before.get("stains", [[], []]))
+    return dict(zip(("hematoxylin", "eosin"), vectors, strict=True))

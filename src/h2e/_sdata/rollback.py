@@ -53,12 +53,7 @@ def _put_back(group: MutableMapping[str, object], elements: dict[str, object]) -
 def _put_table_back(table: AnnData, obs: object, layers: dict[str, object], records: dict | None) -> None:
     """Columns, layers and records as they were."""
     table.obs = obs
-    for key in list(table.layers):
-        if key not in layers or table.layers[key] is not layers[key]:
-            del table.layers[key]
-    for key, values in layers.items():
-        if key not in table.layers:
-            table.layers[key] = values
+    _put_back(table.layers, layers)
     if records is None:
         table.uns.pop(_keys.PREDICTION, None)
     else:

@@ -13,7 +13,7 @@ from h2e._slide.lattice import PITCH_UM
 from h2e._slide.slide import Slide
 
 SPACED = 0.4
-"""Spots of Visium and Spatial Transcriptomics have a radius of fewer pitches; bins that were read as circles touch, at 0.5."""
+"""Spots of Visium and Spatial Transcriptomics have a smaller radius, in pitches; bins read as circles touch, at 0.5."""
 
 Sizes = float | Mapping[str, float] | None
 """µm per pixel: one number for all, or by the name of the slide or of the image."""
@@ -40,12 +40,7 @@ def pixel_size(
 def require_size(slides: Sequence[Slide]) -> list[Slide]:
     """The same slides, if the size of a pixel is known of all."""
     for slide in slides:
-        if slide.um_per_px is None:
-            msg = (
-                f"the size of a pixel of slide {slide.name!r} is not known: {slide.um_per_px_from}. "
-                f"Pass um_per_px, in µm per pixel of image {slide.image.key!r}."
-            )
-            raise ValueError(msg)
+        slide.require_size()
     return list(slides)
 
 
@@ -57,7 +52,7 @@ def given_size(um_per_px: Sizes, *names: str) -> float | None:
 
 
 def positive(value: float, what: str) -> float:
-    """A positive number of µm, or an error that says what is none."""
+    """A positive number of µm, or an error that says what is not."""
     if not isinstance(value, Real) or not (np.isfinite(value) and value > 0):
         msg = f"{what} must be a positive number of µm, got {value!r}."
         raise ValueError(msg)
@@ -66,11 +61,12 @@ def positive(value: float, what: str) -> float:
 
 def check_sizes(um_per_px: Sizes, names: Collection[str]) -> None:
     """Refuse sizes that are not positive, and those of slides or images that are not there."""
+    if um_per_px is None:
+        return
     if not isinstance(um_per_px, Mapping):
         um_per_px = {"each image": um_per_px}
     elif unknown := sorted(set(um_per_px) - set(names)):
         msg = f"um_per_px names {unknown}, which are neither slides nor images; there are {sorted(set(names))}."
         raise KeyError(msg)
     for name, value in um_per_px.items():
-        if value is not None:
-            positive(value, f"um_per_px of {name}")
+        positive(value, f"um_per_px of {name}")

@@ -21,19 +21,19 @@ def choose_targets(
     xy: np.ndarray,
     *,
     genes: Sequence[str],
-    slides: Sequence[str],
-    groups: Sequence[str],
+    slides: Sequence[str] | np.ndarray,
+    groups: Sequence[str] | np.ndarray,
     n_targets: int = 35,
     min_frac: float = 0.1,
     exclude: str | None = HOUSEKEEPING,
-    symbols: Sequence[str] | None = None,
+    symbols: Sequence[str] | np.ndarray | None = None,
 ) -> list[str]:
     """The ``n_targets`` most spatially variable genes, best first; sees the rows that it is given and nothing else.
 
     ``symbols`` are what ``exclude`` is matched with, by default the names.
     """
     if not isinstance(n_targets, Integral) or n_targets < 1:
-        msg = f"n_targets is {n_targets!r}; it must be a positive whole number."
+        msg = f"n_targets must be a positive whole number, got {n_targets!r}."
         raise ValueError(msg)
     if not len(genes):
         msg = "the table has no genes to choose targets from. It may be a grid of spots, or come from slides without "
@@ -48,18 +48,17 @@ def choose_targets(
         detected = np.asarray((x_log[groups == group] > 0).mean(axis=0)).ravel()
         candidate &= (detected >= min_frac) & (detected > 0)
     if exclude is not None:
-        known_as = names if symbols is None else symbols
-        candidate &= [re.search(exclude, name, re.IGNORECASE) is None for name in known_as]
+        searched = names if symbols is None else symbols
+        candidate &= [re.search(exclude, name, re.IGNORECASE) is None for name in searched]
     if candidate.sum() < n_targets:
-        msg = (
-            f"n_targets={n_targets} genes were asked for, {candidate.sum()} of {len(names)} are detected in at least "
-            f"{min_frac:.0%} of the spots of each of the groups {np.unique(groups).tolist()}; "
-            "lower n_targets, or name the genes (targets=), which h2e.pp.select_targets can choose with a lower min_frac."
-        )
+        msg = f"n_targets={n_targets} genes were asked for, {candidate.sum()} of {len(names)} are detected in at least "
+        msg += f"{min_frac:.0%} of the spots of each of the groups {np.unique(groups).tolist()}; lower n_targets, or "
+        msg += "name the genes (targets=), which h2e.pp.select_targets can choose with a lower min_frac."
         raise ValueError(msg)
     names, x_log = names[candidate], x_log[:, np.flatnonzero(candidate)]
     score = np.mean(_scores_by_group(x_log, xy, slides, groups), axis=0)
-    best = np.lexsort((names, -score))  # ties in the order of names, whatever the order of the table
+    # Ties in the order of names, whatever the order of the table.
+    best = np.lexsort((names, -score))
     return names[best[:n_targets]].tolist()
 
 

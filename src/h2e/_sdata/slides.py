@@ -15,12 +15,7 @@ from h2e._sdata.keys import Keys
 from h2e._sdata.pairing import find_pairing, to_pixels
 from h2e._sdata.regions import Opener, Region
 from h2e._sdata.scale import check_sizes
-from h2e._sdata.table import (
-    check_sdata,
-    get_table,
-    labels_of,
-    region_keys,
-)
+from h2e._sdata.table import check_sdata, get_table, labels_of, region_keys
 from h2e._slide.slide import Slide, by_image
 
 if TYPE_CHECKING:
@@ -50,7 +45,7 @@ def open_images(sdata: SpatialData, keys: Keys) -> dict[str, Slide]:
         return by_image(open_on_image(sdata, keys.image_key, keys))
     slides = _open(sdata, keys, sdata.tables.get(keys.table_key), bare=True, lenient=True)
     if not slides:
-        msg = f"there is no image to work on: sdata.images has {sorted(sdata.images)}."
+        msg = f"sdata must have an image to work on; sdata.images has {sorted(sdata.images)}."
         raise ValueError(msg)
     return by_image(slides)
 
@@ -74,14 +69,14 @@ def open_on_image(sdata: SpatialData, image_key: str, keys: Keys) -> list[Slide]
 def open_by_image(
     sdata: SpatialData, image_key: str | Sequence[str] | Mapping[str, str] | None, keys: Keys
 ) -> dict[str, list[Slide]]:
-    """For each of some images, or of all, the slides on it, at least one; ``image_key`` may also map regions to images."""
+    """For each image of ``image_key``, or of all, the slides on it, at least one; it may map regions to images."""
     if isinstance(image_key, Mapping) or image_key is None:
         opened = open_slides(sdata, replace(keys, image_key=image_key), bare=image_key is None)
-        wanted = list(by_image(opened)) if image_key is None else list(image_key.values())
+        names = dict.fromkeys(by_image(opened) if image_key is None else image_key.values())
     else:
-        wanted = [image_key] if isinstance(image_key, str) else list(image_key)
-        opened = [slide for key in dict.fromkeys(wanted) for slide in open_on_image(sdata, key, keys)]
-    return {key: [slide for slide in opened if slide.image.key == key] for key in dict.fromkeys(wanted)}
+        names = dict.fromkeys([image_key] if isinstance(image_key, str) else image_key)
+        opened = [slide for key in names for slide in open_on_image(sdata, key, keys)]
+    return {key: [slide for slide in opened if slide.image.key == key] for key in names}
 
 
 def open_bare_images(sdata: SpatialData, keys: Keys) -> list[Slide]:
@@ -108,11 +103,9 @@ def require_inside(slides: Sequence[Slide]) -> list[Slide]:
         outside = ~((slide.xy >= 0) & (slide.xy <= (width, height))).all(axis=1)
         if outside.any():
             (x0, y0), (x1, y1) = slide.xy.min(axis=0), slide.xy.max(axis=0)
-            msg = (
-                f"{outside.sum()} of {len(slide)} spots of slide {slide.name!r} lie outside of image {slide.image.key!r} "
-                f"({width} × {height} px): x from {x0:.0f} to {x1:.0f}, y from {y0:.0f} to {y1:.0f}. "
-                "Check the transformations, or drop these spots from the table."
-            )
+            msg = f"{outside.sum()} of {len(slide)} spots of slide {slide.name!r} lie outside of image "
+            msg += f"{slide.image.key!r} ({width} × {height} px): x from {x0:.0f} to {x1:.0f}, y from {y0:.0f} to "
+            msg += f"{y1:.0f}. Check the transformations, or drop these spots from the table."
             raise ValueError(msg)
     return list(slides)
 
@@ -141,8 +134,8 @@ def _images_without_spots(opener: Opener, regions: Sequence[str], *, needed: boo
             unusable.append(error)
     if unusable and needed and not slides:
         raise unusable[0]
-    for error in unusable:
-        log.warning("an image without spots is left out: %s", error)
+    for reason in unusable:
+        log.warning("an image without spots is left out: %s", reason)
     return slides
 
 

@@ -21,15 +21,14 @@ SYMBOLS = ("gene_name", "gene_names", "gene_symbol", "gene_symbols", "symbol", "
 
 
 def symbols_of(adata: AnnData) -> np.ndarray:
-    """Symbols of the genes: their names or, where these are Ensembl identifiers, the column of ``var`` that has symbols."""
+    """Symbols of the genes: their names or, of Ensembl identifiers, the column of ``var`` that has symbols."""
     names = adata.var_names.to_numpy(dtype=str)
     if not len(names) or np.mean([re.match(ENSEMBL, name) is not None for name in names]) < 0.5:
         return names
     for column in SYMBOLS:
         if column in adata.var:
             return adata.var[column].to_numpy(dtype=str)
-    log.warning(
-        "genes are named by Ensembl identifiers, and var has none of the columns %s: mitochondrial and ribosomal genes cannot be told, and may be chosen",
-        list(SYMBOLS),
-    )
+    what = "genes are named by Ensembl identifiers, and var has none of the columns %s: mitochondrial and ribosomal "
+    what += "genes cannot be told, and may be chosen"
+    log.warning(what, list(SYMBOLS))
     return names

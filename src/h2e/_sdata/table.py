@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def check_sdata(sdata: object) -> None:
-    """Refuse what is no SpatialData."""
+    """Refuse everything but a SpatialData."""
     if not hasattr(sdata, "tables"):
-        msg = f"this needs a SpatialData, got {type(sdata).__name__}. An AnnData with images becomes one with "
+        msg = f"sdata must be a SpatialData, got {type(sdata).__name__}. An AnnData with images becomes one with "
         msg += "spatialdata_io.experimental.from_legacy_anndata; see 'Other tools' in the documentation."
         raise TypeError(msg)
 
@@ -27,11 +27,11 @@ def get_table(sdata: SpatialData, table_key: str = _keys.TABLE) -> AnnData:
     """The table over all slides, or an error that lists what is there."""
     check_sdata(sdata)
     if table_key not in sdata.tables:
-        there = sorted(sdata.tables)
+        names = sorted(sdata.tables)
         hint = "Pass table_key, or make a table with h2e.pp.make_spots"
-        if len(there) > 1:
+        if len(names) > 1:
             hint += "; tables of several slides become one with spatialdata.concatenate([...], concatenate_tables=True)"
-        msg = f"{table_key!r} is not in sdata.tables; it has {there}. {hint}."
+        msg = f"{table_key!r} is not in sdata.tables; it has {names}. {hint}."
         raise KeyError(msg)
     return sdata.tables[table_key]
 
@@ -56,8 +56,7 @@ def labels_of(table: AnnData, key: str) -> np.ndarray:
     if key not in table.obs:
         msg = f"{key!r} is not in table.obs; it has {list(table.obs)}."
         raise KeyError(msg)
-    missing = int(table.obs[key].isna().sum())
-    if missing:
+    if missing := int(table.obs[key].isna().sum()):
         msg = f"table.obs[{key!r}] is missing for {missing} of {table.n_obs} spots; fill it, or drop these spots."
         raise ValueError(msg)
     return table.obs[key].astype(str).to_numpy(dtype=object)
@@ -78,12 +77,9 @@ def positions_of_instances(shapes: GeoDataFrame, region: str, instances: np.ndar
         raise ValueError(msg)
     index = shapes.index.get_indexer(instances)
     if (index < 0).any():
-        types = f"of dtype {instances.dtype}, the shapes' index is {shapes.index.dtype}"
-        odd = "" if instances.dtype == shapes.index.dtype else f" ({types})"
-        msg = (
-            f"{(index < 0).sum()} rows of the table name instances that shapes {region!r} does not have, "
-            f"such as {instances[index < 0][0]!r}{odd}."
-        )
+        msg = f"{(index < 0).sum()} rows of the table name instances that shapes {region!r} does not have, such as "
+        msg += f"{instances[index < 0][0]!r}; they are of dtype {instances.dtype}, the shapes' index of "
+        msg += f"{shapes.index.dtype}."
         raise ValueError(msg)
     return index
 

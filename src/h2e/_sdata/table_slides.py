@@ -51,8 +51,9 @@ def slides_of_table(adata: AnnData, *, library_key: str | None, um_per_px: Sizes
         elif "spot_diameter_fullres" in factors:
             radius = factors["spot_diameter_fullres"] / 2
         slide = Slide.without_spots(_image(facts, name), um, "the table")
-        about = {"name": name if named else "", "xy": xy, "rows": rows, "in_tissue": np.ones(len(rows), bool)}
-        slides.append(replace(slide, **about, radius_px=radius, spacing_px=pitch, angle_deg=angle))
+        about: dict[str, Any] = {"name": name if named else "", "in_tissue": np.ones(len(rows), bool)}
+        about |= {"radius_px": radius, "spacing_px": pitch, "angle_deg": angle}
+        slides.append(replace(slide, xy=xy, rows=rows, **about))
     return slides
 
 
@@ -72,7 +73,8 @@ def _image(facts: Mapping[str, Any], name: str) -> Image:
         if key not in images or not factors.get(factor):
             continue
         pixels = np.asarray(images[key])
-        in_unit = pixels.dtype.kind == "f" and pixels.max(initial=0) <= 1  # as scanpy reads them
+        # As scanpy reads them.
+        in_unit = pixels.dtype.kind == "f" and pixels.max(initial=0) <= 1
         if pixels.ndim != 3 or pixels.shape[-1] < 3 or not (in_unit or pixels.dtype == np.uint8):
             what = "uns['spatial'][%r]['images'][%r] is not shown: it is %s of shape %s up to %g, not (y, x, 3) of "
             what += "uint8 or of floats in [0, 1]"

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from h2e._sdata.cohort import Cohort
-from h2e._sdata.expression import Matrix, expression
+from h2e._sdata.expression import expression
 from h2e._sdata.selection import choose_targets
 from h2e._sdata.symbols import symbols_of
 from h2e._sdata.targets import measured
+from h2e._statistics import Matrix
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class TargetSpec:
         """Log-normalized expression of all genes at the spots of the cohort; ``None`` where targets are not genes."""
         if self.obsm is not None:
             return None
-        every = expression(self.cohort.table, layer=self.layer, log_normalized=self.log_normalized)
-        return every[self.cohort.rows]
+        values = expression(self.cohort.table, layer=self.layer, log_normalized=self.log_normalized)
+        return values[self.cohort.rows]
 
     @property
     def n_empty(self) -> int:
@@ -64,18 +65,16 @@ class TargetSpec:
 
     def measured(self, train: np.ndarray) -> pd.DataFrame:
         """The targets of all spots of the cohort, spots × targets; only the training spots have a say in which."""
-        targets = self._choose(train) if self.chosen else self.targets
-        values = {"obsm": self.obsm, "layer": self.layer, "log_normalized": self.log_normalized}
-        return measured(self.cohort.table[self.cohort.rows], targets, **values)
-
-    def _choose(self, train: np.ndarray) -> list[str]:
-        """The genes that vary most in space over the training spots."""
-        return choose_targets(
-            self.genes[train],
-            self.cohort.xy_um[train],
-            genes=list(self.cohort.table.var_names),
-            slides=self.cohort.names[train],
-            groups=self.cohort.groups[train],
-            n_targets=self.n_targets,
-            symbols=symbols_of(self.cohort.table),
-        )
+        cohort, targets = self.cohort, self.targets
+        if self.genes is not None and targets is None:
+            targets = choose_targets(
+                self.genes[train],
+                cohort.xy_um[train],
+                genes=list(cohort.table.var_names),
+                slides=cohort.names[train],
+                groups=cohort.groups[train],
+                n_targets=self.n_targets,
+                symbols=symbols_of(cohort.table),
+            )
+        rows = cohort.table[cohort.rows]
+        return measured(rows, targets, obsm=self.obsm, layer=self.layer, log_normalized=self.log_normalized)

@@ -34,7 +34,7 @@ def resolve_targets(adata: AnnData, targets: Sequence[str] | None = None, *, obs
         targets = known if obsm is not None else known[adata.var[_keys.TARGET]]
     names = np.asarray(list(targets), dtype=str)
     if len(names) == 0:
-        msg = f"targets is empty; name at least one of {source}."
+        msg = f"targets must name at least one of {source}, got none."
         raise ValueError(msg)
     refuse_duplicates(names, "targets")
     return _in_table(names, known, source)
@@ -49,14 +49,13 @@ def measured(
     log_normalized: bool = False,
     allow_missing: bool = False,
 ) -> pd.DataFrame:
-    """What the targets are measured to be, ``float32``, spots × targets: log-normalized expression or ``.obsm`` columns.
+    """Measured values of the targets, ``float32``, spots × targets: log-normalized expression or ``.obsm`` columns.
 
     Columns are named as those of predictions are. Columns of ``.obsm`` may be NaN at some spots only where
     ``allow_missing``.
     """
     names = resolve_targets(adata, targets, obsm=obsm)
-    asked = names if targets is None else [targets] if isinstance(targets, str) else list(targets)
-    columns = storable_names(asked)
+    columns = storable_names(names if targets is None else [targets] if isinstance(targets, str) else list(targets))
     if obsm is None:
         # Normalized over all genes: the depth of a spot is not that of its targets.
         x = expression(adata, adata.var_names.get_indexer_for(names), layer=layer, log_normalized=log_normalized)
@@ -94,12 +93,11 @@ def targets_there(adata: AnnData, targets: Sequence[str], *, obsm: str | None = 
     return [target for target in targets if target in stored]
 
 
-def refuse_duplicates(names: np.ndarray, where: str) -> None:
+def refuse_duplicates(names: np.ndarray, source: str) -> None:
     """Refuse names that occur twice."""
     unique, counts = np.unique(names, return_counts=True)
-    twice = unique[counts > 1].tolist()
-    if twice:
-        msg = f"{where}: {len(twice)} names occur more than once, such as {twice[:5]}; make them unique."
+    if twice := unique[counts > 1].tolist():
+        msg = f"{source}: {len(twice)} names occur more than once, such as {twice[:5]}; make them unique."
         raise ValueError(msg)
 
 
@@ -122,19 +120,18 @@ def _in_table(names: np.ndarray, known: pd.Index, source: str) -> list[str]:
     for name in known:
         by_stored.setdefault(stored_name(name), []).append(name)
     matches = {name: by_stored.get(stored_name(name), []) for name in names.tolist()}
-    missing = [name for name, found in matches.items() if not found]
-    if missing:
+    if missing := [name for name, same in matches.items() if not same]:
         raise KeyError(_missing(missing, list(known), source))
-    refuse_duplicates(np.array([stored_name(name) for found in matches.values() for name in found], str), source)
-    return [found[0] for found in matches.values()]
+    refuse_duplicates(np.array([stored_name(name) for same in matches.values() for name in same], str), source)
+    return [same[0] for same in matches.values()]
 
 
-def _missing(missing: list[str], there: list[str], where: str) -> str:
+def _missing(missing: list[str], names: list[str], source: str) -> str:
     """Which targets are missing, and which are spelled almost like them."""
-    known = {name.lower(): name for name in there}
+    known = {name.lower(): name for name in names}
     hints = []
     for name in missing[:5]:
         close = difflib.get_close_matches(name.lower(), known, n=3)
         hints.append(f"{name!r} (close: {', '.join(known[match] for match in close)})" if close else repr(name))
     more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-    return f"{len(missing)} targets are not in {where} ({len(there)} names): {', '.join(hints)}{more}."
+    return f"{len(missing)} targets are not in {source} ({len(names)} names): {', '.join(hints)}{more}."

@@ -33,4 +33,5 @@ def fraction_at(mask: np.ndarray, scale: float, xy: np.ndarray, side_px: float) 
     x0, x1, y0, y1 = xy[:, 0] - half, xy[:, 0] + half, xy[:, 1] - half, xy[:, 1] + half
     tissue = up_to(x1, y1) - up_to(x0, y1) - up_to(x1, y0) + up_to(x0, y0)
     share = np.clip(tissue * (scale / side_px) ** 2, 0, 1)
-    return np.where(share < 1e-6, 0, share).astype(np.float32)  # rounding of the sums must not make a spot valid
+    # Rounding of the sums must not make a spot valid.
+    return np.where(share < 1e-6, 0, share).astype(np.float32)

@@ -28,9 +28,7 @@ class Image:
 
 
 def read_coarse(image: Image, scale: float) -> tuple[np.ndarray, float]:
-    """Read an image with about ``scale`` level-0 pixels per pixel: ``uint8`` (y, x, 3), and the scale that it really has."""
-    import dask.array as da
-
+    """Read an image with about ``scale`` level-0 pixels per pixel: ``uint8`` (y, x, 3), and its exact scale."""
     level = image.level_at(scale)
     factor = max(1, int(scale / image.scales[level] + 1e-6))
     array = image.levels[level]

@@ -23,16 +23,17 @@ def lattice(xy: np.ndarray) -> tuple[float, str]:
 
     xy = np.unique(xy, axis=0)
     if len(xy) < 2:
-        msg = f"a spot spacing needs at least 2 spots, there is {len(xy)}."
+        msg = f"xy must hold at least 2 different positions to have a spacing, got {len(xy)}."
         raise ValueError(msg)
     tree = KDTree(xy)
-    lengths = tree.query(xy, k=range(2, min(7, len(xy)) + 1))[0]  # to the six nearest others
-    pitch = float(np.sort(lengths[:, 0])[(len(xy) - 1) // 2])  # one of them, so that some link is near it
+    # The six nearest others; the first pitch is one of their distances, so that at least one link is near it.
+    lengths = tree.query(xy, k=range(2, min(7, len(xy)) + 1))[0]
+    pitch = float(np.sort(lengths[:, 0])[(len(xy) - 1) // 2])
     for _ in range(20):
-        links = np.abs(lengths - pitch) < pitch / 4
-        pitch = float(np.median(lengths[links]))
-    some = xy[:: max(1, len(xy) // 2000)]
-    farther = tree.query(some, k=range(2, min(20, len(xy)) + 1))[0] / pitch  # the next neighbours are √3 or √2 away
+        pitch = float(np.median(lengths[np.abs(lengths - pitch) < pitch / 4]))
+    # The next neighbours are √3 or √2 pitches away.
+    sample = xy[:: max(1, len(xy) // 2000)]
+    farther = tree.query(sample, k=range(2, min(20, len(xy)) + 1))[0] / pitch
     hexagonal, square = (((farther > low) & (farther < high)).sum() for low, high in ((1.6, 1.87), (1.28, 1.55)))
     return round(pitch, 9), "hexagonal" if hexagonal > square else "square"
 
@@ -91,8 +92,6 @@ def hexagonal_grid(shape: tuple[int, int], spacing: float) -> tuple[np.ndarray, 
     rise = np.sqrt(3) / 2 * spacing
     n_row, n_column = int(height / 2 / rise), int(width / spacing)
     row, column = np.meshgrid(np.arange(-n_row, n_row + 1), np.arange(-n_column, n_column + 1), indexing="ij")
-    row, column = row.ravel(), column.ravel()
     hexagonal = (row + column) % 2 == 0
     array = np.column_stack([column[hexagonal], row[hexagonal]])
-    xy = array * [spacing / 2, rise] + [width / 2, height / 2]
-    return xy, array
+    return array * [spacing / 2, rise] + [width / 2, height / 2], array

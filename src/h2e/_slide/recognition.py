@@ -7,8 +7,8 @@ import numpy as np
 from h2e._slide.image import Image, read_coarse
 
 SAME_IMAGE = 0.06
-"""Share of what is no glass on two images by which they may differ and show one slide: resolution and compression make less
-than half of it, two sections of one block more than seven times as much."""
+"""How much of what is not glass may differ between two images of one slide: resolution and compression make less than
+half of it, two sections of one block more than seven times as much."""
 
 
 def thumbnail(image: Image) -> np.ndarray:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from h2e._slide.fraction import fraction_at
+
 CELLS = 8
 """Grid cells per spot spacing; the peak is then interpolated to a few hundredths of a spacing."""
 
@@ -46,12 +48,12 @@ def place(
     """
     centre = xy.mean(axis=0)
     extent = float(np.ptp(xy, axis=0).max()) / spacing + 2 * (max_shift + RIM)
-    cells = int(np.clip(1500 / extent, 2, CELLS))  # bins by the hundred thousand need no finer grid
+    # Bins by the hundred thousand need no finer grid.
+    cells = int(np.clip(1500 / extent, 2, CELLS))
     turn, zoom = 0.0, 1.0
     if max_rotation_deg or max_zoom:
-        turn, zoom = _turn_and_zoom(
-            mask, scale, xy, spacing, max_shift, max_rotation_deg, max_zoom, cells=max(2, cells // 2)
-        )
+        limits = (max_rotation_deg, max_zoom)
+        turn, zoom = _turn_and_zoom(mask, scale, xy, spacing, max_shift, limits, cells=max(2, cells // 2))
     fine = _cells_of(mask, scale, spacing / cells)
     scores = _scores(fine, _turned(xy, centre, turn, zoom), spacing, max_shift, cells)
     middle = scores.shape[0] // 2
@@ -72,34 +74,28 @@ def _turn_and_zoom(
     xy: np.ndarray,
     spacing: float,
     max_shift: float,
-    max_rotation_deg: float,
-    max_zoom: float,
+    limits: tuple[float, float],
     *,
     cells: int,
 ) -> tuple[float, float]:
     """The rotation and zoom whose best shift is best: in steps of a degree and a percent, then of a quarter of that."""
     tissue = _cells_of(mask, scale, spacing / cells)
-    centre, turn, zoom = xy.mean(axis=0), 0.0, 1.0
-    span = (max_rotation_deg, max_zoom)
+    centre, best, span = xy.mean(axis=0), (0.0, 1.0), limits
     for step in ((1.0, 0.01), (0.25, 0.0025)):
-        around = [
-            (a, z)
-            for a in _about(turn, span[0], step[0])
-            for z in _about(zoom, span[1], step[1])
-            if abs(a) <= max_rotation_deg + 1e-9 and abs(z - 1) <= max_zoom + 1e-9
-        ]
-        scores = [
-            _scores(tissue, _turned(xy, centre, *to), spacing, max_shift, cells, trim=True).max() for to in around
-        ]
-        turn, zoom = around[int(np.argmax(scores))]
-        span = (min(max_rotation_deg, step[0]), min(max_zoom, step[1]))
-    return float(turn), float(zoom)
+        turns, zooms = (_about(*values) for values in zip(best, span, step, strict=True))
+        pairs = [(turn, zoom) for turn in turns for zoom in zooms]
+        near = [to for to in pairs if abs(to[0]) <= limits[0] + 1e-9 and abs(to[1] - 1) <= limits[1] + 1e-9]
+        turned = (_turned(xy, centre, *to) for to in near)
+        scores = [_scores(tissue, at, spacing, max_shift, cells, trim=True).max() for at in turned]
+        best = near[int(np.argmax(scores))]
+        span = (min(limits[0], step[0]), min(limits[1], step[1]))
+    return best
 
 
-def _about(value: float, span: float, step: float) -> np.ndarray:
+def _about(value: float, span: float, step: float) -> list[float]:
     """Values around one, in steps."""
-    n = round(span / step) if span else 0
-    return value + step * np.arange(-n, n + 1)
+    n = round(span / step)
+    return (value + step * np.arange(-n, n + 1)).tolist()
 
 
 def _turned(xy: np.ndarray, centre: np.ndarray, turn: float, zoom: float) -> np.ndarray:
@@ -115,8 +111,6 @@ def rotation(degrees: float) -> np.ndarray:
 
 def _cells_of(mask: np.ndarray, scale: float, cell_px: float) -> np.ndarray:
     """Share of tissue in square cells of ``cell_px`` pixels of level 0."""
-    from h2e._slide.fraction import fraction_at
-
     n_y, n_x = (int(np.ceil(n * scale / cell_px)) for n in mask.shape)
     centres = np.stack(np.meshgrid(np.arange(n_x), np.arange(n_y)), axis=-1).reshape(-1, 2) + 0.5
     return fraction_at(mask, scale, centres * cell_px, cell_px).reshape(n_y, n_x)
@@ -125,21 +119,22 @@ def _cells_of(mask: np.ndarray, scale: float, cell_px: float) -> np.ndarray:
 def _scores(
     tissue: np.ndarray, xy: np.ndarray, spacing: float, max_shift: float, cells: int, *, trim: bool = False
 ) -> np.ndarray:
-    """Correlation of 'under spots' and tissue for each shift, (y, x) in cells, over the spots and their rim on the image."""
+    """Correlation of 'under spots' and tissue for each shift, (y, x) in cells, over spots and rim on the image."""
     from scipy.signal import fftconvolve
 
     at = xy * cells / spacing
     near, under, low = _footprint(at, cells, trim=trim)
     reach = int(np.ceil(max_shift * cells))
     size = np.array(near.shape)[::-1] + 2 * reach
-    tissue, there = (_window(a, low - reach, size) for a in (tissue, np.ones_like(tissue)))
+    tissue, on_image = (_window(a, low - reach, size) for a in (tissue, np.ones_like(tissue)))
 
     def slide(image: np.ndarray, template: np.ndarray) -> np.ndarray:
         """Sum of image × template for each shift."""
         return fftconvolve(image, template[::-1, ::-1].astype(float), mode="valid")
 
-    weight = np.maximum(slide(there, near), 1e-9)  # cells beside the image say nothing
-    mean_t, mean_u = slide(tissue, near) / weight, slide(there, under) / weight
+    # Cells beside the image say nothing.
+    weight = np.maximum(slide(on_image, near), 1e-9)
+    mean_t, mean_u = slide(tissue, near) / weight, slide(on_image, under) / weight
     covariance = slide(tissue, under) / weight - mean_t * mean_u
     variance = (slide(tissue**2, near) / weight - mean_t**2) * (mean_u - mean_u**2)
     score = covariance / np.sqrt(np.maximum(variance, 1e-9))
@@ -158,7 +153,9 @@ def _footprint(at: np.ndarray, cells: int, *, trim: bool) -> tuple[np.ndarray, n
     distance, _ = KDTree(at).query(np.column_stack([x.ravel(), y.ravel()]) + 0.5, distance_upper_bound=RIM * cells)
     distance = distance.reshape(x.shape)
     under = distance < REACH * cells
-    if trim:  # on average tissue ends half a spacing from the last spot: matters for sizes; for shifts, all of it is a clearer outline
+    # On average tissue ends half a spacing from the last spot. That matters for sizes; for shifts, all of it is a
+    # clearer outline.
+    if trim:
         under = distance_transform_edt(under) - 0.5 > (REACH - 0.5) * cells
     return np.isfinite(distance), under, low
 

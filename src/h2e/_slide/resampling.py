@@ -26,9 +26,9 @@ def weights(side: int, px: int) -> tuple[np.ndarray, np.ndarray]:
     dense[dense < 1e-9] = 0
     k = int((dense > 0).sum(axis=1).max())
     first = np.minimum((dense > 0).argmax(axis=1), side - k)
-    found = np.take_along_axis(dense, first[:, None] + np.arange(k), axis=1)
-    found /= found.sum(axis=1, keepdims=True)
-    return first.astype(np.uint32), np.ascontiguousarray(found.T, np.float32)
+    parts = np.take_along_axis(dense, first[:, None] + np.arange(k), axis=1)
+    parts /= parts.sum(axis=1, keepdims=True)
+    return first.astype(np.uint32), np.ascontiguousarray(parts.T, np.float32)
 
 
 @cache
@@ -36,7 +36,7 @@ def resample() -> Callable:
     """Compile the separable weighted average of a window; rows first, so that both passes run along memory."""
 
     @partial(compiled, fastmath=True)
-    def average(source, y0, x0, first, weights, out):
+    def average(source: np.ndarray, y0: int, x0: int, first: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
         k, px = weights.shape
         side = first[-1] + k
         row, total = np.empty(side, np.float32), np.empty(px, np.float32)
@@ -48,7 +48,8 @@ def resample() -> Callable:
                     line = source[c, y0 + first[i] + a, x0 : x0 + side]
                     for x in range(side):
                         row[x] += weight * np.float32(line[x])
-                total[:] = 0.5  # so that cutting off rounds
+                # Half is added, so that cutting off rounds.
+                total[:] = 0.5
                 for b in range(k):
                     for j in range(px):
                         total[j] += weights[b, j] * row[first[j] + np.uint32(b)]

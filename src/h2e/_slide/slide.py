@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -37,22 +38,38 @@ class Slide:
     @classmethod
     def without_spots(cls, image: Image, um_per_px: float | None, um_per_px_from: str) -> Slide:
         """A slide of which there is only the image."""
-        none = np.empty(0, int)
-        numbers = {"radius_px": np.nan, "spacing_px": np.nan, "um_per_px": um_per_px, "um_per_px_from": um_per_px_from}
-        return cls(image.key, image.key, None, image, np.empty((0, 2)), none, none.astype(bool), np.eye(3), **numbers)
+        xy, rows, in_tissue = np.empty((0, 2)), np.empty(0, int), np.empty(0, bool)
+        about: dict[str, Any] = {"um_per_px": um_per_px, "um_per_px_from": um_per_px_from}
+        return cls(image.key, image.key, None, image, xy, rows, in_tissue, np.eye(3), np.nan, np.nan, **about)
 
     @property
     def spacing_um(self) -> float:
         """Pitch of the spots in µm."""
-        return self.spacing_px * self.um_per_px
+        return self.spacing_px * self.require_size()
+
+    def require_size(self) -> float:
+        """µm per pixel of level 0, or an error that says why it is not known."""
+        if self.um_per_px is None:
+            msg = f"the size of a pixel of slide {self.name!r} is not known: {self.um_per_px_from}. Pass um_per_px, in "
+            msg += f"µm per pixel of image {self.image.key!r}."
+            raise ValueError(msg)
+        return self.um_per_px
+
+    def require_tissue(self) -> Tissue:
+        """The mask of the image, or an error where nobody has looked for it yet."""
+        if self.tissue is None:
+            msg = f"the tissue of slide {self.name!r} must be known, got None; open its mask first."
+            raise ValueError(msg)
+        return self.tissue
 
     def take(self, keep: np.ndarray) -> Slide:
         """The same slide with the spots ``keep`` (mask or positions) only."""
         return replace(self, xy=self.xy[keep], rows=self.rows[keep], in_tissue=self.in_tissue[keep])
 
     def tissue_fraction(self, side_px: float | None = None) -> np.ndarray:
-        """Share of tissue in the square around each spot whose side is one spacing, or ``side_px``, ``float32`` (n,)."""
-        return fraction_at(*self.tissue, self.xy, self.spacing_px if side_px is None else side_px)
+        """Share of tissue in the square around each spot, one spacing or ``side_px`` wide, ``float32`` (n,)."""
+        mask, scale = self.require_tissue()
+        return fraction_at(mask, scale, self.xy, self.spacing_px if side_px is None else side_px)
 
     def valid_spots(self, side_px: float | None = None) -> np.ndarray:
         """Which spots have any tissue in their own square, and are not said to lie beside it, (n,)."""
@@ -61,17 +78,19 @@ class Slide:
 
 def by_image(slides: Sequence[Slide]) -> dict[str, Slide]:
     """For each image one slide that lies on it, one of known size if there is one; sorted by image."""
-    found: dict[str, Slide] = {}
+    images: dict[str, Slide] = {}
     for slide in sorted(slides, key=lambda slide: (slide.image.key, slide.um_per_px is None)):
-        found.setdefault(slide.image.key, slide)
-    return found
+        images.setdefault(slide.image.key, slide)
+    return images
 
 
 def by_region(slides: Sequence[Slide]) -> dict[str, Slide]:
     """The slides of each region as one slide: all of its spots; sorted by region."""
-    found = {}
+    regions = {}
     for region in sorted({slide.region for slide in slides if slide.region is not None}):
         parts = [slide for slide in slides if slide.region == region]
-        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("xy", "rows", "in_tissue")}
-        found[region] = replace(parts[0], name=region, **arrays)
-    return found
+        xy, rows, in_tissue = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("xy", "rows", "in_tissue")
+        )
+        regions[region] = replace(parts[0], name=region, xy=xy, rows=rows, in_tissue=in_tissue)
+    return regions

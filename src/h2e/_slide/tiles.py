@@ -38,7 +38,7 @@ class View:
 
     def __post_init__(self) -> None:
         if self.unit not in ("spacing", "um") or self.extent <= 0 or self.px < 1:
-            msg = f"{self} is no view: extent and px must be positive, unit 'spacing' or 'um'."
+            msg = f"extent and px of a view must be positive and unit 'spacing' or 'um', got {self}."
             raise ValueError(msg)
 
     def extent_um(self, spacing_um: float) -> float:
@@ -58,12 +58,10 @@ def read_views(
     image, xy = slide.image, np.asarray(xy, float).reshape(-1, 2)
     requests = []
     for view in views:
-        extent_px = view.extent_um(slide.spacing_um if spacing_um is None else spacing_um) / slide.um_per_px
-        level = image.level_at(extent_px / view.px)
-        request = _Request(
-            level, _origins(xy, extent_px, image.scales[level]), _side(extent_px, image.scales[level]), view.px
-        )
-        requests.append(request)
+        level, side = _level_and_side(slide, view, slide.spacing_um if spacing_um is None else spacing_um)
+        # To the nearest whole pixel of the level.
+        origins = np.floor(xy / image.scales[level] - side / 2 + 0.5).astype(np.int64)
+        requests.append(_Request(level, origins, side, view.px))
     for level in sorted({request.level for request in requests}):
         _fill(image, level, [request for request in requests if request.level == level])
     return [request.out for request in requests]
@@ -71,26 +69,22 @@ def read_views(
 
 def warn_of_enlarging(slides: Sequence[Slide], views: Sequence[View], *, spacing_um: float | None = None) -> None:
     """Say, once for all, which slides have larger pixels than the finest view asks for."""
-    finest = {}
+    finest, coarse = np.inf, []
     for slide in slides:
-        asked = [view.extent_um(slide.spacing_um if spacing_um is None else spacing_um) / view.px for view in views]
-        if asked and min(asked) < 0.95 * slide.um_per_px:
-            finest[slide.name] = min(asked)
-    if finest:
-        there = ", ".join(f"{slide.name!r} ({slide.um_per_px:.3g})" for slide in slides if slide.name in finest)
-        msg = f"tiles ask for {min(finest.values()):.3g} µm/px, and these slides have larger pixels (µm/px): {there}. "
+        spacing = slide.spacing_um if spacing_um is None else spacing_um
+        pixel = min((view.extent_um(spacing) / view.px for view in views), default=np.inf)
+        if pixel < 0.95 * slide.require_size():
+            finest = min(finest, pixel)
+            coarse.append(f"{slide.name!r} ({slide.um_per_px:.3g})")
+    if coarse:
+        msg = f"tiles ask for {finest:.3g} µm/px, and these slides have larger pixels (µm/px): {', '.join(coarse)}. "
         msg += "Their tiles are enlarged and show less than those of others."
         warnings.warn(msg, stacklevel=4)
 
 
 def tile_bytes(slide: Slide, views: Sequence[View], *, spacing_um: float) -> int:
     """Memory that the views of one spot take: their windows, which may wait for a second chunk, and their tiles."""
-    total = 0
-    for view in views:
-        extent_px = view.extent_um(spacing_um) / slide.um_per_px
-        side = _side(extent_px, slide.image.scales[slide.image.level_at(extent_px / view.px)])
-        total += 3 * (side**2 + view.px**2)
-    return total
+    return sum(3 * (_level_and_side(slide, view, spacing_um)[1] ** 2 + view.px**2) for view in views)
 
 
 def read_windows(image: Image, level: int, origins: np.ndarray, side: int) -> np.ndarray:
@@ -100,14 +94,11 @@ def read_windows(image: Image, level: int, origins: np.ndarray, side: int) -> np
     return request.out
 
 
-def _side(extent_px: float, scale: float) -> int:
-    """Side of a view in whole pixels of a level."""
-    return max(1, round(extent_px / scale))
-
-
-def _origins(xy: np.ndarray, extent_px: float, scale: float) -> np.ndarray:
-    """First pixels (x, y) of the windows that are centred on points, to the nearest whole pixel of a level."""
-    return np.floor(xy / scale - _side(extent_px, scale) / 2 + 0.5).astype(np.int64)
+def _level_and_side(slide: Slide, view: View, spacing_um: float) -> tuple[int, int]:
+    """The coarsest level that has enough pixels for a view, and the side of the view in whole pixels of it."""
+    extent_px = view.extent_um(spacing_um) / slide.require_size()
+    level = slide.image.level_at(extent_px / view.px)
+    return level, max(1, round(extent_px / slide.image.scales[level]))
 
 
 @dataclass(eq=False)
@@ -135,7 +126,8 @@ class _Request:
         (x0, y0), (left, top), (xa, ya, xb, yb) = self.origins[tile].tolist(), corner, box
         height, width = chunk.shape[1:]
         inside = left <= x0 and top <= y0 and x0 + self.side <= left + width and y0 + self.side <= top + height
-        if inside and chunk.flags.c_contiguous:  # the common case needs no copy; a TIFF has its channels last
+        # The common case needs no copy; a TIFF has its channels last.
+        if inside and chunk.flags.c_contiguous:
             self._average(tile, chunk, y0 - top, x0 - left)
             return
         window, n = self.pending.pop(tile, (None, n))
@@ -169,7 +161,8 @@ def _continued(window: np.ndarray, x0: int, y0: int, side: int) -> np.ndarray:
 def _fill(image: Image, level: int, requests: list[_Request]) -> None:
     """Decode every chunk of a level under the windows once, and hand it to the tiles that touch it."""
     pixels = image.levels[level].rechunk({0: -1})
-    edges = [np.concatenate([[0], np.cumsum(pixels.chunks[axis])]) for axis in (2, 1)]  # of columns, of rows
+    # Of columns, of rows.
+    edges = [np.concatenate([[0], np.cumsum(pixels.chunks[axis])]) for axis in (2, 1)]
     touched: dict[tuple[int, int], list[tuple]] = {}
     for request in requests:
         first, last = request.inside(pixels.shape[1:])
@@ -200,8 +193,7 @@ def _decode(pixels: da.Array, wanted: list[tuple[int, int]]) -> Iterator[tuple[t
     from dask.base import get_scheduler
     from dask.optimization import cull
 
-    keys = pixels.__dask_keys__()[0]
-    names = {(i, j): keys[i][j] for i, j in wanted}
+    names = {at: (pixels.name, 0, *at) for at in wanted}
     graph = dict(pixels.__dask_optimize__(pixels.__dask_graph__(), list(names.values())))
     get = get_scheduler(collections=[pixels])
     groups: dict[frozenset, list[tuple[int, int]]] = {}
@@ -212,9 +204,10 @@ def _decode(pixels: da.Array, wanted: list[tuple[int, int]]) -> Iterator[tuple[t
     for n_left, group in zip(reversed(range(len(groups))), groups.values(), strict=True):
         batch += group
         if len(batch) >= step or not n_left:
-            some = [names[at] for at in batch]
-            chunks = list(get(cull(graph, some)[0], some))
-            while batch:  # a chunk is let go as soon as its tiles are cut
+            wanted_keys = [names[at] for at in batch]
+            chunks = list(get(cull(graph, wanted_keys)[0], wanted_keys))
+            # A chunk is let go as soon as its tiles are cut.
+            while batch:
                 yield batch.pop(), np.asarray(chunks.pop())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -13,15 +14,25 @@ Tissue = tuple[np.ndarray, float]
 
 Method = Literal["otsu", "mean"]
 METHODS = get_args(Method)
-SIDE_PX = {"otsu": 1024, "mean": 2048}  # about the longest side of a mask; method-mean was made for images of 2000 px
-COARSEST_UM = 16.0  # of a mask pixel, where µm are known: a sixth of a Visium spacing
-AREA_UM2 = 50_000.0  # specks and holes smaller than this: 5,000 px of a 2000-px ST image, half a Visium spot's cell
-AREA_FRAC = 1e-3  # the same as a share of the image, where µm are not known
-BLACK = 40  # brightest channel of what lets no light through
-COLOURED = (
-    0.2  # optical density of green over that of red or blue: where even the brightest has it, no glass is in view
-)
-MIN_CONTRAST, MAX_CONTRAST = 0.03, 0.12  # below: noise of empty glass; above: tissue even where no glass is seen
+
+SIDE_PX = {"otsu": 1024, "mean": 2048}
+"""About the longest side of a mask; the method "mean" was made for images of 2000 px."""
+
+COARSEST_UM = 16.0
+"""Largest pixel of a mask, where µm are known: a sixth of a Visium spacing."""
+
+AREA_UM2, AREA_FRAC = 50_000.0, 1e-3
+"""Specks and holes smaller than this are removed: 5,000 px of a 2000-px ST image, half a Visium spot's cell; where µm
+are not known, a share of the image."""
+
+BLACK = 40
+"""Brightest channel of what lets no light through."""
+
+COLOURED = 0.2
+"""Optical density of green over that of red or blue: where even the brightest pixel has it, no glass is in view."""
+
+MIN_CONTRAST, MAX_CONTRAST = 0.03, 0.12
+"""Below: noise of empty glass. Above: tissue even where no glass is seen."""
 
 
 def tissue_mask(
@@ -48,9 +59,7 @@ def tissue_mask(
         msg = f"method must be one of {list(METHODS)}, got {method!r}."
         raise ValueError(msg)
     if scale is not None and not 1 <= scale <= max(image.shape):
-        msg = (
-            f"scale must be between 1 and {max(image.shape)} pixels of the image per pixel of the mask, got {scale!r}."
-        )
+        msg = f"scale must be between 1 and {max(image.shape)} image pixels per mask pixel, got {scale!r}."
         raise ValueError(msg)
     wanted = _choose_scale(image.shape, method, um_per_px) if scale is None else float(scale)
     rgb, scale = read_coarse(image, wanted)
@@ -66,12 +75,11 @@ def mean_mask(rgb: np.ndarray) -> np.ndarray:
     from skimage.morphology import closing, disk, remove_small_holes
 
     gray = rgb2gray(rgb)
-    mask = closing(gray <= gray.mean(), disk(2))
-    return remove_small_holes(mask, max_size=5000)
+    return remove_small_holes(closing(gray <= gray.mean(), disk(2)), max_size=5000)
 
 
 def otsu_mask(rgb: np.ndarray, *, area_px: float) -> np.ndarray:
-    """Coloured like a stain and textured like tissue, both against the glass of this image; specks and small holes removed."""
+    """Coloured like a stain and textured like tissue, against this image's glass; without specks and small holes."""
     from skimage.filters import threshold_otsu
 
     opaque = _opaque(rgb)
@@ -82,7 +90,8 @@ def otsu_mask(rgb: np.ndarray, *, area_px: float) -> np.ndarray:
     contrast = np.sqrt(chroma * texture)
     seen = np.maximum(contrast[~opaque], 0.01)
     low, high = MIN_CONTRAST, MAX_CONTRAST
-    if seen.max() > MIN_CONTRAST:  # glass and tissue lie decades apart, so the split between them is one of logarithms
+    # Glass and tissue lie decades apart, so the split between them is one of logarithms.
+    if seen.max() > MIN_CONTRAST:
         low = float(np.clip(np.exp(threshold_otsu(np.log(seen))), low, high))
         high = float(np.clip(threshold_otsu(seen), low, high))
     mask = (contrast > low) & ~opaque & ~_insets(opaque)
@@ -99,32 +108,22 @@ def _choose_scale(shape: tuple[int, int], method: str, um_per_px: float | None) 
 
 def _opaque(rgb: np.ndarray) -> np.ndarray:
     """Large black areas with their soft edge: the frame of a scan, or what an image was cut out on."""
-    from scipy import ndimage
+    from scipy.ndimage import binary_dilation
+    from skimage.morphology import remove_small_objects
 
     black = rgb.max(axis=-1) < BLACK
-    if not black.any():
-        return black
-    labels, n = ndimage.label(black)
-    sizes = np.bincount(labels.ravel(), minlength=n + 1)
-    sizes[0] = 0
-    opaque = (sizes > 0.005 * black.size)[labels]  # a fold or a pigment is smaller
-    return ndimage.binary_dilation(opaque, iterations=2) if opaque.any() else opaque
+    # A fold or a pigment is smaller.
+    return binary_dilation(remove_small_objects(black, max_size=int(0.005 * black.size)), iterations=2)
 
 
 def _insets(opaque: np.ndarray) -> np.ndarray:
-    """Pictures pasted on black, such as a thumbnail or a label: rectangles, other than the largest thing that is not black."""
-    from scipy import ndimage
+    """Pictures pasted on black, such as a thumbnail or a label: rectangles, other than the largest area not black."""
+    from skimage.measure import label, regionprops
 
     inset = np.zeros(opaque.shape, bool)
-    if not opaque.any():
-        return inset
-    labels, _ = ndimage.label(~opaque)
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    for i, box in enumerate(ndimage.find_objects(labels), start=1):
-        window = labels[box]
-        if i != sizes.argmax() and sizes[i] > 0.97 * window.size:
-            inset[box] = True
+    areas = sorted(regionprops(label(~opaque, connectivity=1)), key=lambda area: -area.num_pixels)
+    for area in areas[1:]:
+        inset[area.slice] |= area.extent > 0.97
     return inset
 
 
@@ -133,15 +132,12 @@ def _optical_density(rgb: np.ndarray, opaque: np.ndarray) -> tuple[np.ndarray, .
     density = -np.log((np.arange(256) + 1) / 256).astype(np.float32)
     glass = []
     for c in range(3):
-        counts = np.bincount(rgb[..., c][~opaque], minlength=256)
-        glass.append(int(np.searchsorted(np.cumsum(counts), 0.95 * counts.sum())))  # brighter than nearly everything
+        # Brighter than nearly everything.
+        counts = np.cumsum(np.bincount(rgb[..., c][~opaque], minlength=256))
+        glass.append(int(np.searchsorted(counts, 0.95 * counts[-1])))
     if density[glass[1]] - density[max(glass[0], glass[2])] > COLOURED:
         glass = [max(glass)] * 3
-    channels = []
-    for c in range(3):
-        channel = (density - density[glass[c]])[rgb[..., c]]
-        channel[opaque] = 0
-        channels.append(channel)
+    channels = [np.where(opaque, 0, (density - density[glass[c]])[rgb[..., c]]) for c in range(3)]
     red, green, blue = (_blur(channel) for channel in channels)
     texture = np.sqrt(np.maximum(_blur(channels[1] ** 2) - green**2, 0))
     return red, green, blue, texture
@@ -155,9 +151,10 @@ def _blur(channel: np.ndarray) -> np.ndarray:
 
 
 def _stain_chroma(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarray:
-    """How much more green is absorbed than the weaker of red and blue: eosin and haematoxylin do, grays and green pens do not."""
+    """How much more green is absorbed than the weaker of red and blue: by the stains, not by grays and green pens."""
     chroma = green - np.minimum(red, blue)
-    chroma -= 2 * np.maximum(red - 1.2 * green, 0)  # blue pens absorb red far more than haematoxylin does
+    # Blue pens absorb red far more than haematoxylin does.
+    chroma -= 2 * np.maximum(red - 1.2 * green, 0)
     red_pen = (green > 0.1) & (blue > 0.85 * green) & (red < 0.35 * green)
     chroma[red_pen] = 0
     return np.maximum(chroma, 0)
@@ -167,22 +164,17 @@ def _clean(
     mask: np.ndarray, *, strong: np.ndarray, chroma: np.ndarray, green: np.ndarray, area_px: float
 ) -> np.ndarray:
     """Keep pieces that are large, partly of strong contrast and not gray; fill small holes in them."""
-    from scipy import ndimage
+    from scipy.ndimage import label
+    from skimage.morphology import remove_small_holes
 
-    labels, n = ndimage.label(mask)
-    flat = labels.ravel()
-    sizes = np.maximum(np.bincount(flat, minlength=n + 1), 1)
-    share_strong = np.bincount(flat, strong.ravel(), minlength=n + 1) / sizes
-    grayness = np.bincount(flat, chroma.ravel(), minlength=n + 1) / np.maximum(
-        np.bincount(flat, green.ravel(), minlength=n + 1), 1e-6
-    )
-    keep = (share_strong > 0.1) & (grayness > 0.15)  # not: smooth pink haze; bubbles, dust and marks on the glass
+    labels, n = label(mask)
+    total = partial(np.bincount, labels.ravel(), minlength=n + 1)
+    sizes = np.maximum(total(), 1)
+    share_strong = total(strong.ravel()) / sizes
+    colour = total(chroma.ravel()) / np.maximum(total(green.ravel()), 1e-6)
+    # Smooth pink haze is not strong; bubbles, dust and marks on the glass have no colour.
+    keep = (share_strong > 0.1) & (colour > 0.15)
     keep[0] = False
-    largest = sizes[keep].max(initial=0)
-    keep &= sizes >= max(area_px, 0.01 * largest)
+    keep &= sizes >= max(area_px, 0.01 * sizes[keep].max(initial=0))
     mask = keep[labels]
-    holes, n = ndimage.label(~mask)
-    sizes = np.bincount(holes.ravel(), minlength=n + 1)
-    fill = sizes < area_px
-    fill[0] = True
-    return fill[holes] if mask.any() else mask
+    return remove_small_holes(mask, max_size=int(np.ceil(area_px)) - 1) if mask.any() else mask

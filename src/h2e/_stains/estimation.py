@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from h2e._stains.reference import METHODS, StainReference
+from h2e._stains.reference import Method, StainReference
 from h2e._stains.spaces import to_lab
 
 FEW = 200
@@ -13,13 +13,12 @@ FEW = 200
 
 def density(rgb: np.ndarray, background: float = 240.0) -> np.ndarray:
     """Optical density of 8-bit values, float64."""
-    table = -np.log((np.arange(256) + 1.0) / background)
-    return table[rgb]
+    return -np.log((np.arange(256) + 1.0) / background)[rgb]
 
 
 def estimate_stains(
     rgb: np.ndarray,
-    method: str = "macenko",
+    method: Method = "macenko",
     *,
     background: float = 240.0,
     alpha: float = 1.0,
@@ -34,9 +33,6 @@ def estimate_stains(
     the origin, as optical density is additive: the plane around the mean, which most programs take, misses the mean
     colour, and what it misses differs between slides. Without it Macenko is theirs.
     """
-    if method not in METHODS:
-        msg = f"method must be one of {list(METHODS)}, got {method!r}."
-        raise ValueError(msg)
     od = density(rgb, background)
     if robust:
         keep = stained(od, beta)
@@ -45,22 +41,17 @@ def estimate_stains(
         return None
     if method == "reinhard":
         lab = to_lab(rgb, space)
-        return StainReference(
-            method,
-            background,
-            mean=lab.mean(axis=0),
-            std=np.maximum(lab.std(axis=0), 1e-3),
-            space=space,
-            n_pixels=len(od),
-        )
+        mean, std = tuple(lab.mean(axis=0)), tuple(np.maximum(lab.std(axis=0), 1e-3))
+        return StainReference(method, background, mean=mean, std=std, space=space, n_pixels=len(od))
     strong = od[(od >= beta).all(axis=1)]
-    if len(strong) < FEW:  # so pale that one channel or another absorbs next to nothing everywhere
+    # So pale that one channel or another absorbs next to nothing everywhere.
+    if len(strong) < FEW:
         strong = od
     stains = macenko_vectors(strong, alpha, centred=not robust)
     if method == "vahadane":
         stains = vahadane_vectors(strong[:: len(strong) // 20_000 + 1], stains)
     amounts = np.maximum(np.percentile(od @ np.linalg.pinv(stains), percentile, axis=0), 0.02)
-    return StainReference(method, background, stains, amounts, percentile=percentile, n_pixels=len(od))
+    return StainReference(method, background, tuple(stains), tuple(amounts), percentile=percentile, n_pixels=len(od))
 
 
 def stained(od: np.ndarray, beta: float = 0.15) -> np.ndarray:
@@ -86,7 +77,8 @@ def stained(od: np.ndarray, beta: float = 0.15) -> np.ndarray:
 def macenko_vectors(od: np.ndarray, alpha: float = 1.0, *, centred: bool = False) -> np.ndarray:
     """Haematoxylin and eosin as the extreme directions in the plane of most variance, (2, 3)."""
     plane = np.linalg.eigh(np.cov(od.T) if centred else od.T @ od)[1][:, [2, 1]]
-    plane *= np.where(plane.sum(axis=0) < 0, -1, 1)  # so that no angle crosses ±π
+    # So that no angle crosses ±π.
+    plane *= np.where(plane.sum(axis=0) < 0, -1, 1)
     projected = od @ plane
     angles = np.percentile(np.arctan2(projected[:, 1], projected[:, 0]), [alpha, 100 - alpha])
     return ordered((plane @ np.array([np.cos(angles), np.sin(angles)])).T)
@@ -106,8 +98,7 @@ def vahadane_vectors(od: np.ndarray, start: np.ndarray, *, sparsity: float = 0.1
         before = vectors.copy()
         for j in (0, 1):
             if gram[j, j] > 0:
-                step = vectors[j] + (cross[j] - gram[j] @ vectors) / gram[j, j]
-                vectors[j] = np.maximum(step, 0)
+                vectors[j] = np.maximum(vectors[j] + (cross[j] - gram[j] @ vectors) / gram[j, j], 0)
                 vectors[j] /= max(np.linalg.norm(vectors[j]), 1e-12)
         if np.abs(vectors - before).max() < 1e-6:
             break
@@ -116,9 +107,10 @@ def vahadane_vectors(od: np.ndarray, start: np.ndarray, *, sparsity: float = 0.1
 
 def sparse_codes(od: np.ndarray, vectors: np.ndarray, sparsity: float) -> np.ndarray:
     """Non-negative codes that minimize half the squared error plus ``sparsity`` times their sum, (n, 2)."""
-    alone = np.maximum(od @ vectors.T - sparsity, 0)  # either atom by itself
     overlap = float(vectors[0] @ vectors[1])
     raw = od @ vectors.T - sparsity
+    # Either atom by itself, and both.
+    alone = np.maximum(raw, 0)
     both = (raw - overlap * raw[:, ::-1]) / (1 - overlap**2)
     first = alone[:, 0] >= alone[:, 1]
     single = np.where(np.column_stack([first, ~first]), alone, 0)

@@ -15,7 +15,7 @@ import numpy as np
 from h2e._compiled import compiled
 
 LOOSE = {"error_model": "numpy", "fastmath": {"nnan", "ninf", "nsz"}}
-"""What the compiler may assume: no infinities. It may not reorder or fuse, so that any split into chunks is bit-identical."""
+"""The compiler may assume that there are no infinities. It may not reorder or fuse, so any split into chunks agrees."""
 
 
 def map_density(
@@ -67,7 +67,8 @@ def map_density(
                 s = min(max(a00 * u + a01 * v + a02 * w + c0, lowest), highest)
                 t = min(max(a10 * u + a11 * v + a12 * w + c1, lowest), highest)
                 z = min(max(a20 * u + a21 * v + a22 * w + c2, lowest), highest)
-                i = np.int32(np.int32(s + lift) - np.int32(32))  # rounds down, below 0 too
+                # Rounds down, below 0 too.
+                i = np.int32(np.int32(s + lift) - np.int32(32))
                 j = np.int32(np.int32(t + lift) - np.int32(32))
                 k = np.int32(np.int32(z + lift) - np.int32(32))
                 s, t, z = s - np.float32(i), t - np.float32(j), z - np.float32(k)
@@ -125,7 +126,7 @@ def map_lab(
                     new_red[y, x], new_green[y, x], new_blue[y, x] = r, g, b
                     continue
                 keep = one - weight
-                # positions are unsigned, so that numba need not check for negative ones
+                # Positions are unsigned, so that numba need not check for negative ones.
                 f0 = forward[np.uint16(np.int32(sums[0, 0, r] + sums[0, 1, g] + sums[0, 2, b]))]
                 f1 = forward[np.uint16(np.int32(sums[1, 0, r] + sums[1, 1, g] + sums[1, 2, b]))]
                 f2 = forward[np.uint16(np.int32(sums[2, 0, r] + sums[2, 1, g] + sums[2, 2, b]))]
@@ -138,11 +139,9 @@ def map_lab(
                 u = min(max(mix[0, 0] * h0 + mix[0, 1] * h1 + mix[0, 2] * h2, zero), last_display)
                 v = min(max(mix[1, 0] * h0 + mix[1, 1] * h1 + mix[1, 2] * h2, zero), last_display)
                 w = min(max(mix[2, 0] * h0 + mix[2, 1] * h1 + mix[2, 2] * h2, zero), last_display)
-                u, v, w = (
-                    display[np.uint16(np.int32(u + half))],
-                    display[np.uint16(np.int32(v + half))],
-                    display[np.uint16(np.int32(w + half))],
-                )
+                u = display[np.uint16(np.int32(u + half))]
+                v = display[np.uint16(np.int32(v + half))]
+                w = display[np.uint16(np.int32(w + half))]
                 new_red[y, x] = np.uint8(np.int32(u + keep * (np.float32(r) - u) + half))
                 new_green[y, x] = np.uint8(np.int32(v + keep * (np.float32(g) - v) + half))
                 new_blue[y, x] = np.uint8(np.int32(w + keep * (np.float32(b) - w) + half))
@@ -160,15 +159,15 @@ def boxes_of(mask: np.ndarray | None, ratio: float, origin: tuple[int, int], sha
     ``ratio`` is mask pixels per pixel of the block's level, ``origin`` the block's first row and column there.
     """
     height, width = shape
-    if mask is None:
-        return np.array([[0, height, 0, width]], dtype=np.int64)
+    mask = np.ones((1, 1), bool) if mask is None else mask
     rows = np.minimum(((origin[0] + np.arange(height) + 0.5) * ratio).astype(np.int64), mask.shape[0] - 1)
     columns = np.minimum(((origin[1] + np.arange(width) + 0.5) * ratio).astype(np.int64), mask.shape[1] - 1)
     part = mask[rows[0] : rows[-1] + 1, columns]
     if part.all():
         return np.array([[0, height, 0, width]], dtype=np.int64)
     edges = np.diff(part.astype(np.int8), axis=1, prepend=0, append=0)
-    start_row, starts = np.nonzero(edges == 1)  # row by row, so starts and ends pair up
+    # Row by row, so starts and ends pair up.
+    start_row, starts = np.nonzero(edges == 1)
     ends = np.nonzero(edges == -1)[1]
     tops = np.searchsorted(rows, rows[0] + start_row, side="left")
     bottoms = np.searchsorted(rows, rows[0] + start_row, side="right")

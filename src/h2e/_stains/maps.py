@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from h2e._slide.image import Image
+from h2e._slide.tissue import Tissue
 from h2e._stains.kernels import boxes_of, colour_map, polynomials
 from h2e._stains.reference import StainReference
 from h2e._stains.spaces import SPACES
@@ -37,10 +38,9 @@ def weights(background: float, beta: float = 0.15) -> tuple[np.ndarray, np.ndarr
 
 def density_map(slide: StainReference, reference: StainReference, *, keep_residual: bool) -> np.ndarray:
     """3 × 3 matrix that takes the optical density (a row) of a slide's pixel to the reference's stains."""
-    gain = np.ones(3)
+    gain = np.array([1.0, 1.0, float(keep_residual)])
     if slide.concentrations is not None and reference.concentrations is not None:
         gain[:2] = np.clip(np.array(reference.concentrations) / slide.concentrations, 1 / 3, 3)
-    gain[2] = 1.0 if keep_residual else 0.0
     if keep_residual and slide.stains == reference.stains and (gain == 1).all():
         return np.eye(3)
     return np.linalg.solve(slide.matrix, gain[:, None] * reference.matrix)
@@ -56,24 +56,24 @@ def density_settings(matrix: np.ndarray, background: float, beta: float) -> tupl
 
 def lab_tables(slide: StainReference, reference: StainReference) -> dict[str, np.ndarray]:
     """``map_lab``'s tables of the map that gives tissue the reference's mean and spread."""
-    space = SPACES[reference.space]
+    space = SPACES[reference.space or "cielab"]
     gain = np.clip(np.array(reference.std) / slide.std, 1 / 3, 3)
     back = np.linalg.inv(space.to_lab)
     offset = back @ (gain * (space.shift - slide.mean) + reference.mean - space.shift)
     affine = np.column_stack([back @ (gain[:, None] * space.to_lab), offset])
     steps = (TABLE - 1) / (space.highest * 1.001)
     sums = space.to_response[:, :, None] * space.linear(np.arange(256.0)) * steps
-    sums[:, 0] += 0.5  # so that truncation rounds
+    # So that truncation rounds.
+    sums[:, 0] += 0.5
     low, high = space.forward(np.array([0.0, space.highest * 1.5]))
     light = space.linear(np.array(255.0))
-    mix = np.linalg.inv(space.to_response) * (TABLE - 1) / light
     tables = {
         "sums": sums,
         "forward": space.forward(np.arange(TABLE) / steps),
         "affine": affine,
         "backward": space.backward(np.linspace(low, high, TABLE)),
         "limits": np.array([low, (TABLE - 1) / (high - low)]),
-        "mix": mix,
+        "mix": np.linalg.inv(space.to_response) * (TABLE - 1) / light,
         "display": space.display(np.linspace(0, light, TABLE)),
     }
     return {name: np.ascontiguousarray(table, dtype=np.float32) for name, table in tables.items()}
@@ -83,12 +83,11 @@ def shrink_to_reference(slide: StainReference, reference: StainReference) -> Sta
     """A slide's stains, shrunk towards the reference where few pixels speak for them or the colour is implausible."""
     trust = min(1.0, slide.n_pixels / ENOUGH)
     if slide.stains is None:
-        mean, std = np.array(reference.mean), np.array(reference.std)
-        return (
-            slide
-            if trust == 1
-            else replace(slide, mean=mean + trust * (slide.mean - mean), std=std + trust * (slide.std - std))
-        )
+        if trust == 1:
+            return slide
+        of_reference, of_slide = (np.array([stains.mean, stains.std], float) for stains in (reference, slide))
+        mean, std = of_reference + trust * (of_slide - of_reference)
+        return replace(slide, mean=tuple(mean), std=tuple(std))
     own, wanted = slide.matrix[:2], reference.matrix[:2]
     cosine = np.clip((own * wanted).sum(axis=1), -1, 1)
     share = np.minimum(trust, np.radians(FARTHEST) / np.maximum(np.arccos(cosine), 1e-9))
@@ -98,33 +97,29 @@ def shrink_to_reference(slide: StainReference, reference: StainReference) -> Sta
     stains /= np.linalg.norm(stains, axis=1, keepdims=True)
     amounts = slide.concentrations
     if amounts is not None and reference.concentrations is not None:
-        amounts = np.exp(
-            np.log(reference.concentrations) + trust * np.log(np.divide(amounts, reference.concentrations))
-        )
-    return replace(slide, stains=stains, concentrations=amounts)
+        typical = np.array(reference.concentrations)
+        amounts = tuple(np.exp(np.log(typical) + trust * np.log(amounts / typical)))
+    return replace(slide, stains=tuple(stains), concentrations=amounts)
 
 
 def map_image(
     image: Image,
     slide: StainReference | None,
     reference: StainReference,
-    mask: np.ndarray | None = None,
-    mask_scale: float = 1.0,
+    tissue: Tissue,
     *,
-    keep_residual: bool = True,
-    beta: float = 0.15,
+    keep_residual: bool,
 ) -> Image:
-    """The image with the colours of its tissue mapped, lazily and level by level; unchanged if ``slide`` is ``None``."""
-    levels = image.levels
-    if slide is not None and (mask is None or mask.any()):
-        settings = settings_of(shrink_to_reference(slide, reference), reference, keep_residual=keep_residual, beta=beta)
-        levels = tuple(
-            level.rechunk({0: -1}).map_blocks(
-                map_block, settings=settings, mask=mask, ratio=scale / mask_scale, dtype=np.uint8, meta=level._meta
-            )
-            for level, scale in zip(image.levels, image.scales, strict=True)
-        )
-    return replace(image, levels=levels)
+    """The image with the colours of its tissue mapped, lazily, level by level; unchanged if ``slide`` is ``None``."""
+    mask, mask_scale = tissue
+    if slide is None or not mask.any():
+        return image
+    settings = settings_of(shrink_to_reference(slide, reference), reference, keep_residual=keep_residual)
+    levels = []
+    for level, scale in zip(image.levels, image.scales, strict=True):
+        about = {"settings": settings, "mask": mask, "ratio": scale / mask_scale}
+        levels.append(level.rechunk({0: -1}).map_blocks(map_block, **about, dtype=np.uint8, meta=level._meta))
+    return replace(image, levels=tuple(levels))
 
 
 def settings_of(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -74,39 +74,40 @@ class StainReference:
                 object.__setattr__(self, name, _plain(value, shape, name))
         needed = ("mean", "std", "space") if self.method == "reinhard" else ("stains",)
         if missing := [name for name in needed if getattr(self, name) is None]:
-            msg = f"a {self.method} reference needs {missing}."
+            msg = f"a reference of method {self.method!r} must have {needed}, got None for {missing}."
             raise ValueError(msg)
         if self.space not in (None, "cielab", "ruderman"):
-            msg = f"space {self.space!r} is neither 'cielab' nor 'ruderman'."
+            msg = f"space must be 'cielab' or 'ruderman', got {self.space!r}."
             raise ValueError(msg)
         if self.background <= 0 or min(self.concentrations or (1,)) <= 0 or min(self.std or (1,)) <= 0:
-            msg = f"background, concentrations and std must be positive: {self}."
+            msg = f"background, concentrations and std must be positive, got {self}."
             raise ValueError(msg)
         if self.stains is not None and np.linalg.matrix_rank(self.stains, tol=1e-3) < 2:
-            msg = f"the two stains have the same colour: {self.stains}."
+            msg = f"stains must have two different colours, got {self.stains}."
             raise ValueError(msg)
 
     def __repr__(self) -> str:
-        told = {field.name: getattr(self, field.name) for field in fields(self)}
-        return f"StainReference({', '.join(f'{name}={value!r}' for name, value in told.items() if value is not None)})"
+        told = ", ".join(f"{name}={value!r}" for name, value in asdict(self).items() if value is not None)
+        return f"StainReference({told})"
 
     @property
     def matrix(self) -> np.ndarray:
         """Haematoxylin, eosin and what is neither (their normal), the rows unit vectors, 3 × 3."""
-        two = np.array(self.stains) / np.linalg.norm(self.stains, axis=1, keepdims=True)
-        normal = np.cross(two[0], two[1])
-        return np.vstack([two, normal / np.linalg.norm(normal)])
+        two = np.array(self.stains, float)
+        rows = np.vstack([two, np.cross(*two)])
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """As plain strings, numbers and lists, for JSON and ``sdata.attrs``."""
-        return {key: _lists(value) for key, value in asdict(self).items() if value is not None}
+        given = {key: value for key, value in asdict(self).items() if value is not None}
+        return {key: np.array(value).tolist() if isinstance(value, tuple) else value for key, value in given.items()}
 
     @classmethod
-    def from_dict(cls, stored: Mapping[str, object]) -> StainReference:
+    def from_dict(cls, stored: Mapping[str, Any]) -> StainReference:
         """From what :meth:`to_dict` returned."""
         known = {field.name for field in fields(cls)}
         if "method" not in stored or set(stored) - known:
-            msg = f"a stain reference has the entries {sorted(known)}, this has {sorted(stored)}."
+            msg = f"entries of a stain reference must be 'method' and others of {sorted(known)}, got {sorted(stored)}."
             raise ValueError(msg)
         return cls(**stored)
 
@@ -121,22 +122,22 @@ def _plain(value: object, shape: tuple[int, ...], name: str) -> tuple:
     return tuple(map(tuple, rounded)) if array.ndim == 2 else tuple(rounded)
 
 
-def _lists(value: object) -> object:
-    """Tuples as lists, as JSON returns them."""
-    return [_lists(v) for v in value] if isinstance(value, tuple) else value
+def sampling_of(reference: StainReference) -> dict[str, Any]:
+    """How the tissue of every slide is sampled."""
+    return {"n_patches": reference.n_patches, "patch_px": reference.patch_px, "seed": reference.seed}
 
 
-def from_squidpy(reference: object) -> StainReference:
+def from_squidpy(reference: Any) -> StainReference:
     """A reference that ``squidpy.experimental.im.fit_stain_reference`` fitted, in our units."""
     if reference.method == "reinhard":
         return StainReference("reinhard", mean=reference.mu, std=reference.sigma, space="ruderman")
-    white = np.asarray(reference.white_point, dtype=float)
+    white = np.array(reference.white_point, float)
     if np.ptp(white) > 2:
-        msg = f"the reference has the white point {white.tolist()}; h2e takes the same background in all channels. "
-        msg += "Fit it without white_point."
+        msg = f"white_point must be the same in all channels, got {white.tolist()}; fit the reference without it."
         raise ValueError(msg)
     amounts = reference.max_concentrations
-    if amounts is not None:  # theirs are scaled so that an optical density of log(256) is 255
+    # Theirs are scaled so that an optical density of log(256) is 255.
+    if amounts is not None:
         amounts = np.asarray(amounts) * np.log(256) / 255
-    stains = np.asarray(reference.stain_matrix).T[:2]
-    return StainReference(reference.method, float(white.mean()) + 1, stains, amounts, percentile=99)
+    stains = tuple(np.array(reference.stain_matrix, float).T[:2])
+    return StainReference(reference.method, float(white.mean()) + 1, stains, amounts)

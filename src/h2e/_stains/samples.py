@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from h2e._slide import tiles as _tiles
+from h2e._slide.fraction import fraction_at
 from h2e._slide.image import Image
+from h2e._slide.tiles import read_windows
 
 UM_PER_PX = 2.0
 """Resolution at which stains are looked at: nuclei are seen, single pixels are not noise."""
@@ -42,10 +43,10 @@ def sample_tissue(
     with most of it are taken. Only the chunks under the patches are read.
     """
     level = stain_level(image, um_per_px)
-    ratio = image.scales[level] / mask_scale
+    scale = image.scales[level]
     height, width = image.levels[level].shape[1:]
     corners = np.stack(np.meshgrid(np.arange(0, width, patch_px), np.arange(0, height, patch_px)), -1).reshape(-1, 2)
-    share = _share(mask, corners, ratio, patch_px)
+    share = fraction_at(mask, mask_scale, (corners + patch_px / 2) * scale, patch_px * scale)
     random = np.random.default_rng(seed)
     order = random.permutation(len(corners))
     enough = order[share[order] >= 0.5][:n_patches]
@@ -54,28 +55,13 @@ def sample_tissue(
     chosen = np.sort(np.concatenate([enough, rest]))
     if len(chosen) == 0:
         return np.empty((0, 3), np.uint8)
-    patches = _tiles.read_windows(image, level, corners[chosen], patch_px)
-    inside = np.stack([_inside(mask, corner, ratio, patch_px, (height, width)) for corner in corners[chosen]])
+    patches = read_windows(image, level, corners[chosen], patch_px)
+    # Which pixels of each patch are tissue.
+    x, y = np.moveaxis(corners[chosen, :, None] + np.arange(patch_px), 1, 0)
+    column = np.minimum(((x + 0.5) * scale / mask_scale).astype(int), mask.shape[1] - 1)
+    row = np.minimum(((y + 0.5) * scale / mask_scale).astype(int), mask.shape[0] - 1)
+    inside = mask[row[:, :, None], column[:, None]] & (y < height)[:, :, None] & (x < width)[:, None]
     pixels = patches.transpose(0, 2, 3, 1)[inside]
     if len(pixels) > N_PIXELS:
         pixels = pixels[random.choice(len(pixels), N_PIXELS, replace=False)]
     return pixels
-
-
-def _share(mask: np.ndarray, corners: np.ndarray, ratio: float, patch_px: int) -> np.ndarray:
-    """Share of each patch that is tissue, from running sums of the mask; what is beyond the image is not."""
-    sums = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    first = np.floor(corners * ratio).astype(np.int64)
-    last = np.ceil((corners + patch_px) * ratio).astype(np.int64)
-    (x0, y0), (x1, y1) = ((np.clip(c, 0, np.array(mask.shape[::-1])).T) for c in (first, last))
-    covered = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
-    return covered / np.prod(np.maximum(last - first, 1), axis=1)
-
-
-def _inside(mask: np.ndarray, corner: np.ndarray, ratio: float, patch_px: int, shape: tuple[int, int]) -> np.ndarray:
-    """Which pixels of a patch are tissue, (patch_px, patch_px)."""
-    axis = np.arange(patch_px)
-    x, y = corner[0] + axis, corner[1] + axis
-    columns = np.minimum(((x + 0.5) * ratio).astype(np.int64), mask.shape[1] - 1)
-    rows = np.minimum(((y + 0.5) * ratio).astype(np.int64), mask.shape[0] - 1)
-    return mask[rows[:, None], columns] & (y < shape[0])[:, None] & (x < shape[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from h2e._slide.slide import Slide, by_image
 from h2e._slide.tissue import Tissue
 from h2e._stains.estimation import estimate_stains
 from h2e._stains.maps import map_image
-from h2e._stains.reference import Method, StainReference, from_squidpy
+from h2e._stains.reference import Method, StainReference, from_squidpy, sampling_of
 from h2e._stains.samples import sample_tissue
 
 POOLED = 2_000_000
@@ -26,37 +27,34 @@ def fit_reference(
 
     The slides know their tissue; several slides on one image are one.
     """
-    sampling = {"n_patches": n_patches, "patch_px": patch_px, "seed": seed}
-    images = by_image(list(slides))
-    samples = [
-        sample_tissue(slide.image, *slide.tissue, um_per_px=slide.um_per_px, **sampling) for slide in images.values()
-    ]
+    images, samples = by_image(list(slides)), []
+    for slide in images.values():
+        mask, scale = slide.require_tissue()
+        pixels = sample_tissue(
+            slide.image, mask, scale, um_per_px=slide.um_per_px, n_patches=n_patches, patch_px=patch_px, seed=seed
+        )
+        samples.append(pixels)
     most = max(map(len, samples), default=0)
     samples = [sample for sample in samples if len(sample) >= min(most, 1000)]
     size = min(most, POOLED // max(len(samples), 1))
     pooled = [sample[np.arange(size) % len(sample)] for sample in samples if len(sample)]
-    found = estimate_stains(np.concatenate(pooled), method) if pooled else None
-    if found is None:
+    stains = estimate_stains(np.concatenate(pooled), method) if pooled else None
+    if stains is None:
         msg = f"no stained tissue on {list(images)}: nothing to estimate the stains from. Check the tissue masks, or "
         msg += "pass a reference."
         raise ValueError(msg)
-    return replace(found, **sampling)
+    return replace(stains, n_patches=n_patches, patch_px=patch_px, seed=seed)
 
 
 def slide_stains(
     image: Image, tissue: Tissue, reference: StainReference, *, um_per_px: float | None = None
 ) -> StainReference | None:
     """The stains of one slide, measured as the reference was; ``None`` if there are fewer than 200 stained pixels."""
-    sampling = {"n_patches": reference.n_patches, "patch_px": reference.patch_px, "seed": reference.seed}
-    pixels = sample_tissue(image, *tissue, um_per_px=um_per_px, **sampling)
-    found = estimate_stains(
-        pixels,
-        reference.method,
-        background=reference.background,
-        percentile=reference.percentile,
-        space=reference.space or "cielab",
-    )
-    return None if found is None else replace(found, **sampling)
+    mask, scale = tissue
+    pixels = sample_tissue(image, mask, scale, um_per_px=um_per_px, **sampling_of(reference))
+    about: dict[str, Any] = {"background": reference.background, "percentile": reference.percentile}
+    stains = estimate_stains(pixels, reference.method, **about, space=reference.space or "cielab")
+    return None if stains is None else replace(stains, **sampling_of(reference))
 
 
 def normalize_image(
@@ -69,14 +67,14 @@ def normalize_image(
 ) -> Image:
     """An image with the stains of a reference, lazily: what ``normalize_stains`` writes."""
     slide = slide_stains(image, tissue, reference, um_per_px=um_per_px)
-    return map_image(image, slide, reference, *tissue, keep_residual=keep_residual)
+    return map_image(image, slide, reference, tissue, keep_residual=keep_residual)
 
 
 def as_reference(given: object, method: Method | None = None) -> StainReference:
     """A reference from a reference, from one of squidpy, or from an RGB image, all of which is then tissue."""
     if isinstance(given, StainReference):
         if method not in (None, given.method):
-            msg = f"the reference was fitted with method {given.method!r}, asked is {method!r}."
+            msg = f"method must be that of the reference, {given.method!r}, got {method!r}."
             raise ValueError(msg)
         return given
     if hasattr(given, "stain_matrix") and hasattr(given, "mu"):
@@ -88,8 +86,8 @@ def as_reference(given: object, method: Method | None = None) -> StainReference:
         raise TypeError(msg)
     if pixels.shape[2] not in (3, 4):
         pixels = pixels.transpose(1, 2, 0)
-    found = estimate_stains(pixels[..., :3].reshape(-1, 3), method or "macenko")
-    if found is None:
-        msg = "the reference image shows no stained tissue."
+    stains = estimate_stains(pixels[..., :3].reshape(-1, 3), method or "macenko")
+    if stains is None:
+        msg = "the reference image must show stained tissue, got none."
         raise ValueError(msg)
-    return found
+    return stains

@@ -38,7 +38,8 @@ _XYZ = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169],
 _D65 = np.array([[0.95047], [1.0], [1.08883]])
 _LMS = np.array([[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]])
 SPACES = {
-    "cielab": Space(  # D65, 2°: skimage.color.rgb2lab
+    # D65, 2°, as in skimage.color.rgb2lab.
+    "cielab": Space(
         to_response=_XYZ / _D65,
         to_lab=np.array([[0, 116, 0], [500, -500, 0], [0, 200, -200.0]]),
         shift=np.array([-16.0, 0, 0]),
@@ -48,7 +49,8 @@ SPACES = {
         backward=lambda f: np.where(f > 0.2068966, f**3, (f - 16 / 116) / 7.787),
         highest=1.0,
     ),
-    "ruderman": Space(  # as in Reinhard et al. 2001, with 1 added before the logarithm
+    # As in Reinhard et al. 2001, with 1 added before the logarithm.
+    "ruderman": Space(
         to_response=_LMS,
         to_lab=np.diag([3**-0.5, 6**-0.5, 2**-0.5]) @ np.array([[1, 1, 1], [1, 1, -2], [1, -1, 0.0]]),
         shift=np.zeros(3),

@@ -121,7 +121,7 @@ def normalize(
             placements, slides = move_spots(sdata, table, slides)
             require_inside(slides)
         else:
-            placements = {name: placement_of(sdata, table, slide) for name, slide in by_region(slides).items()}
+            placements = {key: placement_of(sdata, table, key, slide) for key, slide in by_region(slides).items()}
         images = by_image(slides)
         pooled = reference is None
         reference = fit_reference(slides, method=method or "macenko") if pooled else as_reference(reference, method)

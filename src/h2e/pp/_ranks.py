@@ -11,10 +11,11 @@ from anndata import AnnData
 from scipy import sparse
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.expression import Matrix, check_values, slide_labels, values_of
+from h2e._sdata.expression import check_values, slide_labels, values_of
 from h2e._sdata.provenance import check_adata, check_free, is_ours, set_provenance
 from h2e._sdata.ranks import rank_values
 from h2e._sdata.targets import resolve_targets
+from h2e._statistics import Matrix
 
 log = logging.getLogger(__name__)
 
@@ -91,14 +92,14 @@ def rank_transform(
     """
     check_adata(adata)
     check_free(adata, "layers", key_added, ours=is_ours(adata, "layers", key_added), overwrite=overwrite)
-    values, where = values_of(adata, layer)
+    values, name = values_of(adata, layer)
     if targets is None and _keys.TARGET in adata.var:
         targets = list(adata.var_names[adata.var[_keys.TARGET]])
     columns = np.arange(adata.n_vars)
     if targets is not None:
         columns = np.sort(adata.var_names.get_indexer_for(resolve_targets(adata, targets)))
     slides = slide_labels(adata, library_key) if axis == "gene" else None
-    check_values(values, where)
+    check_values(values, name)
     ranks = rank_values(values[:, columns], axis=axis, slides=slides)
 
     adata = adata.copy() if copy else adata
@@ -110,10 +111,6 @@ def rank_transform(
 
 def _widen(ranks: Matrix, columns: np.ndarray, n_vars: int) -> Matrix:
     """The ranks in their columns of a matrix of ``n_vars`` genes, the others 0."""
-    if not sparse.issparse(ranks):
-        wide = np.zeros((ranks.shape[0], n_vars), dtype=np.float32)
-        wide[:, columns] = ranks
-        return wide
-    rows = ranks.tocsr()
-    shape = (ranks.shape[0], n_vars)
-    return type(rows)((rows.data, columns[rows.indices], rows.indptr), shape=shape).asformat(ranks.format)
+    ones = np.ones(len(columns), np.float32)
+    wide = ranks @ sparse.csr_array((ones, (np.arange(len(columns)), columns)), shape=(len(columns), n_vars))
+    return wide.asformat(ranks.format) if sparse.issparse(ranks) else wide

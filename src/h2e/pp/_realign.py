@@ -104,6 +104,6 @@ def _check_limits(limits: Mapping[str, float]) -> None:
     """Refuse limits of the search that are none."""
     for name, value in limits.items():
         if not (value >= 0 and np.isfinite(value)) or (name == "max_zoom" and value >= 1):
-            range_ = "0 or more, and less than 1 (0.03 for 3 %)" if name == "max_zoom" else "0 or more"
-            msg = f"{name} must be {range_}, got {value!r}."
+            limit = "0 or more, and less than 1 (0.03 for 3 %)" if name == "max_zoom" else "0 or more"
+            msg = f"{name} must be {limit}, got {value!r}."
             raise ValueError(msg)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
@@ -162,9 +162,6 @@ def normalize_stains(
     targets = check_normalized_free(sdata, list(opened), key_added, overwrite=overwrite)
     slides = dict(zip(opened, with_tissue(sdata, list(opened.values()), tissue_mask_key), strict=True))
     pooled = reference is None
-    if reference is None:
-        reference = fit_reference(slides.values(), method=method or "macenko")
-    else:
-        reference = as_reference(reference, method)
-    about = {"pooled": pooled, "keep_residual": keep_residual, "tissue_mask_key": tissue_mask_key}
-    write_normalized(sdata, slides, targets, reference, **about)
+    stains = fit_reference(slides.values(), method=method or "macenko") if pooled else as_reference(reference, method)
+    about: dict[str, Any] = {"keep_residual": keep_residual, "tissue_mask_key": tissue_mask_key}
+    write_normalized(sdata, slides, targets, stains, pooled=pooled, **about)

@@ -131,9 +131,9 @@ def _rows_of(labels: np.ndarray, groups: Sequence[str] | None) -> np.ndarray:
     """Rows of the groups that are asked for."""
     if groups is None:
         return np.arange(len(labels))
-    asked = {groups} if isinstance(groups, str) else {str(group) for group in groups}
-    missing = sorted(asked - set(labels.tolist()))
-    if missing or not asked:
+    names = {groups} if isinstance(groups, str) else {str(group) for group in groups}
+    missing = sorted(names - set(labels.tolist()))
+    if missing or not names:
         msg = f"groups {missing or '[]'} cannot be chosen on; the table has {np.unique(labels).tolist()}."
         raise KeyError(msg)
-    return np.flatnonzero(np.isin(labels, sorted(asked)))
+    return np.flatnonzero(np.isin(labels, sorted(names)))

@@ -74,7 +74,7 @@ def detect_tissue(
     True
     """
     if key_added is not None and image_key is None:
-        msg = "key_added names one mask; say of which image with image_key."
+        msg = f"image_key must name one image where key_added names its mask, got None and {key_added!r}."
         raise ValueError(msg)
     slides = open_images(sdata, Keys(table_key, image_key, um_per_px=um_per_px))
     names = {key: key_added or _keys.tissue(key) for key in slides}
