@@ -7,10 +7,11 @@ from typing import Any
 
 
 def compiled(function: Callable, **options: Any) -> Callable:
-    """A compiled function, kept on disk where there is a folder for that; it holds no lock, so threads run in parallel."""
+    """Compile a function, cache it on disk where that is possible, and release the lock so that threads run in parallel."""
     import numba
 
     try:
         return numba.njit(nogil=True, cache=True, **options)(function)
-    except RuntimeError:  # no folder where numba may keep what it compiled
+    except RuntimeError:
+        # There is no folder where numba may keep what it compiled.
         return numba.njit(nogil=True, **options)(function)

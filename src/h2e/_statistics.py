@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 from scipy import sparse
 
-Matrix = np.ndarray | sparse.sparray | sparse.spmatrix
+Matrix: TypeAlias = np.ndarray | sparse.sparray | sparse.spmatrix
 """Spots × genes, dense or sparse."""
 
 ROUNDING = 1e-6
@@ -67,11 +69,11 @@ def morans_i(values: Matrix, neighbours: sparse.sparray | sparse.spmatrix) -> np
     weights = sparse.csr_array(neighbours, dtype=np.float64)
     total = weights.sum(axis=1)
     weights = sparse.diags_array(1 / np.where(total > 0, total, 1.0)) @ weights
-    values, parts = sparse.csc_array(values) if sparse.issparse(values) else values, []
+    columns, parts = values if isinstance(values, np.ndarray) else sparse.csc_array(values), []
     # A whole transcriptome would not fit as a dense array.
-    for start in range(0, values.shape[1], 512):
-        part = values[:, start : start + 512]
-        z = unit_deviations(part.toarray() if sparse.issparse(part) else part)
+    for start in range(0, columns.shape[1], 512):
+        part = columns[:, start : start + 512]
+        z = unit_deviations(part if isinstance(part, np.ndarray) else part.toarray())
         parts.append((z * (weights @ z)).sum(axis=0))
     return np.concatenate(parts) * len(total) / max((total > 0).sum(), 1)
 
@@ -89,12 +91,23 @@ def log_normalize(counts: Matrix, *, totals: np.ndarray | None = None, target_su
     """
     totals = np.asarray(counts.sum(axis=1) if totals is None else totals, dtype=np.float64).reshape(-1, 1)
     scale = np.divide(target_sum, totals, out=np.zeros_like(totals), where=totals > 0)
-    if not sparse.issparse(counts):
-        return np.log1p(np.asarray(counts) * scale)
+    if isinstance(counts, np.ndarray):
+        return np.log1p(counts * scale)
     # A copy: the input is not touched.
     result = counts.tocsr().astype(np.float64)
     result.data = np.log1p(result.data * np.repeat(scale.ravel(), np.diff(result.indptr)))
     return result
+
+
+def group_mean(y: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Mean over groups of the mean of their spots, per target.
+
+    Examples
+    --------
+    >>> group_mean(np.array([[1.0], [3.0], [5.0]]), np.array(list("AAB")))
+    array([3.5])
+    """
+    return np.mean([y[groups == name].mean(axis=0, dtype=np.float64) for name in np.unique(groups)], axis=0)
 
 
 def center_by_slide(values: np.ndarray, slides: np.ndarray) -> np.ndarray:

@@ -15,12 +15,13 @@ from h2e._ensemble import fitting as _fitting
 from h2e._ensemble import mlp as _mlp
 from h2e._ensemble.fitting import FitConfig, fit_members
 from h2e._ensemble.fold_models import ALL, Spots, names_of
-from h2e._ensemble.stack import STACKS, fit_stack, group_mean
+from h2e._ensemble.stack import STACKS, fit_stack
 from h2e._ensemble.transforms import TRANSFORMS, fit_transform, ranks
 from h2e._learners.baselines import Mean
 from h2e._learners.folds import derive_seed, make_folds
 from h2e._learners.texture import Texture
 from h2e._slide.tiles import View
+from h2e._statistics import group_mean
 
 
 def recipe(*learners, stack: str = "mean", transform: str = "standardized", **kwargs) -> FitConfig:

@@ -9,8 +9,14 @@ import pytest
 import torch
 
 from h2e._learners.augmentation import augment, symmetry_table
+from h2e._learners.multiscale import TrainingConfig
 from h2e._learners.network import MultiscaleNetwork, NetworkConfig, build, fuse_batchnorm, subtiles
-from h2e._learners.training import TrainingConfig, arrays_of, mixed_precision, network_of, predict, predict_views, train
+from h2e._learners.training import arrays_of, mixed_precision, network_of, predict_views, train
+
+
+def predict(network, tiles, **options):
+    return predict_views(network, tiles, **options).mean(axis=0)
+
 
 SMALL = NetworkConfig(n_targets=3, tile_px=26, subtile_px=16, encoders=("subtiles", "center"))
 

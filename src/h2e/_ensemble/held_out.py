@@ -13,12 +13,13 @@ from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.extraction import Features
 from h2e._ensemble.fitting import FitConfig, for_averages
 from h2e._ensemble.fold_models import Spots, names_of
-from h2e._ensemble.stack import PER_MODEL, fit_stack, group_mean
+from h2e._ensemble.stack import PER_MODEL, fit_stack
 from h2e._ensemble.training import folds_within, train
 from h2e._learners.folds import Fold
 from h2e._learners.registry import Learner
 from h2e._sdata.cohort import Cohort
 from h2e._sdata.target_spec import TargetSpec
+from h2e._statistics import group_mean
 
 LEVELS = (0.8, 0.9)
 """Intervals whose coverage is measured."""

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from h2e._learners.network import Dropout, initialized
+from h2e._learners.heads import mean_and_std
+from h2e._learners.network import Dropout, initialized, seed_dropout
 
 HIDDEN = (512, 256)
 DROPOUT, LR, BATCH = 0.2, 1e-3, 64
@@ -28,14 +29,14 @@ class MlpStack:
 
     def combine(self, predictions: np.ndarray) -> np.ndarray:
         """(inputs, n, targets) → (n, targets), ``float32``."""
-        scales = {name: self.weights[name] for name in ("x mean", "x sd", "y mean", "y sd")}
-        state = {k: torch.from_numpy(np.array(v)) for k, v in self.weights.items() if k not in scales}
-        x = (_flat(predictions) - scales["x mean"]) / scales["x sd"]
-        network = _network(x.shape[1], len(scales["y mean"]), seed=0)
+        state = {name: torch.from_numpy(np.array(value)) for name, value in self.weights.items()}
+        x_mean, x_std, y_mean, y_std = (state.pop(name).numpy() for name in ("x mean", "x sd", "y mean", "y sd"))
+        x = (_flat(predictions) - x_mean) / x_std
+        network = _network(x.shape[1], len(y_mean), seed=0)
         network.load_state_dict(state)
         with torch.inference_mode():
             z = network.eval()(torch.from_numpy(x.astype(np.float32))).numpy()
-        return (z * scales["y sd"] + scales["y mean"]).astype(np.float32)
+        return (z * y_std + y_mean).astype(np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The weights and the scaling."""
@@ -61,10 +62,11 @@ def fit_mlp(kind: str, predictions: np.ndarray, y: np.ndarray, validation: np.nd
     >>> stack.combine(predictions).shape
     (40, 3)
     """
-    x, y = _flat(predictions).astype(np.float64), np.asarray(y, np.float64)
-    scales = {"x mean": x.mean(0), "x sd": _std(x), "y mean": y.mean(0), "y sd": _std(y)}
-    x = torch.from_numpy(((x - scales["x mean"]) / scales["x sd"]).astype(np.float32))
-    z = torch.from_numpy(((y - scales["y mean"]) / scales["y sd"]).astype(np.float32))
+    inputs = _flat(predictions)
+    (x_mean, x_std), (y_mean, y_std) = mean_and_std(inputs), mean_and_std(y)
+    scales = {"x mean": x_mean, "x sd": x_std, "y mean": y_mean, "y sd": y_std}
+    x = torch.from_numpy(((inputs - x_mean) / x_std).astype(np.float32))
+    z = torch.from_numpy(((y - y_mean) / y_std).astype(np.float32))
     network = _network(x.shape[1], z.shape[1], seed=seed)
     inner, outer = torch.from_numpy(np.flatnonzero(~validation)), torch.from_numpy(np.flatnonzero(validation))
     state = _train(network, x[inner], z[inner], x[outer], z[outer], torch.Generator().manual_seed(seed + 1))
@@ -78,10 +80,9 @@ def _train(
     """Adam, the rate halved and training stopped by the validation error; returns the best weights."""
     optimizer = torch.optim.Adam(network.parameters(), lr=LR)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=PATIENCE[0])
-    for module in network:
-        if isinstance(module, Dropout):
-            module.generator = generator
-    best, since, state = np.inf, 0, {}
+    seed_dropout(network, generator)
+    best, since = np.inf, 0
+    state: dict[str, Tensor] = {}
     for _ in range(MAX_EPOCHS):
         network.train()
         for rows in torch.randperm(len(x), generator=generator).tensor_split(max(1, round(len(x) / BATCH))):
@@ -106,8 +107,7 @@ def _network(n_in: int, n_out: int, *, seed: int) -> nn.Sequential:
 
     def make() -> nn.Sequential:
         layers: list[nn.Module] = []
-        widths = (n_in, *HIDDEN)
-        for a, b in itertools.pairwise(widths):
+        for a, b in itertools.pairwise((n_in, *HIDDEN)):
             layers += [nn.Linear(a, b), nn.LeakyReLU(0.01), nn.BatchNorm1d(b), Dropout(DROPOUT)]
         return nn.Sequential(*layers, nn.Linear(HIDDEN[-1], n_out))
 
@@ -117,9 +117,3 @@ def _network(n_in: int, n_out: int, *, seed: int) -> nn.Sequential:
 def _flat(predictions: np.ndarray) -> np.ndarray:
     """(inputs, n, targets) → (n, inputs × targets)."""
     return predictions.transpose(1, 0, 2).reshape(predictions.shape[1], -1)
-
-
-def _std(values: np.ndarray) -> np.ndarray:
-    """Standard deviation of each column; 1 where it is constant."""
-    std = values.std(0)
-    return np.where(std > 1e-9, std, 1.0)

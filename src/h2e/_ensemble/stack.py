@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from h2e._learners.folds import derive_seed, validation_group
+from h2e._statistics import group_mean
 
 if TYPE_CHECKING:
     from h2e._ensemble.mlp import MlpStack
@@ -150,8 +151,3 @@ def _ridge_stack(predictions: np.ndarray, y: np.ndarray, groups: np.ndarray, pen
         target = np.concatenate([(y[:, t] - center[t]) * root, np.full(n_learners, scale / n_learners)])
         weights[:, t] = nnls(design, target)[0]
     return Stack("ridge", center, weights)
-
-
-def group_mean(y: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Mean over groups of the mean of their spots, per target."""
-    return np.mean([y[groups == name].mean(axis=0) for name in np.unique(groups)], axis=0)

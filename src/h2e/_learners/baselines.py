@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from h2e._learners.heads import NearestModel, check_training
-from h2e._learners.learner import Learner, Model
+from h2e._learners.heads import ArrayModel, NearestModel, check_training
+from h2e._learners.learner import Learner
+from h2e._statistics import group_mean
 
 
 @dataclass(frozen=True)
-class MeanModel(Model):
+class MeanModel(ArrayModel):
     """The same values everywhere."""
 
     mean: np.ndarray  # (targets,)
@@ -20,10 +21,6 @@ class MeanModel(Model):
     def predict(self, x: np.ndarray) -> np.ndarray:
         """One row per row of ``x``."""
         return np.tile(self.mean, (len(x), 1))
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The mean."""
-        return {"mean": self.mean}
 
 
 @dataclass(frozen=True)
@@ -43,9 +40,7 @@ class Mean(Learner):
     def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, **_: Any) -> MeanModel:
         """Average ``y``."""
         check_training(x, y, groups)
-        groups = np.asarray(groups)
-        means = [y[groups == group].mean(0, dtype=np.float64) for group in np.unique(groups)]
-        return MeanModel(np.mean(means, axis=0).astype(np.float32))
+        return MeanModel(group_mean(y, np.asarray(groups)).astype(np.float32))
 
     def restore(self, arrays: dict[str, np.ndarray]) -> MeanModel:
         """Make the model of these arrays."""

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 Encode = Callable[[np.ndarray], np.ndarray]
 
@@ -39,11 +42,10 @@ def encoder_of(encoder: Any, *, device: str | None = None) -> Encode:
         return partial(shell_features, device=device)
     if isinstance(encoder, str):
         if not encoder.startswith("timm:"):
-            msg = (
-                f"encoder must be {SHELL!r}, 'timm:' and a model's name, a torch module or a callable, got {encoder!r}."
-            )
+            msg = f"encoder must be {SHELL!r}, 'timm:' and the name of a model, a torch module or a callable, got "
+            msg += f"{encoder!r}."
             raise ValueError(msg)
-        return lambda images: as_function(_timm(encoder.removeprefix("timm:"), _device(device)))(images)
+        return lambda images: as_function(_timm(encoder.removeprefix("timm:"), device))(images)
     if hasattr(encoder, "state_dict"):
         return as_function(encoder)
     if not callable(encoder):
@@ -83,17 +85,26 @@ def as_function(module: Any) -> Encode:
     def encode(images: np.ndarray) -> np.ndarray:
         import torch
 
-        weights = next(iter(module.state_dict().values()), torch.empty(0))
-        mean, std = (torch.tensor(scaling[key], device=weights.device)[:, None, None] for key in ("mean", "std"))
-        parts = []
-        with torch.inference_mode():
-            for start in range(0, len(images), BATCH):
-                x = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH])).to(weights.device)
-                features = module.eval()((x.float() / 255 - mean) / std)
-                parts.append(features.flatten(2).mean(2) if features.ndim > 2 else features)
-        return torch.cat(parts).float().cpu().numpy()
+        device = next(iter(module.state_dict().values()), torch.empty(0)).device
+        mean, std = (torch.tensor(scaling[key], device=device)[:, None, None] for key in ("mean", "std"))
+
+        def encode_batch(batch: np.ndarray) -> torch.Tensor:
+            x = torch.from_numpy(np.ascontiguousarray(batch)).to(device)
+            features = module.eval()((x.float() / 255 - mean) / std)
+            return features.flatten(2).mean(2) if features.ndim > 2 else features
+
+        return _in_batches(encode_batch, images, BATCH)
 
     return encode
+
+
+def _in_batches(encode: Callable[[np.ndarray], torch.Tensor], images: np.ndarray, size: int) -> np.ndarray:
+    """Encode some images at a time."""
+    import torch
+
+    with torch.inference_mode():
+        parts = [encode(images[start : start + size]) for start in range(0, len(images), size)]
+        return torch.cat(parts).float().cpu().numpy()
 
 
 def shell_features(images: np.ndarray, *, device: str | None = None) -> np.ndarray:
@@ -106,22 +117,17 @@ def shell_features(images: np.ndarray, *, device: str | None = None) -> np.ndarr
     """
     import torch
 
-    at = _device(device)
-    network, parts = _shell(at), []
-    with torch.inference_mode():
-        for start in range(0, len(images), SHELL_BATCH):
-            channels = torch.from_numpy(_stain_channels(images[start : start + SHELL_BATCH])).to(at)
-            maps = network(channels.contiguous(memory_format=torch.channels_last))
-            pooled = [p for m in maps for p in (m.mean((2, 3)), m.std((2, 3), correction=0))]
-            parts.append(torch.cat(pooled, dim=1).cpu())
-    return torch.cat(parts).numpy()
-
-
-def _device(device: str | None) -> Any:
-    """The device asked for, else CUDA if there is one."""
     from h2e._learners.training import find_device
 
-    return find_device(device)
+    used = find_device(device)
+    network = _shell(used)
+
+    def encode_batch(batch: np.ndarray) -> torch.Tensor:
+        channels = torch.from_numpy(_stain_channels(batch)).to(used)
+        maps = network(channels.contiguous(memory_format=torch.channels_last))
+        return torch.cat([p for m in maps for p in (m.mean((2, 3)), m.std((2, 3), correction=0))], dim=1)
+
+    return _in_batches(encode_batch, images, SHELL_BATCH)
 
 
 def cached(encode: Encode, folder: Path, px: int) -> Encode:
@@ -134,7 +140,7 @@ def cached(encode: Encode, folder: Path, px: int) -> Encode:
 
     def remember(images: np.ndarray) -> np.ndarray:
         digest = hashlib.sha256(identity + str(images.shape).encode())
-        digest.update(np.ascontiguousarray(images))
+        digest.update(images.tobytes())
         path = folder / f"{digest.hexdigest()[:32]}.npy"
         if path.exists():
             # A file that a full disk or a kill truncated is made again.
@@ -183,11 +189,8 @@ def _shell(device: Any) -> Any:
 
         def __init__(self, n: int) -> None:
             super().__init__()
-            convolution = {"kernel_size": 3, "padding": 1, "bias": False}
-            self.body = nn.Sequential(
-                nn.GroupNorm(8, n), Mish(), nn.Conv2d(n, n, **convolution),
-                nn.GroupNorm(8, n), Mish(), nn.Conv2d(n, n, **convolution),
-            )  # fmt: skip
+            halves = [(nn.GroupNorm(8, n), Mish(), nn.Conv2d(n, n, 3, padding=1, bias=False)) for _ in range(2)]
+            self.body = nn.Sequential(*halves[0], *halves[1])
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             """(n, c, h, w) as it came."""
@@ -199,11 +202,10 @@ def _shell(device: Any) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.first = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-            widths, blocks = (16, 32, 64, 128), (1, 2, 2, 4)
-            self.levels = nn.ModuleList()
-            for i, (n, k) in enumerate(zip(widths, blocks, strict=True)):
-                down = [nn.Conv2d(n // 2, n, 3, stride=2, padding=1, bias=False)] if i else []
-                self.levels.append(nn.Sequential(*down, *(Block(n) for _ in range(k))))
+            self.levels = nn.ModuleList([nn.Sequential(Block(16))])
+            for n, n_blocks in ((32, 2), (64, 2), (128, 4)):
+                down = nn.Conv2d(n // 2, n, 3, stride=2, padding=1, bias=False)
+                self.levels.append(nn.Sequential(down, *(Block(n) for _ in range(n_blocks))))
 
         def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
             """(n, 3, h, w) → (n, 16, h, w), (n, 32, h/2, w/2), and so on."""
@@ -216,15 +218,18 @@ def _shell(device: Any) -> Any:
     content = files("h2e").joinpath("weights", "shell.safetensors").read_bytes()
     network = Levels()
     network.load_state_dict({name: torch.from_numpy(a.astype(np.float32)) for name, a in load(content).items()})
-    return network.eval().to(device, memory_format=torch.channels_last)
+    network.eval()
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out
 
 
 @cache
-def _timm(name: str, device: Any) -> Any:
+def _timm(name: str, device: str | None) -> Any:
     """A model of timm without its classifier."""
+    from h2e._learners.training import find_device
+
     try:
         import timm
     except ImportError as error:
         msg = f"encoder 'timm:{name}' needs the package timm: pip install timm."
         raise ImportError(msg) from error
-    return timm.create_model(name, pretrained=True, num_classes=0).to(device)
+    return timm.create_model(name, pretrained=True, num_classes=0).to(find_device(device))

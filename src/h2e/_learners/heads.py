@@ -74,8 +74,16 @@ class HeadLearner(Learner):
         return NearestModel.restore(arrays) if self.head == "knn" else LinearModel(**arrays)
 
 
+class ArrayModel(Model):
+    """A model whose fields are arrays."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The fields."""
+        return dict(vars(self))
+
+
 @dataclass(frozen=True)
-class LinearModel(Model):
+class LinearModel(ArrayModel):
     """Standardize, clip, multiply."""
 
     center: np.ndarray  # (d,)
@@ -87,10 +95,6 @@ class LinearModel(Model):
     def predict(self, x: np.ndarray) -> np.ndarray:
         """``float32`` (n, targets)."""
         return (standardize(x, self.center, self.scale) @ self.coefficients + self.intercept).astype(np.float32)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The fields."""
-        return dict(vars(self))
 
 
 @dataclass(frozen=True)

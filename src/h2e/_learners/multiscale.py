@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -20,6 +20,31 @@ log = logging.getLogger(__name__)
 
 Stopping = Literal["all epochs", "inner group"]
 EncoderPart = Literal["tile", "subtiles", "center"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of one training run."""
+
+    epochs: int = 30
+    lr: float = 1e-3
+    weight_decay: float = 1e-3
+    batch_size: int = 32
+    symmetries: bool = True
+    """Turn and flip each tile at random."""
+    stain_jitter: float = 0.1
+    """Standard deviation of the factors on the stain concentrations of each tile; 0 switches it off."""
+    ema: float | None = 0.95
+    """Decay of the moving average of the weights, which is what is kept; ``None`` keeps the last ones. Over as many
+    steps as there are in a short run (0.99), it would remember the first weights and predict next to nothing."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 2 or self.lr <= 0 or self.weight_decay < 0 or self.stain_jitter < 0:
+            msg = f"epochs must be ≥ 1, batch_size ≥ 2, lr > 0, weight_decay ≥ 0, stain_jitter ≥ 0, got {self}."
+            raise ValueError(msg)
+        if self.ema is not None and not 0 <= self.ema < 1:
+            msg = f"ema must be in [0, 1) or None, got {self.ema}."
+            raise ValueError(msg)
 
 
 @dataclass(frozen=True)
@@ -61,10 +86,10 @@ class BestEpoch:
 
     def __call__(self, network: MultiscaleNetwork) -> None:
         """Score the network after an epoch."""
-        from h2e._learners.training import arrays_of, predict
+        from h2e._learners.training import arrays_of, predict_views
 
-        guess = predict(network, self.tiles, symmetries=False, device=self.device)
-        self.errors.append(float(((guess - self.y) ** 2).mean()))
+        prediction = predict_views(network, self.tiles, symmetries=False, device=self.device)[0]
+        self.errors.append(float(((prediction - self.y) ** 2).mean()))
         if self.errors[-1] == min(self.errors):
             self.arrays = arrays_of(network)
 
@@ -77,7 +102,7 @@ class BestEpoch:
 
 
 @dataclass(frozen=True)
-class Multiscale(Learner):
+class Multiscale(TrainingConfig, Learner):
     """The multiscale network on tiles of three spacings; the defaults are the published settings with augmentation.
 
     Parameters
@@ -115,13 +140,6 @@ class Multiscale(Learner):
 
     name = "multiscale"
     uses = "tiles"
-    epochs: int = 30
-    lr: float = 1e-3
-    weight_decay: float = 1e-3
-    batch_size: int = 32
-    symmetries: bool = True
-    stain_jitter: float = 0.1
-    ema: float | None = 0.95
     dropout: float = 0.1
     extent: float = 3.0
     tile_px: int = 78
@@ -133,6 +151,7 @@ class Multiscale(Learner):
     device: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "encoders", tuple(self.encoders))
         if self.stopping not in get_args(Stopping):
             msg = f"stopping must be one of {list(get_args(Stopping))}, got {self.stopping!r}."
@@ -154,7 +173,7 @@ class Multiscale(Learner):
         self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, seed: int = 0, progress: bool = True, label: str = ""
     ) -> MultiscaleModel:
         """Train on targets of mean 0 and standard deviation 1."""
-        from h2e._learners.training import TrainingConfig, train
+        from h2e._learners.training import train
 
         check_training(x, y, groups)
         mean, scale = mean_and_std(y)
@@ -163,11 +182,12 @@ class Multiscale(Learner):
             outer = validation_group(groups)
             best = BestEpoch(x[outer], z[outer], device=self.device)
             x, z = x[~outer], z[~outer]
-        run = {"seed": seed, "device": self.device, "progress": progress, "label": label}
-        config, settings = self._config(z.shape[1]), TrainingConfig(**self._settings_of(TrainingConfig))
-        network, history = train(config, x, z, settings=settings, after_epoch=best, **run)
+        config, device = self._config(z.shape[1]), self.device
+        network, history = train(
+            config, x, z, settings=self, seed=seed, device=device, progress=progress, label=label, after_epoch=best
+        )
         if best is not None:
-            network = best.network(network.config)
+            network = best.network(config)
         return MultiscaleModel(network, mean, scale, self.symmetries, self.device, history)
 
     def restore(self, arrays: dict[str, np.ndarray]) -> MultiscaleModel:
@@ -182,8 +202,5 @@ class Multiscale(Learner):
         """Configure the network."""
         from h2e._learners.network import NetworkConfig
 
-        return NetworkConfig(n_targets, **self._settings_of(NetworkConfig))
-
-    def _settings_of(self, kind: type) -> dict[str, Any]:
-        """The settings that are fields of another dataclass."""
-        return {field.name: getattr(self, field.name) for field in fields(kind) if hasattr(self, field.name)}
+        sizes = (n_targets, self.tile_px, self.subtile_px)
+        return NetworkConfig(*sizes, self.dropout, self.encoders, self.residual, self.pyramid_pooling)

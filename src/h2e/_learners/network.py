@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -90,7 +91,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.body = nn.Sequential(*_convolution(n_in, n_out), *_convolution(n_out, n_out))
         self.residual = residual
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if residual and n_in != n_out:
             self.shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, 1), nn.BatchNorm2d(n_out))
 
@@ -107,34 +108,23 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.pools = tuple(pools) if config.pyramid_pooling else (1,)
-        layers = [*_convolution(3, 32)]
+        block = partial(ResidualBlock, residual=config.residual)
+        layers: list[nn.Module] = [*_convolution(3, 32)]
         for n_in, n_out in itertools.pairwise((32, *widths)):
-            layers += [
-                nn.MaxPool2d(2),
-                ResidualBlock(n_in, n_out, residual=config.residual),
-                ResidualBlock(n_out, n_out, residual=config.residual),
-            ]
+            layers += [nn.MaxPool2d(2), block(n_in, n_out), block(n_out, n_out)]
         self.convolutions = nn.Sequential(*layers)
         n_pooled = widths[-1] * sum(n * n for n in self.pools)
-        self.mlp = nn.Sequential(
-            *(
-                layer
-                for n_in, n_out in itertools.pairwise((n_pooled, *hidden))
-                for layer in (Dropout(config.dropout), nn.Linear(n_in, n_out), nn.LeakyReLU(0.01))
-            )
-        )
-
-    def pool(self, x: Tensor) -> Tensor:
-        """(B, 3, h, w) → (B, channels × Σ pools²)."""
-        x = self.convolutions(x)
-        return torch.cat([functional.adaptive_avg_pool2d(x, n).flatten(1) for n in self.pools], dim=1)
+        layers = []
+        for n_in, n_out in itertools.pairwise((n_pooled, *hidden)):
+            layers += [Dropout(config.dropout), nn.Linear(n_in, n_out), nn.LeakyReLU(0.01)]
+        self.mlp = nn.Sequential(*layers)
 
     def forward(self, x: Tensor, n_images: int = 1) -> Tensor:
         """(B · n_images, 3, h, w) → (B, hidden[-1]); features are averaged over a sample's images before the MLP."""
-        x = self.pool(x)
-        if n_images > 1:
-            x = x.unflatten(0, (-1, n_images)).mean(1)
-        return self.mlp(x)
+        x = self.convolutions(x)
+        # (B · n_images, channels × Σ pools²)
+        x = torch.cat([functional.adaptive_avg_pool2d(x, n).flatten(1) for n in self.pools], dim=1)
+        return self.mlp(x.unflatten(0, (-1, n_images)).mean(1))
 
 
 class MultiscaleNetwork(nn.Module):
@@ -152,10 +142,10 @@ class MultiscaleNetwork(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        # convolutions at 78² (32), then 39² (64), 19² (128), 9² (256); pools 256 + 2304 = 2560
+        # Convolutions are at 78² (32), then 39² (64), 19² (128), 9² (256); the pools have 256 + 2304 = 2560 values.
         if "tile" in config.encoders:
             self.tile = Encoder((64, 128, 256), (1, 3), (512, 256, 128), config)
-        # convolutions at 26² (32), then 13² (64), 6² (128); pools 128 + 512 + 1152 = 1792
+        # Convolutions are at 26² (32), then 13² (64), 6² (128); the pools have 128 + 512 + 1152 = 1792 values.
         if "subtiles" in config.encoders:
             self.subtiles = Encoder((64, 128), (1, 2, 3), (256, 128), config)
         if "center" in config.encoders:
@@ -169,13 +159,12 @@ class MultiscaleNetwork(nn.Module):
     def forward(self, tile: Tensor) -> Tensor:
         """(B, 3, 78, 78) → (B, n_targets)."""
         x = tile.to(torch.float32) / 127.5 - 1
+        sub = subtiles(x, self.config.subtile_px)  # (B, 9, 3, 26, 26)
         encoded = []
         if "tile" in self.config.encoders:
             encoded.append(self.tile(x))  # (B, 128)
-        if "subtiles" in self.config.encoders or "center" in self.config.encoders:
-            sub = subtiles(x, self.config.subtile_px)  # (B, 9, 3, 26, 26)
         if "subtiles" in self.config.encoders:
-            encoded.append(self.subtiles(sub.flatten(0, 1), sub.shape[1]))  # (B · 9, 3, 26, 26) → (B, 128)
+            encoded.append(self.subtiles(sub.flatten(0, 1), 9))  # (B · 9, 3, 26, 26) → (B, 128)
         if "center" in self.config.encoders:
             encoded.append(self.center(sub[:, 4]))  # (B, 128)
         return self.decoder(torch.cat(encoded, dim=1))  # (B, 384) → (B, n_targets)
@@ -199,7 +188,8 @@ def subtiles(tile: Tensor, side: int) -> Tensor:
 
 def build(config: NetworkConfig, *, seed: int) -> MultiscaleNetwork:
     """A network with weights drawn from the seed; the global random state is neither used nor changed."""
-    return initialized(lambda: MultiscaleNetwork(config), seed=seed).to(memory_format=torch.channels_last)
+    network = initialized(lambda: MultiscaleNetwork(config), seed=seed)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types leave it out
 
 
 def initialized(make: Callable[[], Module], *, seed: int) -> Module:
@@ -212,11 +202,18 @@ def initialized(make: Callable[[], Module], *, seed: int) -> Module:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             bound = 1 / math.sqrt(module.weight[0].numel())
-            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
-            nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+            for parameter in module.parameters():
+                nn.init.uniform_(parameter, -bound, bound, generator=generator)
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.reset_parameters()
     return network
+
+
+def seed_dropout(network: nn.Module, generator: torch.Generator) -> None:
+    """Give all dropout layers one generator, which must be on their device."""
+    for module in network.modules():
+        if isinstance(module, Dropout):
+            module.generator = generator
 
 
 def fuse_batchnorm(network: MultiscaleNetwork) -> MultiscaleNetwork:
@@ -235,7 +232,7 @@ def fuse_batchnorm(network: MultiscaleNetwork) -> MultiscaleNetwork:
     for part in same.modules():
         if isinstance(part, nn.Sequential):
             for i, (first, second) in enumerate(itertools.pairwise(part)):
-                if isinstance(second, nn.BatchNorm2d):
+                if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
                     part[i], part[i + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
     return same
 

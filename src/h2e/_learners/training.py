@@ -1,4 +1,4 @@
-"""How the multiscale network is trained and applied: augmentation on the batch, a fixed number of epochs, test-time flips.
+"""Train and apply the multiscale network: augmentation on the batch, a fixed number of epochs, test-time flips.
 
 Every random number comes from generators made here from the seed: networks may be trained in threads beside each other.
 """
@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,34 +17,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from h2e._learners.augmentation import augment, symmetry_table
-from h2e._learners.network import Dropout, MultiscaleNetwork, NetworkConfig, build, fuse_batchnorm
+from h2e._learners.multiscale import TrainingConfig
+from h2e._learners.network import MultiscaleNetwork, NetworkConfig, build, fuse_batchnorm, seed_dropout
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Settings of one training run."""
-
-    epochs: int = 30
-    lr: float = 1e-3
-    weight_decay: float = 1e-3
-    batch_size: int = 32
-    symmetries: bool = True
-    """Turn and flip each tile at random."""
-    stain_jitter: float = 0.1
-    """Standard deviation of the factors on the stain concentrations of each tile; 0 switches it off."""
-    ema: float | None = 0.95
-    """Decay of the moving average of the weights, which is what is kept; ``None`` keeps the last ones. Over as many steps as
-    there are in a short run (0.99), it would remember the first weights and predict next to nothing."""
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2 or self.lr <= 0 or self.weight_decay < 0 or self.stain_jitter < 0:
-            msg = f"epochs ≥ 1, batch_size ≥ 2, lr > 0, weight_decay ≥ 0 and stain_jitter ≥ 0 are needed, got {self}."
-            raise ValueError(msg)
-        if self.ema is not None and not 0 <= self.ema < 1:
-            msg = f"ema must be in [0, 1) or None, got {self.ema}."
-            raise ValueError(msg)
 
 
 def train(
@@ -91,14 +66,16 @@ def train(
     device_ = find_device(device)
     network = build(config, seed=seed).to(device_)
     generator = torch.Generator().manual_seed(seed + 1)
-    average = get_ema_multi_avg_fn(settings.ema) if settings.ema else None
-    averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True) if average else None
-    kept = network if averaged is None else averaged.module
-    _seed_dropout(network, device_, seed)  # not before: generators are not copied everywhere
+    kept, averaged = network, None
+    if settings.ema:
+        averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+        kept = averaged.module  # type: ignore[assignment]  # torch does not say that it copies the network
+    # Not before the copy: generators are not copied everywhere.
+    seed_dropout(network, torch.Generator(device_).manual_seed(seed + 2))
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, foreach=True
     )
-    # batches of equal size: a last batch of one or two tiles would spoil the batch statistics
+    # Batches are of equal size: a last batch of one or two tiles would spoil the batch statistics.
     n_batches = max(1, round(len(tiles) / settings.batch_size))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * n_batches, eta_min=1e-6)
     source, truth = torch.from_numpy(tiles).to(device_), torch.from_numpy(np.asarray(y, np.float32)).to(device_)
@@ -122,25 +99,6 @@ def train(
     return kept.to("cpu").eval(), history
 
 
-def predict(
-    network: MultiscaleNetwork,
-    tiles: np.ndarray,
-    *,
-    symmetries: bool = True,
-    batch_size: int = 64,
-    device: str | None = None,
-) -> np.ndarray:
-    """Predictions (n, n_targets), ``float32``: the mean over the eight symmetries of each tile, or of the tile as it is.
-
-    Examples
-    --------
-    >>> network = build(NetworkConfig(n_targets=2, tile_px=26, subtile_px=16), seed=0)
-    >>> predict(network, np.zeros((3, 3, 26, 26), np.uint8)).shape
-    (3, 2)
-    """
-    return predict_views(network, tiles, symmetries=symmetries, batch_size=batch_size, device=device).mean(axis=0)
-
-
 def predict_views(
     network: MultiscaleNetwork,
     tiles: np.ndarray,
@@ -149,9 +107,15 @@ def predict_views(
     batch_size: int = 64,
     device: str | None = None,
 ) -> np.ndarray:
-    """Predictions of each of the eight symmetries of each tile, (8, n, n_targets), or of the tile as it is, (1, n, n_targets).
+    """Predictions of each of the eight symmetries of each tile, ``float32`` (8, n, n_targets), or of the tile as it is.
 
     The last batch is filled up, so that a tile meets the same arithmetic whatever else is predicted with it.
+
+    Examples
+    --------
+    >>> network = build(NetworkConfig(n_targets=2, tile_px=26, subtile_px=16), seed=0)
+    >>> predict_views(network, np.zeros((3, 3, 26, 26), np.uint8)).shape
+    (8, 3, 2)
     """
     _check(network.config, tiles)
     device_ = find_device(device)
@@ -164,11 +128,11 @@ def predict_views(
         for start in range(0, len(tiles), step):
             batch = torch.from_numpy(np.ascontiguousarray(tiles[start : start + step])).to(device_)
             n = len(batch)
-            batch = _fill_up(batch, step)
+            batch = nn.functional.pad(batch, (0, 0, 0, 0, 0, 0, 0, step - n))
             views = batch.flatten(2)[:, :, turns]  # (step, 3, n_views, p²)
             views = views.transpose(1, 2).reshape(-1, *batch.shape[1:])  # (step · n_views, 3, p, p)
-            said = network(views).float().unflatten(0, (step, n_views)).transpose(0, 1)
-            out[:, start : start + n] = said[:, :n].cpu().numpy()
+            predictions = network(views).float().unflatten(0, (step, n_views)).transpose(0, 1)
+            out[:, start : start + n] = predictions[:, :n].cpu().numpy()
     return out
 
 
@@ -193,12 +157,6 @@ def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, dtype=torch.bfloat16) if fast else contextlib.nullcontext()
 
 
-def _fill_up(batch: Tensor, length: int) -> Tensor:
-    """Append zeros until the batch has that length."""
-    missing = batch.new_zeros((length - len(batch), *batch.shape[1:]))
-    return torch.cat([batch, missing]) if len(missing) else batch
-
-
 def arrays_of(network: MultiscaleNetwork) -> dict[str, np.ndarray]:
     """The weights and running statistics, by name."""
     return {name: value.detach().cpu().contiguous().numpy().copy() for name, value in network.state_dict().items()}
@@ -208,7 +166,7 @@ def network_of(config: NetworkConfig, arrays: dict[str, np.ndarray]) -> Multisca
     """The network with these weights."""
     network = build(config, seed=0)
     network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
-    return network.to(memory_format=torch.channels_last).eval()
+    return network.eval()
 
 
 def _step(network: MultiscaleNetwork, optimizer: torch.optim.Optimizer, batch: Tensor, truth: Tensor) -> Tensor:
@@ -222,26 +180,14 @@ def _step(network: MultiscaleNetwork, optimizer: torch.optim.Optimizer, batch: T
     return loss.detach()
 
 
-def _seed_dropout(network: MultiscaleNetwork, device: torch.device, seed: int) -> None:
-    """Give all dropout layers one generator on the device."""
-    generator = torch.Generator(device).manual_seed(seed + 2)
-    for module in network.modules():
-        if isinstance(module, Dropout):
-            module.generator = generator
-
-
 def _check(config: NetworkConfig, tiles: np.ndarray, y: np.ndarray | None = None) -> None:
     """Raise unless the arrays fit the network."""
     expected = (3, config.tile_px, config.tile_px)
     if tiles.dtype != np.uint8 or tiles.shape[1:] != expected:
         msg = f"tiles must be uint8 of shape (n, {', '.join(map(str, expected))}), got {tiles.dtype} {tiles.shape}."
         raise ValueError(msg)
-    if y is None:
-        return
-    if y.shape != (len(tiles), config.n_targets) or len(tiles) < 2:
-        msg = f"{len(tiles)} tiles and {config.n_targets} targets need y of that shape and at least 2 tiles, got y "
-        msg += f"{y.shape}."
-        raise ValueError(msg)
-    if not np.isfinite(y).all():
-        msg = "y must be finite; drop or fill the missing values first."
+    if y is not None and (y.shape != (len(tiles), config.n_targets) or len(tiles) < 2 or not np.isfinite(y).all()):
+        msg = (
+            f"y must be finite, of {len(tiles)} tiles and {config.n_targets} targets, at least 2 tiles, got {y.shape}."
+        )
         raise ValueError(msg)
