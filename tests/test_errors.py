@@ -80,7 +80,7 @@ CASES = {
     "no obsm": (None, {"obsm": "celltypes"}, KeyError, r"celltypes.*proportions"),
     "too many targets": (None, {"n_targets": 1000}, ValueError, "n_targets=1000 genes were asked for"),
     "no learner": (None, {"learners": "transformer"}, ValueError, r"learner must be one of \[.*, got 'transformer'"),
-    "no learners": (None, {"learners": []}, ValueError, "learners is empty"),
+    "no learners": (None, {"learners": []}, ValueError, "learners must be a learner or a sequence of at least one"),
     "no transform": (None, {"transform": "square"}, ValueError, "transform must be one of .*, got 'square'"),
     "one rank": (
         None,
@@ -384,7 +384,7 @@ def test_normalized_images_that_were_not_stored_are_missed(cohort):
 
 def test_a_folder_is_no_file_and_an_ensemble_no_folder(cohort, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileExistsError, match="run_dir '.*file' is a file; pass a folder"):
+    with pytest.raises(FileExistsError, match="run_dir must be a folder, which may be new, got the file '.*file'"):
         h2e.tl.fit(cohort, **FAST, group_key="donor", run_dir=tmp_path / "file")
     with pytest.raises(TypeError, match="this needs an Ensemble, got str; h2e.Ensemble.load"):
         h2e.tl.predict(cohort, "folder")

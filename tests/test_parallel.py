@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from h2e import _parallel
 from h2e._parallel import in_parallel
 
 LONG = 20
@@ -19,7 +18,7 @@ LONG = 20
 def two_workers(where: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run tasks by two threads, of this process or of a cluster."""
     if where == "threads":
-        monkeypatch.setattr(_parallel, "_cores", lambda: 2)
+        monkeypatch.setattr("dask.system.cpu_count", lambda: 2)
         yield
         return
     from distributed import Client, LocalCluster

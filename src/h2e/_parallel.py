@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,26 +21,24 @@ def in_parallel(function: Callable[[Any], T], items: Sequence[Any], *, progress:
     [1, 2, 3]
     """
     import distributed
+    from dask.system import cpu_count
     from tqdm.auto import tqdm
 
+    futures: list[Future[T]] | list[distributed.Future[T]]
     try:
         client = distributed.get_client()
-    except ValueError:  # none is active
-        pool = ThreadPoolExecutor(min(len(items), _cores()) or 1)
+    except ValueError:
+        # None is active.
+        pool = ThreadPoolExecutor(min(len(items), cpu_count()) or 1)
         futures = [pool.submit(function, item) for item in items]
         finished, stop = as_completed(futures), partial(pool.shutdown, wait=False, cancel_futures=True)
     else:
         futures = client.map(function, items, pure=False)
         finished, stop = distributed.as_completed(futures), partial(client.cancel, futures)
-    results = {}
+    results: dict[object, T] = {}
     try:
         for future in tqdm(finished, total=len(items), disable=not progress, desc=desc):
             results[future] = future.result()
     finally:
         stop()
     return [results[future] for future in futures]
-
-
-def _cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

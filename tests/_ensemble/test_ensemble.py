@@ -145,11 +145,11 @@ def test_groups_weigh_the_same_whatever_their_size():
     np.testing.assert_allclose(group_mean(np.array([[0.0], [0.0], [6.0]]), np.array(["A", "A", "B"])), [3.0])
 
 
-def test_an_unknown_stack_or_transform_is_refused(spots: Spots):
+def test_an_unknown_stack_or_transform_is_refused():
     with pytest.raises(ValueError, match=r"stack must be one of \['mean', 'ridge'.*, got 'best'"):
-        fit_stack("best", spots.y[None], spots.y, spots.groups)
+        recipe(stack="best")
     with pytest.raises(ValueError, match=r"transform must be one of \['log', .*, got 'square'"):
-        fit_transform("square", spots.y, spots.slides, spots.groups)
+        recipe(transform="square")
 
 
 # members

@@ -94,7 +94,7 @@ def test_proportions_and_baselines_are_learned_as_they_are(cohort):
 
 @pytest.mark.parametrize("n", [-1, 2.5, "ten"])
 def test_no_number_of_programmes_is_refused(cohort, n):
-    with pytest.raises(ValueError, match=f"n_programmes is {n!r}; it must be 0 or a number"):
+    with pytest.raises(ValueError, match=f"n_programmes must be 0 or a number of components, got {n!r}"):
         h2e.tl.fit(cohort, n_programmes=n)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from h2e._ensemble.fitting import FitConfig, fit_members
 from h2e._ensemble.fold_models import Spots
 from h2e._learners.folds import Fold, derive_seed
+from h2e._learners.heads import mean_and_std
 from h2e._learners.learner import Learner
 from h2e._learners.registry import learner_of
 from h2e._learners.texture import Texture
@@ -35,14 +36,14 @@ def learners_beside(baselines: Sequence[str], *, domains: bool) -> dict[str, Lea
 
 
 def baseline_predictions(
-    baselines: Sequence[str], spots: Spots, fold: Fold, config: FitConfig, domains: np.ndarray
+    baselines: Sequence[str], spots: Spots, fold: Fold, config: FitConfig, domains: np.ndarray | None
 ) -> dict[str, np.ndarray]:
     """Predictions of the spots left out by each baseline; ``spots.x`` is by the name of the baseline."""
     predictions = {}
     train, test = spots.take(fold.train), spots.take(fold.test)
     seed = derive_seed(config.seed, fold.name)
     for name in baselines:
-        if name == "domains":
+        if name == "domains" and domains is not None:
             predictions[name] = domain_means(test.y, test.slides, domains, seed=seed)
             chance = shuffled_within(domains, test.slides, seed=seed)
             predictions["domains by chance"] = domain_means(test.y, test.slides, chance, seed=seed)
@@ -61,10 +62,9 @@ def domains_of(x: np.ndarray, slides: np.ndarray, *, seed: int = 0) -> np.ndarra
     out = np.zeros(len(x), int)
     for i, slide in enumerate(np.unique(slides)):
         rows = slides == slide
-        z = x[rows] - x[rows].mean(axis=0)
-        z = z / np.where(z.std(axis=0) > 1e-6, z.std(axis=0), 1)
+        center, scale = mean_and_std(x[rows])
         k = min(N_DOMAINS, max(1, rows.sum() // 10))
-        out[rows] = N_DOMAINS * i + KMeans(k, n_init=4, random_state=seed).fit(z.astype(np.float64)).labels_
+        out[rows] = N_DOMAINS * i + KMeans(k, n_init=4, random_state=seed).fit_predict((x[rows] - center) / scale)
     return out
 
 

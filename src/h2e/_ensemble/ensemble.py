@@ -13,14 +13,13 @@ import numpy as np
 import pandas as pd
 
 from h2e._ensemble import store as _store
-from h2e._ensemble.conformal import half_widths
 from h2e._ensemble.fold_models import ALL, FoldModel, averaged_members, names_of
 from h2e._ensemble.novelty import Novelty
 from h2e._ensemble.saving import describe, rebuild
 from h2e._ensemble.stack import PER_MODEL, Stack
 from h2e._learners.learner import Learner
 from h2e._stains.reference import StainReference
-from h2e._statistics import unit_deviations
+from h2e._statistics import half_widths, unit_deviations
 
 if TYPE_CHECKING:
     from h2e._ensemble.mlp import MlpStack
@@ -67,7 +66,8 @@ class Ensemble:
 
         :meta private:
         """
-        inputs, every = [], []
+        inputs: list[np.ndarray] = []
+        every: list[np.ndarray] = []
         for name in names_of(self.learners):
             members = [member for member in self.members if member.learner == name]
             versions = [member.tta_predictions(x[name]) for member in members]
@@ -119,12 +119,10 @@ class Ensemble:
         >>> ensemble.error_correlation().shape
         (2, 2)
         """
-        slides, correlations = self.training["slide"].to_numpy(), []
-        for slide in np.unique(slides):
-            errors = unit_deviations((self.held_out - self.truth)[:, slides == slide])
-            correlations.append(np.einsum("ant,bnt->abt", errors, errors).mean(axis=2))
-        names = names_of(self.learners)
-        return pd.DataFrame(np.mean(correlations, axis=0), index=names, columns=names)
+        errors, slides, names = self.held_out - self.truth, self.training["slide"].to_numpy(), names_of(self.learners)
+        unit = [unit_deviations(errors[:, slides == slide]) for slide in np.unique(slides)]
+        correlation = np.mean([np.einsum("ant,bnt->ab", each, each) for each in unit], axis=0) / len(self.targets)
+        return pd.DataFrame(correlation, index=names, columns=names)
 
     def save(self, folder: str | PathLike[str]) -> None:
         """Write the ensemble to a folder: ``ensemble.json`` and ``weights.safetensors``.

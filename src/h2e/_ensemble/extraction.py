@@ -1,9 +1,10 @@
-"""What learners keep of the spots of a cohort: features of tiles, the tiles themselves, positions, or stored features."""
+"""Extract what learners keep of the spots of a cohort: features of tiles, tiles, positions, or stored features."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -36,34 +37,37 @@ class Features:
         if key in self.kept:
             return self.kept[key]
         slides, keep_residual = self.cohort.slides, self.cohort.keep_residual
-
         # It is sent to a cluster, so the cohort stays outside.
-        def of_slide(slide: Slide) -> dict[str, np.ndarray]:
-            if reference is not None:
-                how = {"um_per_px": slide.um_per_px, "keep_residual": keep_residual}
-                slide = replace(slide, image=normalize_image(slide.image, slide.tissue, reference, **how))
-            return extract_features(slide, learners, spacing_um=spacing_um)
-
+        of_slide = partial(
+            extract_features, learners=learners, spacing_um=spacing_um, reference=reference, keep_residual=keep_residual
+        )
         warn_of_enlarging(slides, [view for learner in learners for view in learner.views], spacing_um=spacing_um)
         parts = in_parallel(of_slide, list(slides), progress=self.progress, desc="reading tiles")
+        x = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        for name, learner in zip(names_of(learners), learners, strict=True):
+            if learner.obsm is not None and learner.uses == "obsm":
+                x[name] = np.concatenate([self.cohort.stored_features(learner.obsm, slide) for slide in slides])
         self.kept.clear()
-        self.kept[key] = self._stored(learners) | {name: np.concatenate([x[name] for x in parts]) for name in parts[0]}
-        return self.kept[key]
-
-    def _stored(self, learners: Sequence[Learner]) -> Mapping[str, np.ndarray]:
-        """Features that another tool stored, of the learners that take such."""
-        return {
-            name: np.concatenate([self.cohort.stored_features(learner.obsm, slide) for slide in self.cohort.slides])
-            for name, learner in zip(names_of(learners), learners, strict=True)
-            if learner.uses == "obsm"
-        }
+        self.kept[key] = x
+        return x
 
 
-def extract_features(slide: Slide, learners: Sequence[Learner], *, spacing_um: float) -> dict[str, np.ndarray]:
+def extract_features(
+    slide: Slide,
+    learners: Sequence[Learner],
+    *,
+    spacing_um: float,
+    reference: StainReference | None = None,
+    keep_residual: bool = True,
+) -> dict[str, np.ndarray]:
     """What each learner keeps of each spot of a slide, by its name; stored features are left out.
 
     All views of a batch of spots are cut in one pass, and batches go down the slide.
     """
+    if reference is not None and slide.tissue is not None:
+        um_per_px = slide.um_per_px
+        image = normalize_image(slide.image, slide.tissue, reference, um_per_px=um_per_px, keep_residual=keep_residual)
+        slide = replace(slide, image=image)
     views = list(dict.fromkeys(view for learner in learners for view in learner.views))
     step = max(1, BATCH_BYTES // max(1, tile_bytes(slide, views, spacing_um=spacing_um)))
     order = np.argsort(slide.xy[:, 1], kind="stable")
@@ -87,7 +91,7 @@ def extract_features(slide: Slide, learners: Sequence[Learner], *, spacing_um: f
 
 def from_middle_um(slide: Slide) -> np.ndarray:
     """Positions in µm from the middle of the tissue, which does not depend on the spots that are there."""
-    mask, scale = slide.tissue
+    mask, scale = slide.tissue or (np.zeros((0, 0), bool), 1.0)
     rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
     middle = np.array([columns[[0, -1]].sum() + 1, rows[[0, -1]].sum() + 1]) / 2 * scale if len(rows) else 0.0
     return ((slide.xy - middle) * slide.um_per_px).astype(np.float32)

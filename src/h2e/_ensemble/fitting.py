@@ -6,10 +6,12 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import product
 from math import comb
+from numbers import Integral
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +21,8 @@ from tqdm.auto import tqdm
 from h2e._ensemble import store as _store
 from h2e._ensemble.fold_models import ALL, FoldModel, Spots, averaged_members, names_of
 from h2e._ensemble.programmes import denoise_targets
-from h2e._ensemble.stack import MIN_GROUPS, Stack, StackKind, cross_fitted, fit_stack
-from h2e._ensemble.transforms import Transform, TransformKind, fit_transform
+from h2e._ensemble.stack import MIN_GROUPS, STACKS, Stack, StackKind, cross_fitted, fit_stack
+from h2e._ensemble.transforms import TRANSFORMS, Transform, TransformKind, fit_transform
 from h2e._learners.folds import Fold, derive_seed
 from h2e._learners.learner import Learner, Model, checked_arrays
 from h2e._learners.registry import to_json
@@ -37,15 +39,27 @@ FEW_SPOTS = 512
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How an ensemble is trained."""
+    """How an ensemble is trained; the learners as :func:`learners_of` checks them."""
 
     learners: tuple[Learner, ...]
     transform: TransformKind
     stack: StackKind
     seed: int
-    run_dir: Path | None = None
+    run_dir: str | PathLike | None = None
     progress: bool = True
     n_programmes: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("transform", self.transform, TRANSFORMS), ("stack", self.stack, STACKS)):
+            if value not in known:
+                msg = f"{name} must be one of {list(known)}, got {value!r}."
+                raise ValueError(msg)
+        if not isinstance(self.n_programmes, Integral) or self.n_programmes < 0:
+            msg = f"n_programmes must be 0 or a number of components, got {self.n_programmes!r}."
+            raise ValueError(msg)
+        if self.run_dir is not None and Path(self.run_dir).is_file():
+            msg = f"run_dir must be a folder, which may be new, got the file {str(self.run_dir)!r}."
+            raise FileExistsError(msg)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +88,8 @@ def fit_members(spots: Spots, folds: Sequence[Fold], config: FitConfig) -> FitRe
 def _fit_all(trainer: _Trainer, folds: Sequence[Fold], kind: StackKind) -> FitResult:
     """The same with a trainer, which knows the spots and the settings, and a stack that there are groups enough for."""
     spots, seed = trainer.spots, trainer.config.seed
-    names = names_of(trainer.config.learners)
-    held_out = np.full((len(names), *spots.y.shape), np.nan, np.float32)
-    members = []
+    names = trainer.names
+    held_out, members = np.full((len(names), *spots.y.shape), np.nan, np.float32), []
     for k, name in enumerate(names):
         for fold in folds:
             members.append(trainer.model(name, fold))
@@ -86,9 +99,8 @@ def _fit_all(trainer: _Trainer, folds: Sequence[Fold], kind: StackKind) -> FitRe
     if kind == "in_sample":
         inputs = np.stack([trainer.model(name, fold).predict(spots.x[name]) for name in names for fold in folds])
     elif kind == "nested":
-        inputs = _nested(trainer, names, folds)
-    stack = fit_stack(kind, inputs, spots.y, spots.groups, seed=seed)
-    stack = for_averages(stack, spots, members, names)
+        inputs = _nested(trainer, folds)
+    stack = for_averages(fit_stack(kind, inputs, spots.y, spots.groups, seed=seed), spots, members, names)
     calibration = held_out.mean(axis=0)
     if kind == "in_sample":
         calibration = np.full_like(calibration, np.nan)
@@ -97,14 +109,14 @@ def _fit_all(trainer: _Trainer, folds: Sequence[Fold], kind: StackKind) -> FitRe
     return FitResult(members, stack, held_out, calibration)
 
 
-def _nested(trainer: _Trainer, names: Sequence[str], folds: Sequence[Fold]) -> np.ndarray:
+def _nested(trainer: _Trainer, folds: Sequence[Fold]) -> np.ndarray:
     """Inputs of the nested stack, (learners · folds, n, targets), each by a model that did not see the spot's group.
 
     In place of the model without group g stands, for the spots of group s, the one without both.
     """
     spots = trainer.spots
-    inputs = np.empty((len(names), len(folds), *spots.y.shape), np.float32)
-    for k, name in enumerate(names):
+    inputs = np.empty((len(trainer.names), len(folds), *spots.y.shape), np.float32)
+    for k, name in enumerate(trainer.names):
         for (i, fold), scored in product(enumerate(folds), folds):
             inputs[k, i, scored.test] = trainer.model(name, fold, scored).predict(spots.x[name][scored.test])
     return inputs.reshape(-1, *spots.y.shape)
@@ -113,10 +125,14 @@ def _nested(trainer: _Trainer, names: Sequence[str], folds: Sequence[Fold]) -> n
 def for_averages(
     stack: Stack | MlpStack, spots: Spots, members: Sequence[FoldModel], names: Sequence[str]
 ) -> Stack | MlpStack:
-    """A stack that was fitted on predictions of single models, for the averages of models that it combines."""
+    """A stack that was fitted on predictions of single models, for the averages of models that it combines.
+
+    An average has the covariance with the truth that the single models have, but less variance. Least-squares weights
+    are covariance over variance, so they are divided by the ratio of the variances.
+    """
     if not isinstance(stack, Stack) or stack.kind == "mean":
         return stack
-    return stack.of_averages(averaging_ratio(spots, members, names))
+    return replace(stack, weights=stack.weights / averaging_ratio(spots, members, names))
 
 
 def averaging_ratio(spots: Spots, members: Sequence[FoldModel], names: Sequence[str]) -> np.ndarray:
@@ -126,8 +142,6 @@ def averaging_ratio(spots: Spots, members: Sequence[FoldModel], names: Sequence[
     ratio = np.ones((len(names), spots.y.shape[1]))
     for k, name in enumerate(names):
         averaged = averaged_members(members, name, n_groups)
-        if len(averaged) < 2:
-            continue
         each = center_by_slide(np.stack([member.predict(spots.x[name][few]) for member in averaged]), slides)
         single, average = (each**2).mean(axis=(0, 1)), (each.mean(axis=0) ** 2).mean(axis=0)
         ratio[k] = np.where(single > 0, average / np.where(single > 0, single, 1), 1)
@@ -143,6 +157,11 @@ class _Trainer:
     bar: tqdm
     trained: dict[tuple[str, ...], FoldModel] = field(default_factory=dict)
     learned: dict[tuple[str, ...], tuple[np.ndarray, Transform]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the learners."""
+        return names_of(self.config.learners)
 
     def model(self, name: str, *left_out: Fold) -> FoldModel:
         """The model of a learner without some folds, which may be one named twice."""
@@ -164,27 +183,25 @@ class _Trainer:
 
     def _what_is_learned(self, rows: np.ndarray | slice) -> tuple[np.ndarray, Transform]:
         """What the models of some spots are trained on, and the way back to the unit of the targets."""
-        spots, config = self.spots, self.config
-        y, slides = spots.y[rows], spots.slides[rows]
-        genes = None if spots.genes is None else spots.genes[rows]
-        denoised = denoise_targets(y, genes, slides, config.n_programmes)
-        z, transform = fit_transform(config.transform, denoised, slides, spots.groups[rows])
+        # Without x, since a selection of tiles would be a copy.
+        spots = replace(self.spots, x={}).take(rows)
+        denoised = denoise_targets(spots.y, spots.genes, spots.slides, self.config.n_programmes)
+        z, transform = fit_transform(self.config.transform, denoised, spots.slides, spots.groups)
         # Limits are as measured: what models are trained on may be negative.
-        return z, transform.within(y)
+        return z, transform.within(spots.y)
 
     def _fit(self, name: str, held_out: str, x: np.ndarray, z: np.ndarray, groups: np.ndarray) -> tuple[Model, list]:
         """One model and its history, from ``run_dir`` if it was trained before."""
-        learner = dict(zip(names_of(self.config.learners), self.config.learners, strict=True))[name]
+        learner = self.config.learners[self.names.index(name)]
         # Who asks for a model does not matter: the seed depends on what it is trained on.
         seed = derive_seed(self.config.seed, name, *np.unique(groups))
         label = f"{name} without {held_out}" if held_out != ALL else f"{name} of all"
-        folder = self.config.run_dir and self.config.run_dir / _digest(learner, seed, groups, x, z)
-        if folder:
+        run_dir = self.config.run_dir
+        folder = None if run_dir is None else Path(run_dir) / _digest(learner, seed, groups, x, z)
+        if folder and folder.exists():
             try:
                 about, arrays = _store.load(folder)
-            except FileNotFoundError:
-                pass
-            except ValueError as error:
+            except (FileNotFoundError, ValueError) as error:
                 log.warning("training %s again: %s", label, error)
             else:
                 log.info("%s: taken from %s", label, folder)

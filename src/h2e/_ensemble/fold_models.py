@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
 
 from h2e._ensemble.transforms import Transform
 from h2e._learners.learner import Learner, Model
+from h2e._statistics import Matrix
 
 ALL = "–"
 """In place of the group left out: the models of all groups."""
@@ -27,9 +27,9 @@ class Spots:
     x: Mapping[str, np.ndarray]  # by name of learner, (n, …)
     y: np.ndarray  # (n, targets) float32
     # (n, all genes), log-normalized; None where targets are no genes
-    genes: np.ndarray | sparse.csr_matrix | None = None
+    genes: Matrix | None = None
 
-    def take(self, rows: np.ndarray) -> Spots:
+    def take(self, rows: np.ndarray | slice) -> Spots:
         """Some of the spots."""
         genes = None if self.genes is None else self.genes[rows]
         return Spots(self.slides[rows], self.groups[rows], {k: v[rows] for k, v in self.x.items()}, self.y[rows], genes)
@@ -73,8 +73,8 @@ def names_of(learners: Sequence[Learner]) -> list[str]:
     ['texture', 'knn', 'texture 2']
     """
     labels = [learner.label for learner in learners]
-    numbers = [labels[: i + 1].count(label) for i, label in enumerate(labels)]
-    return [label if number == 1 else f"{label} {number}" for label, number in zip(labels, numbers, strict=True)]
+    numbered = [(label, labels[: i + 1].count(label)) for i, label in enumerate(labels)]
+    return [label if number == 1 else f"{label} {number}" for label, number in numbered]
 
 
 def averaged_members(members: Sequence[FoldModel], learner: str, n_groups: int) -> list[FoldModel]:

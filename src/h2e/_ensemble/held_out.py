@@ -16,8 +16,6 @@ from h2e._ensemble.fold_models import Spots, names_of
 from h2e._ensemble.stack import PER_MODEL, fit_stack
 from h2e._ensemble.training import folds_within, train
 from h2e._learners.folds import Fold
-from h2e._learners.registry import Learner
-from h2e._sdata.cohort import Cohort
 from h2e._sdata.target_spec import TargetSpec
 from h2e._statistics import group_mean
 
@@ -48,9 +46,10 @@ def held_out_predictions(
     """Train on the spots of a fold, and predict those that it leaves out by each method."""
     cohort = features.cohort
     beside = learners_beside(baselines, domains=domains)
-    inner = folds_inside(cohort, fold.train, config.learners)
-    trained = train(features, spec, fold.train, inner, config, beside=tuple(beside.values()))
-    ensemble, values, x = trained.ensemble, trained.values, trained.x
+    # Without folds the stack is the mean.
+    several = len(np.unique(cohort.groups[fold.train])) > 1
+    inner = folds_within(cohort, fold.train, config.learners) if several else []
+    ensemble, values, x = train(features, spec, fold.train, inner, config, beside=tuple(beside.values()))
     own, every = names_of(config.learners), names_of((*config.learners, *beside.values()))
     spots = Spots(cohort.names, cohort.groups, {name: x[name] for name in own}, values.to_numpy(np.float32))
     test = spots.take(fold.test).x
@@ -59,32 +58,26 @@ def held_out_predictions(
         predictions |= {name: ensemble.predict_alone(test, name) for name in own}
         predictions |= _without_each(ensemble, spots.take(fold.train), predictions, config)
     by_baseline = {name: x[label] for name, label in zip(beside, every[len(own) :], strict=True)}
-    spots = replace(spots, x=by_baseline)
-    domain = None
+    spots, domains_ = replace(spots, x=by_baseline), None
     if DOMAIN_FEATURES in by_baseline:
-        domain = domains_of(by_baseline[DOMAIN_FEATURES][fold.test], cohort.names[fold.test])
-    predictions |= baseline_predictions(baselines, spots, fold, config, domain)
+        domains_ = domains_of(by_baseline[DOMAIN_FEATURES][fold.test], cohort.names[fold.test])
+    predictions |= baseline_predictions(baselines, spots, fold, config, domains_)
     widths = {level: width for level in LEVELS if (width := ensemble.half_width(level)) is not None}
     mean = group_mean(values.to_numpy()[fold.train], cohort.groups[fold.train])
-    return HeldOut(values.iloc[fold.test], mean, domain, predictions, widths)
+    return HeldOut(values.iloc[fold.test], mean, domains_, predictions, widths)
 
 
 def _without_each(
     ensemble: Ensemble, spots: Spots, predictions: Mapping[str, np.ndarray], config: FitConfig
 ) -> dict[str, np.ndarray]:
-    """The ensemble without each of its learners, whose stack is fitted anew; of stacks of single models there is no such part."""
+    """The ensemble without each of its learners, whose stack is fitted anew; empty for stacks of single models."""
     if ensemble.stack.kind in PER_MODEL:
         return {}
-    found, names = {}, names_of(ensemble.learners)
+    combined, names = {}, names_of(ensemble.learners)
     for name in names:
         rest = [other for other in names if other != name]
         inputs = ensemble.held_out[[names.index(other) for other in rest]]
         stack = fit_stack(config.stack, inputs, spots.y, spots.groups, seed=config.seed)
         stack = for_averages(stack, spots, ensemble.members, rest)
-        found[f"without {name}"] = stack.combine(np.stack([predictions[other] for other in rest]))
-    return found
-
-
-def folds_inside(cohort: Cohort, spots: np.ndarray, learners: Sequence[Learner]) -> list[Fold]:
-    """Folds among training spots; none if they are of one group, where the stack is the mean."""
-    return folds_within(cohort, spots, learners) if len(np.unique(cohort.groups[spots])) > 1 else []
+        combined[f"without {name}"] = stack.combine(np.stack([predictions[other] for other in rest]))
+    return combined

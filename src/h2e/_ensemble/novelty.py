@@ -38,7 +38,7 @@ class Novelty:
     @classmethod
     def restore(cls, learner: str, arrays: dict[str, np.ndarray]) -> Novelty:
         """Make the one of these arrays."""
-        return cls(learner, **{**arrays, "typical": float(arrays["typical"][0])})
+        return cls(learner, arrays["center"], arrays["scale"], arrays["x"], float(arrays["typical"][0]))
 
 
 def fit_novelty(learner: str, x: np.ndarray, groups: np.ndarray) -> Novelty:
@@ -60,7 +60,7 @@ def fit_novelty(learner: str, x: np.ndarray, groups: np.ndarray) -> Novelty:
         distances = [_distance(z[groups != name], z[groups == name]) for name in names]
     else:
         distances = [_distance(z[::2], z[1::2])] if len(z) > 1 else [np.ones(1)]
-    typical = float(np.mean([np.median(d) for d in distances]))
+    typical = float(np.mean([np.median(each) for each in distances]))
     return Novelty(learner, center, scale, z, typical if typical > 0 else 1.0)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import sparse
 
-from h2e._statistics import center_by_slide
+from h2e._statistics import Matrix, center_by_slide
 
 N_GENES = 1000
 """Genes that programmes are found in: those that vary most within slides."""
@@ -17,9 +16,7 @@ MIN_SPOTS = 10
 """Of each programme."""
 
 
-def denoise_targets(
-    y: np.ndarray, genes: np.ndarray | sparse.csr_matrix | None, slides: np.ndarray, n: int
-) -> np.ndarray:
+def denoise_targets(y: np.ndarray, genes: Matrix | None, slides: np.ndarray, n: int) -> np.ndarray:
     """Average training values with their projection on the leading principal components of expression within slides.
 
     The projection of a gene keeps what it has in common with others at the spot. Much of what is lost is noise of its
@@ -45,14 +42,13 @@ def denoise_targets(
     >>> bool(np.square(y - 5 - programme).mean() < 0.4 * np.square(genes - 5 - programme).mean())
     True
     """
-    n = min(n, len(y) // MIN_SPOTS)
-    chosen = np.empty(0, int) if genes is None or n < 1 else _most_variable(genes, slides)
-    if not len(chosen):
-        return y
     from sklearn.decomposition import PCA
 
-    x = genes[:, chosen]
-    z = center_by_slide(x.toarray() if sparse.issparse(x) else x, slides)
+    n = min(n, len(y) // MIN_SPOTS)
+    if genes is None or n < 1:
+        return y
+    x = genes[:, _most_variable(genes, slides)]
+    z = center_by_slide(x if isinstance(x, np.ndarray) else x.toarray(), slides)
     # Sums of squares of large constants leave more than nothing.
     z = z[:, z.std(axis=0) > 1e-6]
     if not z.shape[1]:
@@ -65,9 +61,9 @@ def denoise_targets(
     return (y - (deviation - basis @ (basis.T @ deviation)) / 2).astype(np.float32)
 
 
-def _most_variable(genes: np.ndarray | sparse.csr_matrix, slides: np.ndarray) -> np.ndarray:
+def _most_variable(genes: Matrix, slides: np.ndarray) -> np.ndarray:
     """Columns of the genes that vary most within slides, among those that are detected often enough."""
-    squares = genes.multiply(genes) if sparse.issparse(genes) else genes * genes
+    squares = genes * genes if isinstance(genes, np.ndarray) else genes.multiply(genes)
     variance = np.asarray(squares.sum(axis=0), np.float64).ravel()
     for slide in np.unique(slides):
         rows = slides == slide

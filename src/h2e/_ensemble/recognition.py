@@ -15,8 +15,7 @@ from h2e._slide.slide import Slide
 log = logging.getLogger(__name__)
 
 NEW, SAME_SLIDE = -1, -2
-"""In place of the position of a training spot: of a slide that was not trained on; of one that was, but not this spot."""
-
+"""In place of the position of a training spot: the slide was not trained on; it was, but this spot was not."""
 
 NEAR = 0.1
 """Spacings within which a spot of a slide that was trained on is the same spot."""
@@ -31,33 +30,32 @@ def training_rows(cohort: Cohort, ensemble: Ensemble) -> np.ndarray:
     """
     from scipy.spatial import KDTree
 
-    found = np.full(len(cohort.rows), NEW)
+    positions = np.full(len(cohort.rows), NEW)
     for slide, colours in zip(cohort.slides, cohort.thumbnails, strict=True):
         of_slide = np.flatnonzero(cohort.names == slide.name)
-        mine = found[of_slide]
+        mine = positions[of_slide]
         for region, known in ensemble.thumbnails.items():
             if not same_image(colours, known):
                 continue
-            px = np.array(slide.image.shape[::-1])
             rows = np.flatnonzero(ensemble.training.index.get_level_values("region") == region)
-            distance, nearest = KDTree(ensemble.training[["x", "y"]].to_numpy()[rows] * px).query(
-                positions_on_image(slide) * px
-            )
+            xy = ensemble.training[["x", "y"]].to_numpy()[rows] * slide.image.shape[::-1]
+            distance, nearest = KDTree(xy).query(slide.xy)
             same = distance * slide.um_per_px < NEAR * ensemble.spacing_um
-            mine = np.where(same, rows[nearest], np.where(mine == NEW, SAME_SLIDE, mine))  # regions may share an image
+            # Regions may share an image.
+            mine = np.where(same, rows[nearest], np.where(mine == NEW, SAME_SLIDE, mine))
             log.info("slide %r is training slide %r: %d spots trained on", slide.name, region, same.sum())
         if (mine == NEW).all():
             mine = _rows_by_record(cohort, of_slide, ensemble)
-        found[of_slide] = mine
+        positions[of_slide] = mine
         if (mine == SAME_SLIDE).any():
             what = "slide %r was trained on: nothing is predicted for %d spots, where none was; with in_sample=True "
             what += "it is, but never score that"
             log.warning(what, slide.name, (mine == SAME_SLIDE).sum())
-    return found
+    return positions
 
 
 def _rows_by_record(cohort: Cohort, spots: np.ndarray, ensemble: Ensemble) -> np.ndarray:
-    """The same for spots of a slide whose image is not known: by region, instance, and the measured values of all targets.
+    """The same for spots of a slide whose image is not known: by region, instance, and measured values.
 
     Only values that one training spot has, and no other, are evidence: spots without counts are alike everywhere. Where
     genes were left out, the logarithms are others, but not the shares of the targets.
@@ -66,20 +64,20 @@ def _rows_by_record(cohort: Cohort, spots: np.ndarray, ensemble: Ensemble) -> np
     trained = known.get_indexer(cohort.identity[spots]) if known.is_unique else np.full(len(spots), -1)
     named = np.flatnonzero(trained >= 0)
     values = _measured(cohort, spots[named], ensemble) if len(named) else None
-    found = np.full(len(spots), NEW)
+    positions = np.full(len(spots), NEW)
     if values is None:
-        return found
+        return positions
     counted = not (ensemble.settings.get("obsm") or ensemble.settings.get("log_normalized"))
     for look in (np.asarray, _shares) if counted else (np.asarray,):
         truth = look(ensemble.truth)
         same = np.abs(look(values) - truth[trained[named]]).max(axis=1) < 1e-3
         evidence = _only_ones(truth)[trained[named]]
         if evidence.any() and same[evidence].mean() >= 0.9:
-            found[:] = SAME_SLIDE
-            found[named[same]] = trained[named[same]]
+            positions[:] = SAME_SLIDE
+            positions[named[same]] = trained[named[same]]
             log.info("%d spots are training spots by their names and by what was measured", same.sum())
             break
-    return found
+    return positions
 
 
 def _shares(log_normalized: np.ndarray) -> np.ndarray:
@@ -97,11 +95,11 @@ def _only_ones(values: np.ndarray) -> np.ndarray:
 
 def _measured(cohort: Cohort, spots: np.ndarray, ensemble: Ensemble) -> np.ndarray | None:
     """The targets as they were measured for training, or None if the table has not got them all."""
-    about = {name: ensemble.settings.get(name) or None for name in ("obsm", "layer")}
+    obsm, layer = (ensemble.settings.get(name) or None for name in ("obsm", "layer"))
     log_normalized = bool(ensemble.settings.get("log_normalized"))
     try:
-        table = cohort.table[cohort.rows[spots]]
-        return measured(table, list(ensemble.targets), **about, log_normalized=log_normalized).to_numpy(float)
+        table, targets = cohort.table[cohort.rows[spots]], list(ensemble.targets)
+        return measured(table, targets, obsm=obsm, layer=layer, log_normalized=log_normalized).to_numpy(float)
     except (KeyError, TypeError, ValueError):
         # No such target, layer or counts: not what was trained on.
         return None

@@ -63,7 +63,7 @@ def rebuild(
     for i, (name, held_out, kind) in enumerate(about["members"]):
         transform = Transform(kind, **{key: arrays[f"{i}/{key}"] for key in TRANSFORM})
         members.append(FoldModel(name, held_out, by_name[name].restore(_under(f"{i}/model/", arrays)), transform))
-    index = pd.MultiIndex.from_tuples([tuple(pair) for pair in about["index"]], names=["region", "instance"])
+    index = pd.MultiIndex.from_tuples(map(tuple, about["index"]), names=["region", "instance"])
     novelty, reference = about["novelty"], about["reference"]
     return {
         **{key: arrays[key] for key in ("held_out", "truth", "calibration")},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -44,14 +46,6 @@ class Stack:
         """The centre and the weights."""
         return {"center": self.center, "weights": self.weights}
 
-    def of_averages(self, ratio: np.ndarray) -> Stack:
-        """The same stack for averages of models in place of the single models whose predictions it was fitted on.
-
-        An average has the covariance with the truth that the single models have, but less variance: by a factor
-        ``ratio`` (learners, targets). Least-squares weights are covariance over variance, so they are divided by it.
-        """
-        return replace(self, weights=self.weights / ratio)
-
 
 def fit_stack(
     kind: StackKind, predictions: np.ndarray, y: np.ndarray, groups: np.ndarray, *, seed: int = 0
@@ -74,9 +68,6 @@ def fit_stack(
     groups
         (n,) group of each spot; groups weigh the same, whatever their number of spots.
     """
-    if kind not in STACKS:
-        msg = f"stack must be one of {list(STACKS)}, got {kind!r}."
-        raise ValueError(msg)
     names = np.unique(groups)
     if kind == "mean" or len(names) < MIN_GROUPS:
         return _mean_stack(predictions, y, groups)
@@ -113,25 +104,20 @@ def restore_stack(kind: str, arrays: dict[str, np.ndarray]) -> Stack | MlpStack:
 
 def _best_ridge(predictions: np.ndarray, y: np.ndarray, groups: np.ndarray) -> Stack:
     """The ridge of the best penalty by groups left out, or the mean if none beats it."""
-    errors = np.zeros((len(PENALTIES) + 1, y.shape[1]))
+    fits: list[Callable[..., Stack]] = [_mean_stack, *(partial(_ridge_stack, penalty=p) for p in PENALTIES)]
+    errors = np.zeros((len(fits), y.shape[1]))
     for name in np.unique(groups):
         inner, outer = groups != name, groups == name
-        candidates = [_mean_stack(predictions[:, inner], y[inner], groups[inner])]
-        candidates += [_ridge_stack(predictions[:, inner], y[inner], groups[inner], p) for p in PENALTIES]
-        for i, stack in enumerate(candidates):
-            errors[i] += ((stack.combine(predictions[:, outer]) - y[outer]) ** 2).mean(axis=0)
+        for error, fit in zip(errors, fits, strict=True):
+            stack = fit(predictions[:, inner], y[inner], groups[inner])
+            error += ((stack.combine(predictions[:, outer]) - y[outer]) ** 2).mean(axis=0)
     variance = np.maximum(y.var(axis=0), 1e-12)
-    best = int((errors / variance).mean(axis=1).argmin())
-    if best == 0:
-        return _mean_stack(predictions, y, groups)
-    return _ridge_stack(predictions, y, groups, PENALTIES[best - 1])
+    return fits[int((errors / variance).mean(axis=1).argmin())](predictions, y, groups)
 
 
 def _mean_stack(predictions: np.ndarray, y: np.ndarray, groups: np.ndarray) -> Stack:
     """Every learner weighs the same."""
-    n_learners = len(predictions)
-    weights = np.full((n_learners, y.shape[1]), 1 / n_learners)
-    return Stack("mean", group_mean(y, groups), weights)
+    return Stack("mean", group_mean(y, groups), np.full((len(predictions), y.shape[1]), 1 / len(predictions)))
 
 
 def _ridge_stack(predictions: np.ndarray, y: np.ndarray, groups: np.ndarray, penalty: float) -> Stack:
@@ -141,8 +127,8 @@ def _ridge_stack(predictions: np.ndarray, y: np.ndarray, groups: np.ndarray, pen
     center = group_mean(y, groups)
     n_learners, _, n_targets = predictions.shape
     # Groups weigh the same, whatever their number of spots.
-    names, code, size = np.unique(groups, return_inverse=True, return_counts=True)
-    root = np.sqrt(1 / (len(names) * size[code]))
+    _, code, size = np.unique(groups, return_inverse=True, return_counts=True)
+    root = np.sqrt(1 / (len(size) * size[code]))
     weights = np.empty((n_learners, n_targets))
     for t in range(n_targets):
         x = (predictions[:, :, t] - center[t]) * root

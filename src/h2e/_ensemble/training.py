@@ -1,14 +1,10 @@
-"""One training of an ensemble on some spots of a cohort: what ``fit`` does with all, and ``evaluate`` without each group."""
+"""Train an ensemble on some spots of a cohort: ``fit`` on all of them, ``evaluate`` on those of all groups but one."""
 
 from __future__ import annotations
 
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from numbers import Integral
-from os import PathLike
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,68 +16,34 @@ from h2e._ensemble.fold_models import ALL, Spots, names_of
 from h2e._ensemble.novelty import fit_novelty
 from h2e._ensemble.recognition import positions_on_image
 from h2e._ensemble.saving import HISTORY
-from h2e._ensemble.stack import STACKS, StackKind
-from h2e._ensemble.transforms import TRANSFORMS, TransformKind
 from h2e._learners.folds import Fold, make_folds
 from h2e._learners.learner import Learner
-from h2e._learners.registry import learner_of
+from h2e._learners.registry import learner_of, with_settings
 from h2e._sdata.cohort import Cohort
 from h2e._sdata.target_spec import TargetSpec
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """An ensemble, and what it was trained with at all spots of the cohort."""
-
-    ensemble: Ensemble
-    values: pd.DataFrame  # (spots, targets), measured
-    x: dict[str, np.ndarray]  # by name, of the learners of the ensemble and of those beside it
-
-
-def fit_config(
-    learners: str | Learner | Sequence[str | Learner],
-    *,
-    transform: TransformKind,
-    stack: StackKind,
-    n_programmes: int,
-    seed: int,
-    device: str | None,
-    run_dir: str | PathLike | None,
-    progress: bool,
-) -> FitConfig:
-    """Check how to train."""
-    several = [learners] if isinstance(learners, str) or not isinstance(learners, Sequence) else list(learners)
-    if not several:
-        msg = "learners is empty; name at least one, such as 'texture'."
+def learners_of(learners: str | Learner | Sequence[str | Learner], device: str | None) -> tuple[Learner, ...]:
+    """The learners that the user names or passes, on a device where they have one."""
+    several = [learners] if isinstance(learners, str | Learner) else learners
+    if not isinstance(several, Sequence) or not several:
+        msg = f"learners must be a learner or a sequence of at least one, such as 'texture', got {learners!r}."
         raise ValueError(msg)
-    instances = tuple(learner_of(learner) for learner in several)
+    instances = [learner_of(learner) for learner in several]
     if device is not None:
-        instances = tuple(replace(one, device=device) if hasattr(one, "device") else one for one in instances)
-    for name, value, known in (("transform", transform, TRANSFORMS), ("stack", stack, STACKS)):
-        if value not in known:
-            msg = f"{name} must be one of {list(known)}, got {value!r}."
-            raise ValueError(msg)
-    if not isinstance(n_programmes, Integral) or n_programmes < 0:
-        msg = f"n_programmes must be 0 or a number of components, got {n_programmes!r}."
-        raise ValueError(msg)
-    folder = None if run_dir is None else Path(run_dir)
-    if folder is not None and folder.exists() and not folder.is_dir():
-        msg = f"run_dir {str(folder)!r} is a file; pass a folder, which may be new."
-        raise FileExistsError(msg)
-    return FitConfig(instances, transform, stack, int(seed), folder, progress, int(n_programmes))
+        instances = [with_settings(one, device=device) if hasattr(one, "device") else one for one in instances]
+    return tuple(instances)
 
 
 def check_cohort(cohort: Cohort, spec: TargetSpec, group_key: str | None, *, stacklevel: int = 3) -> None:
-    """Refuse a group with the name that stands for all; say where scores will be too good, and what should not be learned."""
+    """Refuse a group with the name that stands for all; warn where scores will be too good, and of spots without counts."""
     if ALL in cohort.groups:
         msg = f"a group is called {ALL!r}, which h2e calls the models of all groups; give it another name."
         raise ValueError(msg)
     if group_key is None and len(cohort.slides) > 1:
-        msg = (
-            "no group_key: slides are left out, and if a donor has several, their scores are too good. Pass group_key."
-        )
+        msg = "no group_key: slides are left out; scores are too good if a donor has several. Pass group_key."
         warnings.warn(msg, stacklevel=stacklevel)
     if len(cohort.slides) == 1:
         msg = "one slide: its quarters are left out, so scores say nothing of another slide. Add slides."
@@ -114,10 +76,11 @@ def train(
     *,
     beside: Sequence[Learner] = (),
     left_out: str = "",
-) -> Trained:
+) -> tuple[Ensemble, pd.DataFrame, dict[str, np.ndarray]]:
     """An ensemble of some spots of a cohort. Targets, stain reference, models and stack see nothing of the others.
 
     ``folds`` are positions among these spots; features of the learners ``beside`` are extracted in the same pass.
+    Returns, too, the measured values (spots, targets) and features by name of the learner of all spots of the cohort.
     """
     cohort = features.cohort
     values = spec.measured(spots)
@@ -154,9 +117,9 @@ def train(
             "learners": names,
             "transform": config.transform,
             "stack": config.stack,
-            "n_programmes": config.n_programmes if genes is not None else 0,
-            "seed": config.seed,
+            "n_programmes": int(config.n_programmes) if genes is not None else 0,
+            "seed": int(config.seed),
             "keep_residual": cohort.keep_residual,
         },
     )
-    return Trained(ensemble, values, x)
+    return ensemble, values, x

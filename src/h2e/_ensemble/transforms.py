@@ -32,7 +32,7 @@ class Transform:
     deviation within the slides, averaged over the slides of a group and then over groups.
     """
 
-    kind: str
+    kind: TransformKind
     # (q, targets), rising; for "log" and "standardized" the two rows 0 and 1; "mixed" has twice as many columns
     ranks: np.ndarray
     values: np.ndarray  # (q, targets)
@@ -70,9 +70,6 @@ def fit_transform(
     >>> z.ravel(), transform.invert(z).ravel()
     (array([0. , 0.5, 1. ], dtype=float32), array([0., 2., 8.], dtype=float32))
     """
-    if kind not in TRANSFORMS:
-        msg = f"transform must be one of {list(TRANSFORMS)}, got {kind!r}."
-        raise ValueError(msg)
     if kind == "spot_rank" and y.shape[1] == 1:
         msg = "transform 'spot_rank' must have several targets to rank at a spot, got one; pass another transform."
         raise ValueError(msg)
@@ -106,10 +103,8 @@ def _standardize(y: np.ndarray, slides: np.ndarray, groups: np.ndarray) -> tuple
     z = (y - means[position]) / np.where(stds > 0, stds, np.inf)[position]
     group, trust = groups[first], count / (count + FEW_SPOTS)
     # Slides of a group share its weight, which is that of its largest slide.
-    weight = np.array(
-        [t / trust[group == g].sum() * trust[group == g].max() for g, t in zip(group, trust, strict=True)]
-    )
-    mean, std = np.average(means, axis=0, weights=weight), np.average(stds, axis=0, weights=weight)
+    weight = [t / trust[group == g].sum() * trust[group == g].max() for g, t in zip(group, trust, strict=True)]
+    mean, std = (np.average(values, axis=0, weights=weight) for values in (means, stds))
     return z.astype(np.float32), mean, std
 
 

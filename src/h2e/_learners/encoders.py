@@ -63,9 +63,8 @@ class MissingEncoder:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Say what to pass."""
         known = "is not stored, for it is code" if self.name is None else f"has only a name in its file, {self.name!r}"
-        msg = (
-            f"the encoder {known}; pass it: h2e.Ensemble.load(folder, encoders={{'embedding': {self.name or ...!r}}})."
-        )
+        example = f"encoders={{'embedding': {self.name or ...!r}}}"
+        msg = f"the encoder {known}; pass it: h2e.Ensemble.load(folder, {example})."
         raise ValueError(msg)
 
 

@@ -33,10 +33,8 @@ def make_folds(slides: np.ndarray, groups: np.ndarray, xy_um: np.ndarray, *, buf
     if len(names) > 1:
         return [Fold(str(g), np.flatnonzero(groups != g), np.flatnonzero(groups == g)) for g in names]
     if len(np.unique(slides)) > 1:
-        msg = (
-            f"groups must be at least 2 to leave one out, got {names.tolist()} for {len(np.unique(slides))} slides; "
-            "without group_key slides are left out."
-        )
+        msg = f"groups must be at least 2 to leave one out, got {names.tolist()} for {len(np.unique(slides))} slides; "
+        msg += "without group_key slides are left out."
         raise ValueError(msg)
     return _quarters(xy_um, buffer_um)
 
@@ -48,23 +46,16 @@ def _quarters(xy_um: np.ndarray, buffer_um: float) -> list[Fold]:
     if len(xy_um) < 8:
         msg = f"spots on tissue must be at least 8 for folds within a slide, got {len(xy_um)}."
         raise ValueError(msg)
-    right, lower = (xy_um > np.median(xy_um, axis=0)).T
-    folds = []
-    for name, inside in {
-        "left, upper": ~right & ~lower,
-        "right, upper": right & ~lower,
-        "left, lower": ~right & lower,
-        "right, lower": right & lower,
-    }.items():
+    quarter, folds = (xy_um > np.median(xy_um, axis=0)) @ [1, 2], []
+    for i, name in enumerate(("left, upper", "right, upper", "left, lower", "right, lower")):
+        inside = quarter == i
         if not inside.any():
             continue
         distance, _ = KDTree(xy_um[inside]).query(xy_um)
         train = np.flatnonzero(distance > buffer_um)
         if len(train) < 2:
-            msg = (
-                "the slide is too small for folds within it: at least 2 spots must be further than the extent of a "
-                f"tile, {buffer_um:.0f} µm, from its quarter {name!r}, got {len(train)}. Add slides."
-            )
+            msg = "the slide is too small for folds within it: at least 2 spots must be further than the extent of a "
+            msg += f"tile, {buffer_um:.0f} µm, from its quarter {name!r}, got {len(train)}. Add slides."
             raise ValueError(msg)
         folds.append(Fold(name, train, np.flatnonzero(inside)))
     return folds

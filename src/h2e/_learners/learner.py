@@ -71,10 +71,10 @@ class Learner(ABC):
     """
 
     name: str
-    """What it is called in scores and in files: an identifier that no learner of h2e has."""
+    """Name in scores and in files, an identifier that no learner of h2e has."""
 
     uses: Uses
-    """What it sees: ``"tiles"``, positions in µm from the middle of the tissue (``"xy"``), or features (``"obsm"``)."""
+    """Input of the model, one of ``"tiles"``, ``"xy"`` (µm from the middle of the tissue), ``"obsm"`` (features)."""
 
     views: tuple[View, ...] = ()
     """With ``uses = "tiles"``: the squares of the image that are cut out around each spot."""
@@ -181,10 +181,8 @@ def checked_features(learner: Learner, tiles: list[np.ndarray]) -> np.ndarray:
     """Extract features, and raise unless they are numbers, a row per spot."""
     x, n = np.asarray(learner.extract_features(tiles)), len(tiles[0])
     if x.ndim < 2 or len(x) != n or x.dtype.kind not in "biuf" or (x.dtype.kind == "f" and not np.isfinite(x).all()):
-        msg = (
-            f"extract_features of learner {learner.name!r} must return finite numbers, a row for each of {n} spots, "
-            f"got {x.dtype} {x.shape}."
-        )
+        msg = f"extract_features of learner {learner.name!r} must return finite numbers, a row for each of {n} spots, "
+        msg += f"got {x.dtype} {x.shape}."
         raise ValueError(msg)
     return x
 

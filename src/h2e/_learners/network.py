@@ -54,15 +54,13 @@ class NetworkConfig:
             msg = f"n_targets must be at least 1, got {self.n_targets}."
             raise ValueError(msg)
         if not 16 <= self.subtile_px <= self.tile_px or self.tile_px < 26 or (self.tile_px - self.subtile_px) % 2:
-            msg = (
-                "tile_px must be at least 26, subtile_px at least 16 and no more than tile_px, and both even or both "
-                f"odd so that one subtile is central, got tile_px={self.tile_px}, subtile_px={self.subtile_px}."
-            )
+            msg = "tile_px must be at least 26, subtile_px at least 16 and no more than tile_px, and both even or both "
+            msg += f"odd so that one subtile is central, got tile_px={self.tile_px}, subtile_px={self.subtile_px}."
             raise ValueError(msg)
         if not 0 <= self.dropout < 1:
             msg = f"dropout must be in [0, 1), got {self.dropout}."
             raise ValueError(msg)
-        if not self.encoders or any(name not in ENCODERS for name in self.encoders):
+        if not self.encoders or not set(self.encoders) <= set(ENCODERS):
             msg = f"encoders must be some of {list(ENCODERS)}, got {list(self.encoders)}."
             raise ValueError(msg)
 

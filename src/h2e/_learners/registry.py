@@ -39,20 +39,23 @@ def learner_of(learner: str | Learner) -> Learner:
     >>> learner_of("coordinates")
     Coordinates(k=8)
     """
-    if isinstance(learner, str):
-        if learner not in NAMES:
-            msg = f"learner must be one of {NAMES} or an instance of h2e.tl.Learner, got {learner!r}."
-            raise ValueError(msg)
+    if isinstance(learner, str) and learner in NAMES:
         return HEADS[learner] if learner in HEADS else LEARNERS[learner]()
     if not isinstance(learner, Learner):
-        msg = f"learner must be one of {NAMES} or an instance of h2e.tl.Learner, got {type(learner).__name__}."
-        raise TypeError(msg)
+        wrong, kind = (repr(learner), ValueError) if isinstance(learner, str) else (type(learner).__name__, TypeError)
+        msg = f"learner must be one of {NAMES} or an instance of h2e.tl.Learner, got {wrong}."
+        raise kind(msg)
     check_interface(learner)
     if learner.name in NAMES and type(learner) is not LEARNERS.get(learner.name):
         msg = f"name of learner {type(learner).__name__} must be one that no learner of h2e has, got {learner.name!r}."
         raise ValueError(msg)
     to_json(learner)
     return learner
+
+
+def with_settings(learner: Learner, **settings: Any) -> Learner:
+    """A copy of a learner with other values of some of its fields."""
+    return dataclasses.replace(learner, **settings)  # type: ignore[type-var]  # learners are checked to be dataclasses
 
 
 def to_json(learner: Learner) -> str:
@@ -69,10 +72,8 @@ def to_json(learner: Learner) -> str:
             return dataclasses.asdict(value)
         if isinstance(value, np.generic):
             return value.item()
-        msg = (
-            f"settings of learner {learner.name!r} must be numbers, strings, views or tuples of them, got "
-            f"{type(value).__name__}; leave code and data out of them by a method settings of your own."
-        )
+        msg = f"settings of learner {learner.name!r} must be numbers, strings, views or tuples of them, got "
+        msg += f"{type(value).__name__}; leave code and data out of them by a method settings of your own."
         raise TypeError(msg)
 
     return json.dumps({"name": learner.name, **learner.settings()}, default=plain)
@@ -92,10 +93,8 @@ def from_json(text: str, learners: Mapping[str, Callable[..., Learner]] | None =
     name = settings.pop("name", None)
     make = LEARNERS.get(name) or (learners or {}).get(name)
     if make is None:
-        msg = (
-            f"learner must be one of {sorted(LEARNERS)} or be passed, got {name!r} in the file; "
-            f"a file does not choose code: h2e.Ensemble.load(folder, learners={{{name!r}: its class}})."
-        )
+        msg = f"learner must be one of {sorted(LEARNERS)} or be passed, got {name!r} in the file; "
+        msg += f"a file does not choose code: h2e.Ensemble.load(folder, learners={{{name!r}: its class}})."
         raise ValueError(msg)
     unknown = set(settings) - {field.name for field in dataclasses.fields(make)} if name in LEARNERS else set()
     if unknown:

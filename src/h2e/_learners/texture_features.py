@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+from itertools import combinations
 
 import numpy as np
 
@@ -15,6 +16,7 @@ N_LEVELS = 5
 
 # Optical densities of haematoxylin, eosin and a residual (Ruifrok and Johnston 2001).
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+STAIN_NAMES = ("haematoxylin", "eosin", "residual")
 
 BLACK = 40
 """Pixels with all channels below this are background."""
@@ -78,27 +80,18 @@ def stain_maps(tiles: np.ndarray) -> np.ndarray:
 
 def _describe(tiles: np.ndarray) -> dict[str, np.ndarray]:
     """All features of a few tiles, by name."""
-    out: dict[str, np.ndarray] = {}
-    tiles = _whiten_black(tiles)
-    colours = tiles.astype(np.float32) / 255
-    stains = stain_maps(tiles)
+    # Black pixels become white: no stain is black, but cut-outs, borders and pen are, which are not tissue.
+    tiles = np.where(tiles.max(axis=1, keepdims=True) < BLACK, np.uint8(255), tiles)
+    colours, stains = tiles.astype(np.float32) / 255, stain_maps(tiles)
     top, bottom = colours.max(1), colours.min(1)
     saturation = (top - bottom) / np.maximum(top, 1 / 255)
-    maps = {"red": colours[:, 0], "green": colours[:, 1], "blue": colours[:, 2]}
-    maps |= {"haematoxylin": stains[:, 0], "eosin": stains[:, 1], "residual": stains[:, 2], "saturation": saturation}
-    for name, values in maps.items():
+    maps = [*colours.swapaxes(0, 1), *stains.swapaxes(0, 1), saturation]
+    out: dict[str, np.ndarray] = {}
+    for name, values in zip(("red", "green", "blue", *STAIN_NAMES, "saturation"), maps, strict=True):
         out |= _moments(name, values)
     out |= _correlations(stains)
     out["lumen share"] = (bottom > 0.85).mean((1, 2))
-    for name in ("haematoxylin", "eosin"):
-        out |= _octaves(name, maps[name])
-    return out
-
-
-def _whiten_black(tiles: np.ndarray) -> np.ndarray:
-    """Turn black pixels white: no stain is black, but cut-outs, borders and pen are; they are no tissue."""
-    black = tiles.max(axis=1, keepdims=True) < BLACK
-    return np.where(black, np.uint8(255), tiles)
+    return out | _octaves("haematoxylin", stains[:, 0]) | _octaves("eosin", stains[:, 1])
 
 
 def _moments(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
@@ -114,19 +107,19 @@ def _correlations(stains: np.ndarray) -> dict[str, np.ndarray]:
     flat = stains.reshape(*stains.shape[:2], -1)
     centred = flat - flat.mean(2, keepdims=True)
     std = np.sqrt((centred**2).mean(2))
-    names = ("haematoxylin", "eosin", "residual")
     out = {}
-    for i, j in ((0, 1), (0, 2), (1, 2)):
+    for (i, one), (j, other) in combinations(enumerate(STAIN_NAMES), 2):
         covariance = (centred[:, i] * centred[:, j]).mean(1)
-        out[f"{names[i]} with {names[j]}"] = covariance / np.maximum(std[:, i] * std[:, j], 1e-4)
+        out[f"{one} with {other}"] = covariance / np.maximum(std[:, i] * std[:, j], 1e-4)
     return out
 
 
 def _octaves(name: str, image: np.ndarray) -> dict[str, np.ndarray]:
     """Per octave of a pyramid: strength and asymmetry of blobs, strength and direction of edges."""
     out: dict[str, np.ndarray] = {}
-    level = 0
-    while level < N_LEVELS and image.shape[-1] >= 8:
+    for level in range(N_LEVELS):
+        if image.shape[-1] < 8:
+            break
         smooth = _smooth(image)
         band = (image - smooth)[:, 2:-2, 2:-2]
         dx = (image[:, 2:-2, 3:-1] - image[:, 2:-2, 1:-3]) / 2
@@ -144,7 +137,6 @@ def _octaves(name: str, image: np.ndarray) -> dict[str, np.ndarray]:
         xx, yy, xy = (dx * dx).mean((1, 2)), (dy * dy).mean((1, 2)), (dx * dy).mean((1, 2))
         out[f"{key} coherence"] = np.sqrt((xx - yy) ** 2 + 4 * xy**2) / (xx + yy + FAINT**2)
         image = _halve(image)
-        level += 1
     return out
 
 

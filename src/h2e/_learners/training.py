@@ -22,6 +22,9 @@ from h2e._learners.network import MultiscaleNetwork, NetworkConfig, build, fuse_
 
 log = logging.getLogger(__name__)
 
+BATCH = 64
+"""Views that are predicted at a time."""
+
 
 def train(
     config: NetworkConfig,
@@ -100,12 +103,7 @@ def train(
 
 
 def predict_views(
-    network: MultiscaleNetwork,
-    tiles: np.ndarray,
-    *,
-    symmetries: bool = True,
-    batch_size: int = 64,
-    device: str | None = None,
+    network: MultiscaleNetwork, tiles: np.ndarray, *, symmetries: bool = True, device: str | None = None
 ) -> np.ndarray:
     """Predictions of each of the eight symmetries of each tile, ``float32`` (8, n, n_targets), or of the tile as it is.
 
@@ -121,7 +119,7 @@ def predict_views(
     device_ = find_device(device)
     network = fuse_batchnorm(network).to(device_)
     n_views = 8 if symmetries else 1
-    step = max(1, batch_size // n_views)
+    step = BATCH // n_views
     turns = symmetry_table(network.config.tile_px).to(device_)[:n_views]
     out = np.empty((n_views, len(tiles), network.config.n_targets), np.float32)
     with torch.inference_mode(), mixed_precision(device_):

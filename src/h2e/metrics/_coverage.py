@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from h2e._ensemble.conformal import half_widths
+from h2e._statistics import half_widths
 
 from ._checks import align, check_between, check_order, check_pair, labels, matrix
 

@@ -12,9 +12,10 @@ from tqdm.auto import tqdm
 
 from h2e._ensemble.baselines import BASELINES, BaselineName
 from h2e._ensemble.extraction import Features
+from h2e._ensemble.fitting import FitConfig
 from h2e._ensemble.held_out import HeldOut, held_out_predictions
 from h2e._ensemble.stack import StackKind
-from h2e._ensemble.training import check_cohort, fit_config, folds_within
+from h2e._ensemble.training import check_cohort, folds_within, learners_of
 from h2e._ensemble.transforms import TransformKind
 from h2e._learners.folds import Fold
 from h2e._learners.learner import Learner
@@ -137,8 +138,7 @@ def evaluate(
     >>> sorted(scores["method"].unique())[:3]
     ['baseline: coordinates', 'baseline: domains', 'baseline: domains by chance']
     """
-    options = {"device": device, "run_dir": run_dir, "progress": progress, "seed": seed}
-    config = fit_config(learners, transform=transform, stack=stack, n_programmes=n_programmes, **options)
+    config = FitConfig(learners_of(learners, device), transform, stack, seed, run_dir, progress, n_programmes)
     baselines = [baselines] if isinstance(baselines, str) else list(baselines)
     unknown = sorted(set(baselines) - set(BASELINES))
     if unknown:

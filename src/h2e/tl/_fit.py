@@ -11,8 +11,9 @@ import numpy as np
 
 from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.extraction import Features
+from h2e._ensemble.fitting import FitConfig
 from h2e._ensemble.stack import StackKind
-from h2e._ensemble.training import check_cohort, fit_config, folds_within, train
+from h2e._ensemble.training import check_cohort, folds_within, learners_of, train
 from h2e._ensemble.transforms import TransformKind
 from h2e._learners.learner import Learner
 from h2e._learners.registry import DEFAULT_LEARNERS, LearnerName
@@ -145,8 +146,7 @@ def fit(
     >>> h2e.tl.fit(sdata, learners="texture", n_targets=4, group_key="donor", progress=False)
     Ensemble of 3 models (texture; stack: mean) for 4 targets, trained on 44 spots of 2 slides, leaving out ['A', 'B']
     """
-    options = {"device": device, "run_dir": run_dir, "progress": progress, "seed": seed}
-    config = fit_config(learners, transform=transform, stack=stack, n_programmes=n_programmes, **options)
+    config = FitConfig(learners_of(learners, device), transform, stack, seed, run_dir, progress, n_programmes)
     keys = Keys(table_key, image_key, tissue_mask_key, normalized_key, library_key, group_key, um_per_px)
     cohort = open_cohort(sdata, keys)
     spec = TargetSpec(cohort, targets, n_targets, obsm, layer, log_normalized)
@@ -154,7 +154,7 @@ def fit(
     spots = np.arange(len(cohort.rows))
     folds = folds_within(cohort, spots, config.learners)
     left_out = "quarter of the slide" if len(cohort.slides) == 1 else group_key or "slide"
-    trained = train(Features(cohort, progress), spec, spots, folds, config, left_out=left_out)
-    if constant := [name for name, values in trained.values.items() if values.nunique() == 1]:
+    ensemble, values, _ = train(Features(cohort, progress), spec, spots, folds, config, left_out=left_out)
+    if constant := [name for name, column in values.items() if column.nunique() == 1]:
         log.warning("targets %s have one value at all %d spots: there is nothing to learn", constant, len(spots))
-    return trained.ensemble
+    return ensemble
