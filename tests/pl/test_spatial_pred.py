@@ -278,7 +278,7 @@ def test_all_slides_share_their_colours_if_asked(known: SpatialData):
         expected = (min(e[0] for e in ends), max(e[1] for e in ends))
         for ax in some:
             np.testing.assert_allclose(layers(ax)[1].get_clim(), expected)
-    with pytest.raises(ValueError, match="share_scale is 'slide'; it can be True, False or 'slides'"):
+    with pytest.raises(ValueError, match="share_scale must be True, False or 'slides', got 'slide'"):
         h2e.pl.spatial_pred(known, share_scale="slide")
 
 
@@ -593,7 +593,7 @@ def test_errors_say_what_is_there(known: SpatialData, arguments: dict, message: 
 
 
 def test_a_row_holds_at_least_one_map(known: SpatialData):
-    with pytest.raises(ValueError, match="ncols is 0"):
+    with pytest.raises(ValueError, match="ncols must be at least 1, got 0"):
         h2e.pl.spatial_pred(known, ncols=0)
 
 

@@ -13,7 +13,7 @@ from scipy import stats
 import h2e.pl
 import h2e.pp
 from h2e._sdata.targets import measured
-from h2e.pl._side_by_side import side_by_side
+from h2e.pl._dots import side_by_side
 from h2e.pl._targets import mean_correlation
 
 if TYPE_CHECKING:

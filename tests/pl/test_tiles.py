@@ -129,5 +129,5 @@ def test_what_cannot_be_shown_is_named(cohort: SpatialData):
         h2e.pl.tiles(cohort, spots=[SPOT, "nowhere"])
     with pytest.raises(ValueError, match="spots is empty"):
         h2e.pl.tiles(cohort, spots=[])
-    with pytest.raises(ValueError, match="n is 0"):
+    with pytest.raises(ValueError, match="n must be at least 1 spot of each slide, got 0"):
         h2e.pl.tiles(cohort, n=0)

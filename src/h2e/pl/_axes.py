@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.typing import HashableList
+
+    Mosaic = list[HashableList[Hashable]]
 
 
-def given_axes(ax: Axes | Sequence[Axes], n: int, what: str) -> np.ndarray:
-    """The Axes that were given, in one row, if they are as many as there is to draw."""
-    given = list(ax.values()) if isinstance(ax, Mapping) else ax  # as plt.subplot_mosaic gives them
-    axes = np.ravel(np.asarray(given, dtype=object))
+def make_axes(ax: Axes | Sequence[Axes] | None, mosaic: Mosaic, what: str, **figure: Any) -> np.ndarray:
+    """The Axes that were given, or those of a new figure, in the order of the numbers of a mosaic."""
+    n = len({cell for row in mosaic for cell in row} - {"."})
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        made = plt.subplot_mosaic(mosaic, layout="constrained", **figure)[1]
+        return np.array([made[i] for i in range(n)], dtype=object)
+    # plt.subplot_mosaic gives a mapping.
+    axes = np.ravel(np.asarray(list(ax.values()) if isinstance(ax, Mapping) else ax, dtype=object))
     if len(axes) != n:
         msg = f"ax has {len(axes)} Axes, this plot draws on {n}: {what}."
         raise ValueError(msg)
     return axes
 
 
-def one_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
-    """The Axes that were given, or those of a new figure of a size in inches."""
-    if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
+def in_rows(lengths: Sequence[int]) -> Mosaic:
+    """A mosaic of rows of these lengths.
 
-    return plt.subplots(figsize=size, layout="constrained")[1]
+    Examples
+    --------
+    >>> in_rows([1, 2])
+    [[0, '.'], [1, 2]]
+    """
+    number = count()
+    return [[next(number) if column < length else "." for column in range(max(lengths))] for length in lengths]

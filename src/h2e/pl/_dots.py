@@ -1,13 +1,13 @@
-"""Spots of a map as discs of their real size, and their colours."""
+"""Spots as discs or squares and their colours, one artist however many; on one slide, or on slides in a row."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from h2e.pl._discs import add_discs
+from h2e._slide.lattice import lattice
 from h2e.pl._maps import Map
 
 if TYPE_CHECKING:
@@ -21,13 +21,39 @@ MISSING = "0.65"
 LINE = 40
 """Letters of a title that fit above a map; longer ones are written smaller."""
 
+SQUARE = [(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)]
+
+LETTERS = 60
+"""In a line under a map."""
+
+GAP = 3.0
+"""Pitches between two slides."""
+
 Limits = tuple[float, float]
+
+
+def add_discs(
+    ax: Axes, xy: np.ndarray, diameter: float, *, angle: float | None = None, **style: Any
+) -> EllipseCollection:
+    """Draw discs in the unit of the data; with an angle in degrees, turned squares of the same area."""
+    from matplotlib.collections import EllipseCollection
+    from matplotlib.path import Path
+
+    width = diameter if angle is None else diameter * np.sqrt(np.pi) / 2
+    style = {"linewidths": 0, "offsets": xy, "offset_transform": ax.transData} | style
+    discs = EllipseCollection([width], [width], [angle or 0], units="xy", **style)
+    if angle is not None:
+        discs.set_paths([Path(SQUARE, closed=True)])
+        # Else the slide shines through between neighbours.
+        discs.set_antialiased(False)
+    ax.add_collection(discs, autolim=False)
+    return discs
 
 
 def limits_of(values: Sequence[np.ndarray]) -> Limits:
     """From the lower of the first percentiles to the higher of the 99th; a single value stands in the middle."""
-    finite = [some[np.isfinite(some)] for some in values]
-    ends = np.array([np.percentile(some, (1, 99)) for some in finite if len(some)] or [(0.0, 1.0)])
+    finite = [one[np.isfinite(one)] for one in values]
+    ends = np.array([np.percentile(one, (1, 99)) for one in finite if len(one)] or [(0.0, 1.0)])
     low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
@@ -36,41 +62,63 @@ def draw_dots(axis: Axes, one: Map, limits: Limits | None, cmap: str | Colormap,
     """Draw the spots without a value in gray, then all spots with their values; one artist each, however many."""
     from matplotlib import colormaps
 
-    cmap = colormaps.get_cmap(cmap)
-    missing = ~np.isfinite(one.values)
-    shape = {"diameter": 2 * one.slide.radius_px * size, "angle": one.slide.angle_deg}
-    add_discs(axis, one.slide.xy[missing], facecolors=MISSING, **shape)
-    dots = add_discs(axis, one.slide.xy, **shape)
-    # gray, not transparent: where all spots are equally opaque, a PDF holds their outline once, not once for each
-    dots.set_cmap(cmap.with_extremes(bad=MISSING))
+    missing, diameter, angle = ~np.isfinite(one.values), 2 * one.slide.radius_px * size, one.slide.angle_deg
+    add_discs(axis, one.slide.xy[missing], diameter, angle=angle, facecolors=MISSING)
+    dots = add_discs(axis, one.slide.xy, diameter, angle=angle)
+    # Gray, not transparent: where all spots are equally opaque, a PDF holds their outline once, not once for each.
+    dots.set_cmap(colormaps.get_cmap(cmap).with_extremes(bad=MISSING))
     dots.set_array(np.ma.masked_invalid(one.values))
     dots.set_clim(limits or limits_of([one.values]))
     if one.alpha is not None:
-        dots.set_alpha(one.alpha)
+        dots.set_alpha(one.alpha.tolist())
     axis.set_title(one.title, fontsize="medium" if max(map(len, one.title.split("\n"))) <= LINE else "small")
     return dots
 
 
-def draw_colorbars(
-    dots: Sequence[EllipseCollection], axes: Sequence[Axes], maps: Sequence[Map], *, share: bool
-) -> None:
-    """Draw a colour bar for the maps that share their colours, or one for each."""
-    every = list(zip(dots, axes, maps, strict=True))
-    for some in [every] if share else [[one] for one in every]:
-        values = np.concatenate([one.values[np.isfinite(one.values)] for _, _, one in some])
-        low, high = some[0][0].get_clim()
-        ends = ((values < low).any(), (values > high).any())
-        extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get(ends, "neither")
-        axes_of = [axis for _, axis, _ in some]
-        bar = axes_of[0].figure.colorbar(
-            _opaque(some[0][0]), ax=axes_of, extend=extend, shrink=0.7, aspect=18, pad=0.02
-        )
-        bar.set_label(maps[0].unit, fontsize="small")
-        bar.outline.set_visible(False)
-
-
-def _opaque(dots: EllipseCollection) -> object:
-    """The colours of the spots without their opacity."""
+def draw_colorbar(dots: EllipseCollection, axes: Sequence[Axes], maps: Sequence[Map]) -> None:
+    """Draw one colour bar for maps that share their colours."""
     from matplotlib.cm import ScalarMappable
 
-    return ScalarMappable(dots.norm, dots.cmap)
+    values = np.concatenate([one.values[np.isfinite(one.values)] for one in maps])
+    low, high = dots.get_clim()
+    ends = (bool((values < low).any()), bool((values > high).any()))
+    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get(ends, "neither")
+    # The colours of the spots without their opacity.
+    colours = ScalarMappable(dots.norm, dots.cmap)
+    bar = axes[0].figure.colorbar(colours, ax=axes, extend=extend, shrink=0.7, aspect=18, pad=0.02)
+    bar.set_label(maps[0].unit, fontsize="small")
+    bar.outline.set_visible(False)
+
+
+def side_by_side(xy: np.ndarray, slides: np.ndarray) -> tuple[np.ndarray, list[str], list[float]]:
+    """Positions in pitches with the slides in a row; the slides' names, and where the middle of each is."""
+    placed, names, middle, left = np.empty_like(xy), np.unique(slides).tolist(), [], 0.0
+    for name in names:
+        rows = slides == name
+        pitch = lattice(xy[rows])[0] if len(np.unique(xy[rows], axis=0)) > 1 else 1.0
+        unit = xy[rows] / pitch
+        placed[rows] = unit - unit.min(axis=0) + (left, 0)
+        width = float(np.ptp(unit[:, 0]))
+        middle.append(left + width / 2)
+        left += width + GAP
+    return placed, names, middle
+
+
+def name_slides(ax: Axes, middle: list[float], names: list[str]) -> None:
+    """Write the names of the slides under a map, slanted where they would run into each other."""
+    slanted: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor", "fontsize": "small"}
+    ax.set_xticks(middle, names, **(slanted if sum(map(len, names)) > LETTERS else {}))
+
+
+def draw_map(ax: Axes, xy: np.ndarray, values: np.ndarray, title: str) -> EllipseCollection:
+    """Draw spots as discs of one pitch at positions in pitches, one artist for all; y points down, NaN is gray."""
+    from matplotlib import colormaps
+
+    discs = add_discs(ax, xy, 0.95, rasterized=True)
+    discs.set_cmap(colormaps["viridis"].with_extremes(bad="0.85"))
+    discs.set_array(np.ma.masked_invalid(values))
+    ax.set(xlim=(-1, xy[:, 0].max() + 1), ylim=(xy[:, 1].max() + 1, -1), aspect="equal", yticks=[])
+    ax.set_title(title)
+    ax.grid(visible=False)
+    ax.figure.colorbar(discs, ax=ax, shrink=0.8)
+    return discs

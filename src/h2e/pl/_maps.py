@@ -17,15 +17,16 @@ FAINTEST = 0.1
 """Opacity of the spot on whose value the models agree least."""
 
 
-def choose(asked: str | Sequence[str] | None, there: Sequence[str], default: Sequence[str], what: str) -> list[str]:
-    """Names that were asked for, if all of them are there."""
-    names = list(default) if asked is None else [asked] if isinstance(asked, str) else list(dict.fromkeys(asked))
-    missing = [name for name in names if name not in there]
+def choose(names: str | Sequence[str] | None, known: Sequence[str], default: Sequence[str], what: str) -> list[str]:
+    """Names, by default some, all of which must be known."""
+    names = list(default) if names is None else [names] if isinstance(names, str) else list(dict.fromkeys(names))
+    missing = [name for name in names if name not in known]
     if missing or not names:
-        close = [match for name in missing for match in difflib.get_close_matches(str(name), there, n=3, cutoff=0.5)]
-        some = f"{', '.join(map(repr, there[:10]))}{f' and {len(there) - 10} more' if len(there) > 10 else ''}"
+        close = [match for name in missing for match in difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)]
+        more = f" and {len(known) - 10} more" if len(known) > 10 else ""
         hint = f" Did you mean {close}?" if close else ""
-        msg = f"{what} {missing or names} {'are' if missing else 'is empty,'} not there; there are {some}.{hint}"
+        msg = f"{what} {missing or names} {'are' if missing else 'is empty,'} not there; there are "
+        msg += f"{', '.join(map(repr, known[:10]))}{more}.{hint}"
         raise KeyError(msg)
     return names
 
@@ -65,7 +66,8 @@ def _about(shown: np.ndarray, kind: np.ndarray, left_out: str | None) -> str:
     kinds = set(kind[np.isfinite(shown)])
     if IN_SAMPLE in kinds:
         return "predicted, in-sample"
-    group = f" {left_out.removesuffix(' of the slide')}" if left_out else ""  # each map is of one slide
+    # Each map is of one slide.
+    group = f" {left_out.removesuffix(' of the slide')}" if left_out else ""
     return f"predicted, held-out{group}" if HELD_OUT in kinds else "predicted"
 
 
@@ -79,15 +81,37 @@ def _agreement(shown: np.ndarray, beside: np.ndarray, kind: np.ndarray) -> str:
 
 
 def _opacity(std: np.ndarray, slide: str) -> np.ndarray:
-    """Opacity of the spots of a slide, the less the more the models differ; 1 where that is not known."""
+    """Opacity of the spots of a slide: the more the models differ, the lower; 1 where that is not known."""
     known = np.isfinite(std)
     if not known.any():
-        msg = (
-            f"alpha_by_std: no spot of slide {slide!r} has a standard deviation; held-out predictions come from one model "
-            "and have none. Show a slide that the ensemble was not trained on."
-        )
+        msg = f"alpha_by_std: no spot of slide {slide!r} has a standard deviation; held-out predictions come from one "
+        msg += "model and have none. Show a slide that the ensemble was not trained on."
         raise ValueError(msg)
     alpha = np.ones(len(std))
     rank = np.argsort(np.argsort(std[known])) / max(known.sum() - 1, 1)
     alpha[known] = 1 - (1 - FAINTEST) * rank
     return alpha
+
+
+def rows_of(slides: list[list[list[Map]]], ncols: int) -> list[int]:
+    """How many maps stand in each row: a slide begins a row unless several fit, and what belongs together stays so."""
+    if ncols < 1:
+        msg = f"ncols must be at least 1, got {ncols}."
+        raise ValueError(msg)
+    rows: list[int] = []
+    room = 0
+    for groups in slides:
+        together = max(map(len, groups))
+        groups_in_row = max(ncols // together, 1)
+        if room < sum(map(len, groups)):
+            room = 0
+            n_rows = -(-len(groups) // groups_in_row)
+            # Rows of about the same length.
+            groups_in_row = groups_in_row if n_rows == 1 else -(-len(groups) // n_rows)
+        for group in groups:
+            if room < len(group):
+                rows.append(0)
+                room = groups_in_row * together
+            rows[-1] += len(group)
+            room -= len(group)
+    return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,17 +19,19 @@ from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table
 from h2e._sdata.table_slides import slides_of_table
 from h2e._slide.slide import Slide
-from h2e.pl._axes import given_axes
-from h2e.pl._dots import Limits, draw_colorbars, draw_dots, limits_of
-from h2e.pl._layout import box_of, new_axes, rows_of
-from h2e.pl._maps import Map, choose, maps_of
-from h2e.pl._underlay import bar_lengths, draw_picture, draw_scale_bar, frame, read_box, scale_that_fits
+from h2e.pl._axes import in_rows, make_axes
+from h2e.pl._dots import Limits, draw_colorbar, draw_dots, limits_of
+from h2e.pl._maps import Map, choose, maps_of, rows_of
+from h2e.pl._underlay import bar_lengths, box_of, draw_picture, draw_scale_bar, frame, read_box, scale_that_fits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
 log = logging.getLogger(__name__)
+
+WIDTH = 3.0
+"""Inches of a map in a new figure."""
 
 
 def spatial_pred(
@@ -53,7 +56,7 @@ def spatial_pred(
     scale_bar: bool = True,
     ncols: int = 6,
     ax: Axes | Sequence[Axes] | None = None,
-) -> Axes | np.ndarray[tuple[int], np.dtype[Axes]]:
+) -> Axes | np.ndarray:
     """Map predictions beside what was measured, several targets on several slides, on the H&E.
 
     Spots have their real size (bins are squares); those without a value are gray. Where the ensemble was trained on a
@@ -149,24 +152,37 @@ def spatial_pred(
     predicted = replace(predicted, values=predicted.values[targets])
     maps = [maps_of(predicted, slide, truth, alpha_by_std=alpha_by_std) for slide in shown]
     if share_scale not in (True, False, "slides"):
-        msg = f"share_scale is {share_scale!r}; it can be True, False or 'slides'."
+        msg = f"share_scale must be True, False or 'slides', got {share_scale!r}."
         raise ValueError(msg)
     rows = rows_of(maps, ncols)
     what = "maps, slide by slide, target by target, predicted and measured"
-    axes = new_axes(rows, shown) if ax is None else given_axes(ax, sum(rows), what)
-    lengths = bar_lengths([_width_um(slide) if scale_bar else None for slide in shown])
-    limits = _limits(maps, share_scale)
-    left = iter(axes)
+    axes = make_axes(ax, in_rows(rows), what, figsize=_size(rows, shown))
+    known = [slide.um_per_px if scale_bar else None for slide in shown]
+    widths = [um and um * (box_of(slide)[2] - box_of(slide)[0]) for um, slide in zip(known, shown, strict=True)]
+    lengths = bar_lengths(widths)
+    limits = _limits(maps, share=share_scale)
+    remaining = iter(axes)
     for slide, groups, length, shared in zip(shown, maps, lengths, limits, strict=True):
-        of_slide = [[next(left) for _ in group] for group in groups]
-        flat = [axis for some in of_slide for axis in some]
-        _draw_slide(flat, slide, image_alpha=image_alpha if image else None)
-        for some, group, together in zip(of_slide, groups, shared, strict=True):
-            dots = [draw_dots(axis, one, together, cmap, size) for axis, one in zip(some, group, strict=True)]
-            draw_colorbars(dots, some, group, share=bool(share_scale))
-        if length is not None:
-            draw_scale_bar(flat[0], box_of(slide), length, slide.um_per_px, slide.xy)
+        of_groups = [[next(remaining) for _ in group] for group in groups]
+        of_slide = list(chain(*of_groups))
+        _draw_slide(of_slide, slide, image_alpha=image_alpha if image else None)
+        for of_group, group, limit in zip(of_groups, groups, shared, strict=True):
+            dots = [draw_dots(axis, one, limit, cmap, size) for axis, one in zip(of_group, group, strict=True)]
+            if share_scale:
+                draw_colorbar(dots[0], of_group, group)
+            else:
+                for artist, axis, one in zip(dots, of_group, group, strict=True):
+                    draw_colorbar(artist, [axis], [one])
+        if length is not None and slide.um_per_px is not None:
+            draw_scale_bar(of_slide[0], box_of(slide), length, slide.um_per_px, slide.xy)
     return axes[0] if len(axes) == 1 else axes
+
+
+def _size(rows: list[int], slides: list[Slide]) -> tuple[float, float]:
+    """Size of a new figure in inches, whose rows are as high as the slides are for their width."""
+    boxes = [box_of(slide) for slide in slides]
+    aspect = np.clip(np.median([(bottom - top) / (right - left) for left, top, right, bottom in boxes]), 0.4, 2)
+    return max(rows) * 1.15 * WIDTH + 0.4, len(rows) * (WIDTH * float(aspect) + 0.75)
 
 
 def _draw_slide(axes: Sequence[Axes], slide: Slide, *, image_alpha: float | None) -> None:
@@ -178,41 +194,36 @@ def _draw_slide(axes: Sequence[Axes], slide: Slide, *, image_alpha: float | None
         picture, part = read_box(slide.image, box, min(scale_that_fits(axis, box) for axis in axes))
         for axis in axes:
             draw_picture(axis, picture, part, alpha=image_alpha)
-            frame(axis, box)  # a picture sets the limits
+            # A picture sets the limits.
+            frame(axis, box)
     axes[0].set_ylabel(slide.name)
 
 
-def _width_um(slide: Slide) -> float | None:
-    """Width of the part of a slide that is shown, if µm are known."""
-    left, _, right, _ = box_of(slide)
-    return None if slide.um_per_px is None else (right - left) * slide.um_per_px
-
-
-def _limits(maps: Sequence[list[list[Map]]], share: object) -> list[list[Limits | None]]:
-    """Of each slide and target, the limits that its maps share."""
-    if share != "slides":
-        return [[limits_of([one.values for one in group]) if share else None for group in groups] for groups in maps]
-    by_target = [limits_of([one.values for group in same for one in group]) for same in zip(*maps, strict=True)]
-    return [by_target for _ in maps]
+def _limits(maps: Sequence[list[list[Map]]], *, share: bool | Literal["slides"]) -> list[list[Limits | None]]:
+    """Limits that the maps of each slide and target share."""
+    if share == "slides":
+        maps = [[list(chain(*same)) for same in zip(*maps, strict=True)]] * len(maps)
+    return [[limits_of([one.values for one in group]) if share else None for group in groups] for groups in maps]
 
 
 def _chosen(opened: list[Slide], names: str | Sequence[str] | None, values: pd.DataFrame) -> list[Slide]:
-    """The slides that were asked for; by default those with a prediction, or all if none has."""
-    there = values.notna().any(axis=1).to_numpy()
+    """Slides by their names; by default those with a prediction, or all if none has."""
+    has_value = values.notna().any(axis=1).to_numpy()
     by_name = {slide.name: slide for slide in opened}
-    filled = [slide.name for slide in opened if there[slide.rows].any()]
+    filled = [slide.name for slide in opened if has_value[slide.rows].any()]
     return [by_name[name] for name in choose(names, list(by_name), filled or list(by_name), "slides")]
 
 
 def _truth(
     predicted: Predicted, targets: list[str], *, measured: bool | None, layer: str | None, log_normalized: bool
 ) -> pd.DataFrame:
-    """What was measured of the targets, as far as it is wanted and there."""
+    """What was measured of the targets, as far as it is wanted and the table has it."""
     if measured is False or (measured is None and predicted.key == _keys.std(predicted.base)):
         return pd.DataFrame(index=predicted.values.index)
     try:
         truth = predicted.measured(targets, layer=layer, log_normalized=log_normalized)
-    except ValueError as error:  # no counts: a new slide may have anything in X
+    except ValueError as error:
+        # These are not counts: a new slide may have anything in X.
         if measured:
             raise
         log.warning("predictions are shown alone: %s", error)

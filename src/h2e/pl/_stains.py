@@ -12,7 +12,7 @@ from h2e._sdata.images import open_image
 from h2e._sdata.normalized import normalized_pairs
 from h2e._sdata.provenance import get_provenance
 from h2e._slide.image import read_coarse
-from h2e.pl._axes import given_axes
+from h2e.pl._axes import in_rows, make_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +28,7 @@ def stains(
 ) -> np.ndarray:
     """Show each slide before and after stain normalization, with the colours of its stains.
 
-    The swatches are haematoxylin and eosin at an optical density of 1: above, those found on the slide; below,
+    The swatches are haematoxylin and eosin at an optical density of 1: above, those of the slide; below,
     those of the reference. Only a coarse level of each image is read.
 
     Parameters
@@ -62,7 +62,8 @@ def stains(
     (2, 4)
     """
     pairs = normalized_pairs(sdata, image_key)
-    axes = _axes(ax, len(pairs))
+    n = len(pairs)
+    axes = make_axes(ax, in_rows([n, n]), "images before, then after", figsize=(2.6 * n, 5.6)).reshape(2, n)
     for (before, after), column in zip(pairs, axes.T, strict=True):
         facts = get_provenance(sdata, _keys.STAINS)[after]
         column[0].set_title(before)
@@ -77,24 +78,14 @@ def stains(
     return axes
 
 
-def _axes(ax: Sequence[Axes] | None, n: int) -> np.ndarray:
-    """The Axes given, or those of a new figure, as two rows."""
-    if ax is not None:
-        return given_axes(ax, 2 * n, "images before, then after").reshape(2, n)
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(2, n, figsize=(2.6 * n, 5.6), squeeze=False, layout="constrained")[1]
-
-
 def _swatches(axis: Axes, facts: Mapping | None) -> None:
     """Two small squares in the lower left corner: haematoxylin and eosin, or the mean colour of tissue."""
     from matplotlib.patches import Rectangle
 
     for i, colour in enumerate([] if facts is None else _colours(facts)):
         place = (0.02 + 0.09 * i, 0.02)
-        axis.add_patch(
-            Rectangle(place, 0.08, 0.08, transform=axis.transAxes, facecolor=colour, edgecolor="white", linewidth=0.8)
-        )
+        style = {"transform": axis.transAxes, "facecolor": colour, "edgecolor": "white", "linewidth": 0.8}
+        axis.add_patch(Rectangle(place, 0.08, 0.08, **style))
 
 
 def _colours(facts: Mapping) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
@@ -12,15 +12,18 @@ from h2e._sdata import keys as _keys
 from h2e._sdata.expression import check_counts, positions_of, slide_labels, values_of
 from h2e._sdata.table import table_of
 from h2e._sdata.targets import measured
-from h2e._statistics import center_by_slide
-from h2e.pl._axes import given_axes
-from h2e.pl._side_by_side import draw_map, name_slides, side_by_side
+from h2e._statistics import unit_deviations
+from h2e.pl._axes import make_axes
+from h2e.pl._dots import draw_map, name_slides, side_by_side
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
-BOX = {"widths": 0.7, "whis": (1, 99), "showfliers": False, "patch_artist": True, "orientation": "horizontal"}
+    from h2e.pl._axes import Mosaic
+
+BOX: dict[str, Any] = {"widths": 0.7, "whis": (1, 99), "showfliers": False, "patch_artist": True}
+BOX |= {"orientation": "horizontal", "boxprops": {"facecolor": "0.8"}, "medianprops": {"color": "k"}}
 """Boxes that stay readable with 10⁵ spots: whiskers from the 1st to the 99th percentile, no single points."""
 
 
@@ -31,7 +34,7 @@ def spots(
     library_key: str | None = None,
     layer: str | None = None,
     ax: Sequence[Axes] | None = None,
-) -> np.ndarray[tuple[int], np.dtype[Axes]]:
+) -> np.ndarray:
     """Plot the spots of each slide: how many, their counts and detected genes, and where they are.
 
     A slide that is much shallower than the others, or spots beside the tissue,
@@ -73,18 +76,20 @@ def spots(
     """
     table = table_of(sdata, table_key)
     slides = slide_labels(table, library_key)
-    counts, where = values_of(table, layer)
-    check_counts(counts, where)
+    counts, name = values_of(table, layer)
+    check_counts(counts, name)
     total, genes = (np.asarray(value.sum(axis=1)).ravel() for value in (counts, counts > 0))
     xy, names, middle = side_by_side(positions_of(table, slides), slides)
-    axes = _spots_axes(len(names)) if ax is None else given_axes(ax, 4, "spots, counts, genes and a map")
+    figure = {"figsize": (10, 3.4 + 0.3 * len(names)), "height_ratios": [1.2 + 0.3 * len(names), 2.2]}
+    axes = make_axes(ax, [[0, 1, 2], [3, 3, 3]], "spots, counts, genes and a map", **figure)
 
     rows = np.arange(len(names))
     axes[0].barh(rows, [int((slides == name).sum()) for name in names], height=0.7, color="0.6")
     axes[0].set_xlabel("spots")
     for one, values, label in ((axes[1], total, "counts of a spot"), (axes[2], genes, "genes detected in a spot")):
         _boxes(one, [values[slides == name] for name in names])
-        one.set_xscale("symlog", linthresh=10)  # a spot may have none
+        # A spot may have no counts.
+        one.set_xscale("symlog", linthresh=10)
         one.set_xlabel(label)
     for one in axes[:3]:
         one.set_yticks(rows, names if one is axes[0] else [""] * len(names))
@@ -105,7 +110,7 @@ def target_overview(
     library_key: str | None = None,
     n_maps: int = 4,
     ax: Sequence[Axes] | None = None,
-) -> np.ndarray[tuple[int], np.dtype[Axes]]:
+) -> np.ndarray:
     """Plot the abundance of the targets, how they correlate, and where some of them are.
 
     Targets stand in the order of a hierarchical clustering of their
@@ -163,20 +168,17 @@ def target_overview(
     order = _cluster(correlation)
     frame, correlation = frame.iloc[:, order], correlation[np.ix_(order, order)]
     n_maps = min(n_maps, frame.shape[1])
-    axes = (
-        _overview_axes(n_maps, frame.shape[1])
-        if ax is None
-        else given_axes(ax, 2 + n_maps, "distributions, correlations and the maps")
-    )
-
     rows = np.arange(frame.shape[1])
+    mosaic: Mosaic = [[0, 1, 2 + row] for row in range(n_maps)] or [[0, 1, "."]]
+    figure = {"figsize": (14, max(2.0 + 0.16 * len(rows), 1.6 * n_maps, 3.0)), "width_ratios": [1, 1.2, 2]}
+    axes = make_axes(ax, mosaic, "distributions, correlations and the maps", **figure)
+
     _boxes(axes[0], list(frame.to_numpy().T))
     axes[0].set_yticks(rows, frame.columns, fontsize="small")
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
     axes[0].set_xlabel("log-normalized expression" if obsm is None else obsm)
-    drawn = axes[1].imshow(
-        correlation, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest", aspect="auto", origin="upper"
-    )
+    style = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1, "interpolation": "nearest", "aspect": "auto", "origin": "upper"}
+    drawn = axes[1].imshow(correlation, **style)
     axes[1].grid(visible=False)
     axes[1].set_yticks(rows, [""] * len(rows))
     axes[1].set_xticks([])
@@ -192,13 +194,8 @@ def target_overview(
 
 def mean_correlation(x: np.ndarray, slides: np.ndarray) -> np.ndarray:
     """Pearson correlation of the columns within each slide, averaged over slides; 0 where one is constant."""
-    total, deviation = np.zeros((x.shape[1], x.shape[1])), center_by_slide(x, slides)
-    for slide in np.unique(slides):
-        z = deviation[slides == slide]
-        length = np.sqrt((z**2).sum(axis=0))
-        z = np.divide(z, length, out=np.zeros_like(z), where=length > 1e-12)
-        total += z.T @ z
-    mean = total / len(np.unique(slides))
+    deviations = [unit_deviations(x[slides == slide]) for slide in np.unique(slides)]
+    mean = np.mean([z.T @ z for z in deviations], axis=0)
     np.fill_diagonal(mean, 1)
     return np.clip(mean, -1, 1)
 
@@ -216,25 +213,4 @@ def _cluster(correlation: np.ndarray) -> np.ndarray:
 
 def _boxes(ax: Axes, values: list[np.ndarray]) -> None:
     """Draw a gray box for each list of values."""
-    ax.boxplot(
-        values, positions=np.arange(len(values)), boxprops={"facecolor": "0.8"}, medianprops={"color": "k"}, **BOX
-    )
-
-
-def _spots_axes(n_slides: int) -> np.ndarray:
-    """A figure with three plots that share their rows above a map."""
-    import matplotlib.pyplot as plt
-
-    figure = plt.figure(figsize=(10, 3.4 + 0.3 * n_slides), layout="constrained")
-    grid = figure.add_gridspec(2, 3, height_ratios=[1.2 + 0.3 * n_slides, 2.2])
-    return np.array([*(figure.add_subplot(grid[0, column]) for column in range(3)), figure.add_subplot(grid[1, :])])
-
-
-def _overview_axes(n_maps: int, n_targets: int) -> np.ndarray:
-    """A figure with distributions, correlations, and the maps below each other."""
-    import matplotlib.pyplot as plt
-
-    figure = plt.figure(figsize=(14, max(2.0 + 0.16 * n_targets, 1.6 * n_maps, 3.0)), layout="constrained")
-    grid = figure.add_gridspec(max(n_maps, 1), 3, width_ratios=[1, 1.2, 2])
-    axes = [figure.add_subplot(grid[:, 0]), figure.add_subplot(grid[:, 1])]
-    return np.array(axes + [figure.add_subplot(grid[row, 2]) for row in range(n_maps)])
+    ax.boxplot(values, positions=np.arange(len(values)), **BOX)

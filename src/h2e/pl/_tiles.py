@@ -17,7 +17,7 @@ from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table
 from h2e._slide.slide import Slide
 from h2e._slide.tiles import read_views
-from h2e.pl._axes import given_axes
+from h2e.pl._axes import in_rows, make_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +38,7 @@ def tiles(
     library_key: str | None = None,
     seed: int = 0,
     ax: Axes | Sequence[Axes] | None = None,
-) -> np.ndarray[tuple[int], np.dtype[Axes]]:
+) -> np.ndarray:
     """Show what the multiscale network sees of a few spots of each slide.
 
     On the left the tile, three spot spacings wide at the resolution that the network gets, with the outlines of its
@@ -90,21 +90,21 @@ def tiles(
     slides = [replace(slide, um_per_px=slide.um_per_px or 1.0) for slide in slides]
     if spots is None:
         if n < 1:
-            msg = f"n is {n}; show at least one spot of each slide."
+            msg = f"n must be at least 1 spot of each slide, got {n}."
             raise ValueError(msg)
         chosen = [_draw(replace(one, tissue=find_mask(sdata, one.image)), n, seed) for one in sources]
     else:
         chosen = _named(slides, names, [spots] if isinstance(spots, str) else list(spots))
-    some = [(slide, rows) for slide, rows in zip(slides, chosen, strict=True) if len(rows)]
-    axes = _axes(ax, [len(rows) for _, rows in some])
+    shown = [(slide, rows) for slide, rows in zip(slides, chosen, strict=True) if len(rows)]
+    lengths = [len(rows) for _, rows in shown]
+    axes = make_axes(ax, in_rows(lengths), "tiles, slide by slide", figsize=(4.2 * max(lengths), 2.4 * len(lengths)))
     network = Multiscale()
-    left = iter(axes)
-    for slide, rows in some:
+    remaining = iter(axes)
+    for slide, rows in shown:
         (pixels,) = read_views(slide, slide.xy[rows], network.views)
         for tile, row in zip(pixels, slide.rows[rows], strict=True):
-            axis = next(left)
-            _draw_tile(axis, tile.transpose(1, 2, 0), network)
-            axis.add_patch(_circle(network.extent / 2, slide.radius_px / slide.spacing_px))
+            axis = next(remaining)
+            _draw_tile(axis, tile.transpose(1, 2, 0), network, slide.radius_px / slide.spacing_px)
             axis.set_title(f"{slide.name}: {names[row]}", fontsize="small")
     return axes
 
@@ -121,32 +121,21 @@ def _draw(slide: Slide, n: int, seed: int) -> np.ndarray:
 def _named(slides: list[Slide], names: Sequence[str], spots: list[str]) -> list[np.ndarray]:
     """The spots of each slide with these names, by their positions in it."""
     wanted = np.asarray(spots, dtype=str)
-    found = [np.flatnonzero(np.isin(np.asarray(names, dtype=str)[slide.rows], wanted)) for slide in slides]
-    there = {names[row] for slide, rows in zip(slides, found, strict=True) for row in slide.rows[rows]}
-    if missing := [spot for spot in spots if spot not in there]:
+    positions = [np.flatnonzero(np.isin(np.asarray(names, dtype=str)[slide.rows], wanted)) for slide in slides]
+    known = {names[row] for slide, rows in zip(slides, positions, strict=True) for row in slide.rows[rows]}
+    if missing := [spot for spot in spots if spot not in known]:
         msg = f"spots {missing} are not in the table; its {len(names)} spots are called {list(names[:3])} and so on."
         raise KeyError(msg)
     if not spots:
         msg = "spots is empty; name at least one, or leave it out."
         raise ValueError(msg)
-    return found
+    return positions
 
 
-def _axes(ax: Axes | Sequence[Axes] | None, rows: list[int]) -> np.ndarray:
-    """As many axes as there are tiles: those given, or those of a new figure with a row for each slide."""
-    if ax is not None:
-        return given_axes(ax, sum(rows), "tiles, slide by slide")
-    import matplotlib.pyplot as plt
-
-    figure = plt.figure(figsize=(4.2 * max(rows), 2.4 * len(rows)), layout="constrained")
-    grid = figure.add_gridspec(len(rows), max(rows))
-    cells = [grid[i, j] for i, n in enumerate(rows) for j in range(n)]
-    return np.array([figure.add_subplot(cell) for cell in cells], dtype=object)
-
-
-def _draw_tile(axis: Axes, tile: np.ndarray, network: Multiscale) -> None:
-    """Draw a tile (y, x, 3) with the outlines of its subtiles, and beside it the subtiles pulled apart."""
-    from matplotlib.patches import Rectangle
+def _draw_tile(axis: Axes, tile: np.ndarray, network: Multiscale, radius: float) -> None:
+    """Draw a tile (y, x, 3) with the outlines of its spot and subtiles, and beside it the subtiles pulled apart."""
+    from matplotlib.patches import Circle, Rectangle
+    from matplotlib.patheffects import withStroke
 
     axis.imshow(tile, extent=(0, network.extent, network.extent, 0), interpolation="nearest", origin="upper")
     px, size = network.subtile_px, network.extent * network.subtile_px / network.tile_px
@@ -155,24 +144,16 @@ def _draw_tile(axis: Axes, tile: np.ndarray, network: Multiscale) -> None:
         for j, column in enumerate(starts):
             x, y = (start * network.extent / network.tile_px for start in (column, row))
             apart = network.extent + 4 * GAP + j * (size + GAP), (i - 1) * GAP + y
-            axis.imshow(
-                tile[row : row + px, column : column + px],
-                extent=(apart[0], apart[0] + size, apart[1] + size, apart[1]),
-                interpolation="nearest",
-            )
+            extent = (apart[0], apart[0] + size, apart[1] + size, apart[1])
+            axis.imshow(tile[row : row + px, column : column + px], extent=extent, interpolation="nearest")
             centre = (i, j) == (1, 1)
-            style = {"edgecolor": CENTRE, "linewidth": 2.5} if centre else {"edgecolor": OUTLINE, "linewidth": 0.8}
+            colour, width = (CENTRE, 2.5) if centre else (OUTLINE, 0.8)
             for corner in ((x, y), apart):
-                axis.add_patch(Rectangle(corner, size, size, facecolor="none", zorder=3 + centre, **style))
+                outline = Rectangle(corner, size, size, facecolor="none", edgecolor=colour, linewidth=width)
+                outline.set_zorder(3 + centre)
+                axis.add_patch(outline)
+    spot = Circle((network.extent / 2,) * 2, radius, facecolor="none", edgecolor=SPOT, linestyle=(0, (3, 2)))
+    spot.set(linewidth=1.2, zorder=5, path_effects=[withStroke(linewidth=2.4, foreground="white")])
+    axis.add_patch(spot)
     axis.set(xlim=(-GAP, 2 * network.extent + 7 * GAP), ylim=(network.extent + 2 * GAP, -2 * GAP), aspect="equal")
     axis.set(xticks=[], yticks=[], frame_on=False)
-
-
-def _circle(middle: float, radius: float) -> object:
-    """The outline of the spot."""
-    from matplotlib.patches import Circle
-    from matplotlib.patheffects import withStroke
-
-    circle = Circle((middle, middle), radius, facecolor="none", edgecolor=SPOT, linestyle=(0, (3, 2)), linewidth=1.2)
-    circle.set(zorder=5, path_effects=[withStroke(linewidth=2.4, foreground="white")])
-    return circle

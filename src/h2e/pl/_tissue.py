@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,8 +14,8 @@ from h2e._sdata.provenance import get_provenance
 from h2e._sdata.slides import open_by_image, require_inside
 from h2e._slide.image import read_coarse
 from h2e._slide.slide import Slide
-from h2e.pl._axes import given_axes
-from h2e.pl._discs import add_discs
+from h2e.pl._axes import in_rows, make_axes
+from h2e.pl._dots import add_discs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,7 @@ def tissue(
     table_key: str = _keys.TABLE,
     tissue_mask_key: str | None = None,
     ax: Axes | Sequence[Axes] | None = None,
-) -> np.ndarray[tuple[int], np.dtype[Axes]]:
+) -> np.ndarray:
     """Show each slide with the outline of its tissue, its valid and invalid spots, and how far spots were moved.
 
     Valid spots (blue) have tissue in their own subtile, invalid ones (red) have none. The arrow goes from where the
@@ -74,50 +74,38 @@ def tissue(
     slides = open_by_image(sdata, image_key, Keys(table_key, tissue_mask_key=tissue_mask_key))
     slides = {key: with_tissue(sdata, require_inside(on_image), tissue_mask_key) for key, on_image in slides.items()}
     moved = get_provenance(sdata.tables[table_key], _keys.REALIGN) if table_key in sdata.tables else {}
-    axes = _axes(ax, len(slides))
+    rows = [min(COLUMNS, len(slides) - start) for start in range(0, len(slides), COLUMNS)]
+    axes = make_axes(ax, in_rows(rows), "images", figsize=(5 * rows[0], 5 * len(rows)))
     for (key, on_image), axis in zip(slides.items(), axes, strict=True):
         _draw_slide(axis, on_image[0])
         spotted = [slide for slide in on_image if slide.region is not None]
         n_invalid = 0
         for slide in spotted:
             valid = slide.valid_spots()
-            for rows, colour in ((valid, VALID), (~valid, INVALID)):
-                add_discs(
-                    axis, slide.xy[rows], 2 * slide.radius_px, facecolors="none", edgecolors=colour, linewidths=0.8
-                )
-            _draw_shift(axis, slide, moved.get(slide.region))
+            for spots, colour in ((valid, VALID), (~valid, INVALID)):
+                style: dict[str, Any] = {"facecolors": "none", "edgecolors": colour, "linewidths": 0.8}
+                add_discs(axis, slide.xy[spots], 2 * slide.radius_px, **style)
+            _draw_shift(axis, slide, moved.get(slide.region or ""))
             n_invalid += int((~valid).sum())
         axis.set_title(f"{key}: {sum(map(len, spotted))} spots, {n_invalid} invalid" if spotted else key)
     return axes
 
 
-def _axes(ax: Axes | Sequence[Axes] | None, n: int) -> np.ndarray:
-    """As many axes as there are images: those given, or those of a new figure."""
-    if ax is not None:
-        return given_axes(ax, n, "images")
-    import matplotlib.pyplot as plt
-
-    rows, columns = -(-n // COLUMNS), min(n, COLUMNS)
-    axes = plt.subplots(rows, columns, figsize=(5 * columns, 5 * rows), squeeze=False, layout="constrained")[1].ravel()
-    for unused in axes[n:]:
-        unused.remove()
-    return axes[:n]
-
-
 def _draw_slide(axis: Axes, slide: Slide) -> None:
     """Draw a thumbnail and the outline of the tissue."""
-    image, (mask, scale) = slide.image, slide.tissue
+    image = slide.image
     picture, size = read_coarse(image, max(1.0, 2.0 ** round(np.log2(max(image.shape) / 1024))))
     height, width = picture.shape[:2]
     axis.imshow(picture, extent=(0, width * size, height * size, 0), interpolation="antialiased", origin="upper")
-    y, x = ((np.arange(-1, n + 1) + 0.5) * scale for n in mask.shape)
-    # A rim of background closes the outline where the tissue leaves the image.
-    if mask.any():
+    if slide.tissue is not None and slide.tissue[0].any():
+        mask, scale = slide.tissue
+        y, x = ((np.arange(-1, n + 1) + 0.5) * scale for n in mask.shape)
+        # A rim of background closes the outline where the tissue leaves the image.
         axis.contour(x, y, np.pad(mask, 1).astype(float), levels=[0.5], colors=[OUTLINE], linewidths=1.0)
     axis.set(xlim=(0, image.shape[1]), ylim=(image.shape[0], 0), aspect="equal", xticks=[], yticks=[])
 
 
-def _draw_shift(axis: Axes, slide: Slide, realign: dict | None) -> None:
+def _draw_shift(axis: Axes, slide: Slide, realign: Mapping[str, Any] | None) -> None:
     """Draw how the middle of the spots was moved."""
     from matplotlib.patches import FancyArrowPatch
     from matplotlib.patheffects import withStroke
@@ -129,7 +117,6 @@ def _draw_shift(axis: Axes, slide: Slide, realign: dict | None) -> None:
     arrow = FancyArrowPatch(to - shift, to, arrowstyle="-|>", mutation_scale=12, shrinkA=0, shrinkB=0, color="black")
     arrow.set(zorder=4, path_effects=[withStroke(linewidth=3, foreground="white")])
     axis.add_patch(arrow)
-    text = axis.annotate(
-        f"{realign['shift']:.2f} spacings", to, xytext=(6, 6), textcoords="offset points", color="black", zorder=4
-    )
+    label = f"{realign['shift']:.2f} spacings"
+    text = axis.annotate(label, to, xytext=(6, 6), textcoords="offset points", color="black", zorder=4)
     text.set_path_effects([withStroke(linewidth=3, foreground="white")])

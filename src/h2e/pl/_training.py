@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.fold_models import ALL
-from h2e.pl._axes import one_axes
+from h2e.pl._axes import make_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,23 +63,22 @@ def history(ensemble: Ensemble, *, ax: Axes | None = None) -> Axes:
     >>> [line.get_label() for line in h2e.pl.history(ensemble).lines]
     ['without A', 'without B']
     """
+    from matplotlib.ticker import MaxNLocator
+
     table = ensemble.history
     if not len(table):
         msg = f"{ensemble!r} has no history: none of its learners is trained in epochs, as 'multiscale' is."
         raise ValueError(msg)
-    axis = one_axes(ax, (5.5, 3.6))
+    (axis,) = make_axes(ax, [[0]], "losses", figsize=(5.5, 3.6))
     left_out, learners = sorted(table["held_out"].unique()), list(table["learner"].unique())
     for (learner, group), rows in table.groupby(["learner", "held_out"], sort=True, observed=True):
         name = "all groups" if group == ALL else f"without {group}"
-        axis.plot(
-            rows["epoch"],
-            rows["loss"],
-            color="black" if group == ALL else _colours(len(left_out))[left_out.index(group)],
-            linestyle=DASHES[learners.index(learner) % len(DASHES)],
-            label=name if len(learners) == 1 else f"{learner}, {name}",
-        )
+        label = name if len(learners) == 1 else f"{learner}, {name}"
+        colour = "black" if group == ALL else _colours(len(left_out))[left_out.index(group)]
+        dashes = DASHES[learners.index(learner) % len(DASHES)]
+        axis.plot(rows["epoch"], rows["loss"], color=colour, linestyle=dashes, label=label)
     axis.set(xlabel="epoch", ylabel="training loss")
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize="small", ncols=1 + (len(axis.lines) > 12))
     return axis
@@ -104,8 +103,8 @@ def target_scores(
 
     Returns
     -------
-    The Axes: a row per target, the best predicted by the first method at the top, and in it a line for each method. A small
-    dot is the mean over the slides of a group, the large one the mean over groups, the thin line their range.
+    The Axes: a row per target, the best predicted by the first method at the top, and in it a line for each method. A
+    small dot is the mean over the slides of a group, the large one the mean over groups, the thin line their range.
 
     Raises
     ------
@@ -125,38 +124,29 @@ def target_scores(
     of_metric = _of_metric(scores, metric)
     by_group = of_metric.groupby([METHOD, "target", "group"], sort=False, observed=True)["value"].mean().reset_index()
     means = by_group.groupby([METHOD, "target"], sort=False, observed=True)["value"].mean()
-    there = sorted(by_group[METHOD].unique(), key=lambda name: (name.startswith("baseline"), name != "ensemble"))
+    known = sorted(by_group[METHOD].unique(), key=lambda name: (name.startswith("baseline"), name != "ensemble"))
     if methods is None:
-        main = [name for name in there if name == "ensemble" or name.startswith("baseline")]
-        methods = main if "ensemble" in there else there
+        main = [name for name in known if name == "ensemble" or name.startswith("baseline")]
+        methods = main if "ensemble" in known else known
     methods = [methods] if isinstance(methods, str) else list(methods)
-    if not methods or not set(methods) <= set(there):
-        msg = f"methods {sorted(set(methods) - set(there)) or methods} are not in these scores; they have {there}."
+    if not methods or not set(methods) <= set(known):
+        msg = f"methods {sorted(set(methods) - set(known)) or methods} are not in these scores; they have {known}."
         raise KeyError(msg)
     targets = means[methods[0]].sort_values(ascending=False, kind="stable").index.tolist()
     targets += [target for target in by_group["target"].unique() if target not in targets]
-    axis = one_axes(ax, (5.5, 1.2 + len(targets) * max(0.2, 0.055 * len(methods))))
+    (axis,) = make_axes(ax, [[0]], "targets", figsize=(5.5, 1.2 + len(targets) * max(0.2, 0.055 * len(methods))))
     offsets = 0.7 * ((np.arange(len(methods)) + 0.5) / len(methods) - 0.5)
     place = {target: i for i, target in enumerate(targets)}
     for method, offset, colour in zip(methods, offsets, _colours(len(methods)), strict=True):
         rows, mean = by_group[by_group[METHOD] == method], means[method]
         ends = rows.groupby("target", sort=False, observed=True)["value"].agg(["min", "max"])
         axis.hlines(ends.index.map(place) + offset, ends["min"], ends["max"], color=colour, linewidth=0.7, alpha=0.6)
-        axis.scatter(
-            rows["value"], rows["target"].map(place) + offset, s=5, color=colour, alpha=0.6, linewidths=0, zorder=2
-        )
-        overall = (
-            rows.groupby("group", observed=True)["value"].mean().mean()
-        )  # groups first: each may have its own targets
-        axis.scatter(
-            mean,
-            mean.index.map(place) + offset,
-            s=22,
-            color=colour,
-            label=f"{method} ({overall:.2f})",
-            linewidths=0,
-            zorder=3,
-        )
+        dots = {"color": colour, "linewidths": 0}
+        axis.scatter(rows["value"], rows["target"].map(place) + offset, s=5, alpha=0.6, zorder=2, **dots)
+        # Groups first: each may have its own targets.
+        overall = rows.groupby("group", observed=True)["value"].mean().mean()
+        label = f"{method} ({overall:.2f})"
+        axis.scatter(mean, mean.index.map(place) + offset, s=22, label=label, zorder=3, **dots)
     _decorate(axis, targets, metric)
     return axis
 
@@ -169,10 +159,9 @@ def _decorate(axis: Axes, targets: list, metric: str) -> None:
         axis.axhspan(row - 0.5, row + 0.5, color="0.96", zorder=-1)
     axis.set(ylim=(len(targets) - 0.5, -0.5), xlabel=f"{metric} over the spots of a left-out slide")
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(
-        frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=2,
-        title="mean over groups and targets", title_fontsize="small", alignment="left",
-    )  # fmt: skip
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2, "alignment": "left"}
+    place |= {"title": "mean over groups and targets", "title_fontsize": "small"}
+    axis.legend(frameon=False, fontsize="small", **place)
 
 
 def _of_metric(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -181,11 +170,11 @@ def _of_metric(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     if not needed <= set(scores):
         msg = f"scores lack the columns {sorted(needed - set(scores))}; pass the table of h2e.tl.evaluate."
         raise KeyError(msg)
-    found = scores[(scores["metric"] == metric) & scores["value"].notna()]
-    if not len(found):
+    rows = scores[(scores["metric"] == metric) & scores["value"].notna()]
+    if not len(rows):
         msg = f"metric {metric!r} has no value in these scores; they have {scores['metric'].unique().tolist()}."
         raise KeyError(msg)
-    return found if METHOD in found else found.assign(**{METHOD: "prediction"})
+    return rows if METHOD in rows else rows.assign(**{METHOD: "prediction"})
 
 
 def _colours(n: int) -> list:

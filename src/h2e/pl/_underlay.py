@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from h2e._slide.image import Image, read_coarse
+from h2e._slide.slide import Slide
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,14 +20,15 @@ Box = tuple[float, float, float, float]
 """Left, top, right and bottom of a part of a slide."""
 
 
-def box_around(xy: np.ndarray, margin: float) -> Box:
-    """The spots and a margin around them."""
-    (left, top), (right, bottom) = xy.min(axis=0) - margin, xy.max(axis=0) + margin
+def box_of(slide: Slide) -> Box:
+    """The part of a slide that is shown: its spots, and some tissue around them."""
+    margin = max(1.5 * slide.spacing_px, 0.04 * float(np.ptp(slide.xy, axis=0).max()))
+    (left, top), (right, bottom) = slide.xy.min(axis=0) - margin, slide.xy.max(axis=0) + margin
     return float(left), float(top), float(right), float(bottom)
 
 
 def scale_that_fits(ax: Axes, box: Box) -> float:
-    """How many pixels of level 0 one pixel of the Axes covers when they show a box, at the finer of screen and ``DPI``."""
+    """Pixels of level 0 that one pixel of the Axes covers when they show a box, at the finer of screen and ``DPI``."""
     from matplotlib import rcParams
 
     saved = rcParams["savefig.dpi"]
@@ -51,10 +53,10 @@ def read_box(image: Image, box: Box, scale: float) -> tuple[np.ndarray, Box]:
 def draw_picture(ax: Axes, picture: np.ndarray, part: Box, *, alpha: float) -> None:
     """Draw a part of an image where it lies; it stays an image in vector graphics."""
     left, top, right, bottom = part
-    ax.imshow(
-        picture, extent=(left, right, bottom, top), interpolation="antialiased", alpha=alpha, zorder=0, origin="upper"
-    )
-    ax.set_facecolor("white")  # on which a picture is faint, whatever the style
+    style: dict[str, Any] = {"interpolation": "antialiased", "alpha": alpha, "zorder": 0, "origin": "upper"}
+    ax.imshow(picture, extent=(left, right, bottom, top), **style)
+    # On white a picture is faint, whatever the style.
+    ax.set_facecolor("white")
 
 
 def frame(ax: Axes, box: Box) -> None:
@@ -87,18 +89,13 @@ def draw_scale_bar(ax: Axes, box: Box, um: float, um_per_unit: float, xy: np.nda
     low = xy[xy[:, 1] > bottom - 0.15 * (bottom - top), 0]
     n_left, n_right = (low < left + length + 2 * gap).sum(), (low > right - length - 2 * gap).sum()
     start = left + gap if n_left <= n_right else right - gap - length
-    halo = [withStroke(linewidth=2.5, foreground="white")]
-    bar = ax.plot(
-        [start, start + length], [bottom - gap, bottom - gap],
-        color="black", linewidth=2.5, solid_capstyle="butt", scalex=False, scaley=False, zorder=4,
-    )[0]  # fmt: skip
+    style: dict[str, Any] = {"linewidth": 2.5, "solid_capstyle": "butt", "scalex": False, "scaley": False}
+    (bar,) = ax.plot([start, start + length], [bottom - gap, bottom - gap], color="black", zorder=4, **style)
     bar.set_path_effects([withStroke(linewidth=4.5, foreground="white")])
     label = f"{um / 1000:g} mm" if um >= 1000 else f"{um:g} µm"
-    text = ax.annotate(
-        label, (start + length / 2, bottom - gap), xytext=(0, 3), textcoords="offset points",
-        ha="center", va="bottom", fontsize="small", color="black", zorder=4,
-    )  # fmt: skip
-    text.set_path_effects(halo)
+    place: dict[str, Any] = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+    text = ax.annotate(label, (start + length / 2, bottom - gap), fontsize="small", color="black", zorder=4, **place)
+    text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
 
 
 def round_length(um: float) -> float:
