@@ -25,7 +25,7 @@ NEW, HELD_OUT, IN_SAMPLE = 0, 1, 2
 """Of a prediction: the models never saw the spot; those that predicted it did not; they did."""
 
 TITLES = {
-    _keys.std: "standard deviation",
+    _keys.std: "spread",
     _keys.lower: "lower end of the interval",
     _keys.upper: "upper end of the interval",
 }

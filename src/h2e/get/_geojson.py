@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from h2e._sdata import keys as _keys
@@ -52,8 +53,8 @@ def geojson(
 
     Returns
     -------
-    The text of a feature collection: circles as polygons of 32 corners, bins as they are. A spot without a prediction has no
-    measurements.
+    The text of a feature collection: circles as polygons of 32 corners, bins as they are. A spot without a prediction
+    has no measurements.
 
     Raises
     ------
@@ -74,30 +75,30 @@ def geojson(
     frame = frame_of(table, key, otherwise=" Write predictions with h2e.tl.predict.")
     targets = list(frame) if targets is None else [targets] if isinstance(targets, str) else list(targets)
     by_name = {one.name: one for one in require_inside(open_slides(sdata, Keys(table_key, image_key)))}
-    columns = [] if classification is None else [classification]
-    for asked, there, what in (
-        ([slide], list(by_name), "slides"),
-        (targets, list(frame), f"targets of obsm[{key!r}]"),
-        (columns, list(table.obs), "columns of obs"),
-    ):
-        missing = [name for name in asked if name not in there]
-        if missing:
-            msg = f"{what} {missing} are not there; there are {there}."
-            raise KeyError(msg)
+    _require([slide], list(by_name), "slides")
+    _require(targets, list(frame), f"targets of obsm[{key!r}]")
+    _require([] if classification is None else [classification], list(table.obs), "columns of obs")
     one = by_name[slide]
+    spots = table.obs.iloc[one.rows]
+    classes = [None] * len(spots) if classification is None else spots[classification]
+    outlines = outlines_of(sdata, one, spots[region_keys(table)[1]].to_numpy())
     values = frame[targets].to_numpy(float)[one.rows]
-    classes = None if classification is None else table.obs[classification].iloc[one.rows]
-    instances = table.obs[region_keys(table)[1]].to_numpy()[one.rows]
     features = []
-    for i, outline in enumerate(outlines_of(sdata, one, instances)):
-        found = {
-            target: float(f"{value:.5g}") for target, value in zip(targets, values[i], strict=True) if value == value
-        }
-        about = {"objectType": "detection", "name": str(table.obs_names[one.rows[i]])}
-        about |= (
-            {} if classes is None or pd.isna(classes.iloc[i]) else {"classification": {"name": str(classes.iloc[i])}}
-        )
-        kind = "Polygon" if len(outline) == 1 else "MultiPolygon"
-        geometry = {"type": kind, "coordinates": outline[0] if len(outline) == 1 else outline}
-        features.append({"type": "Feature", "geometry": geometry, "properties": about | {"measurements": found}})
+    for name, outline, row, label in zip(spots.index, outlines, values, classes, strict=True):
+        numbers = {target: float(f"{x:.5g}") for target, x in zip(targets, row, strict=True) if not np.isnan(x)}
+        about: dict[str, object] = {"objectType": "detection", "name": str(name)}
+        if not pd.isna(label):
+            about["classification"] = {"name": str(label)}
+        about["measurements"] = numbers
+        several = len(outline) > 1
+        geometry = {"type": "MultiPolygon" if several else "Polygon", "coordinates": outline if several else outline[0]}
+        features.append({"type": "Feature", "geometry": geometry, "properties": about})
     return json.dumps({"type": "FeatureCollection", "features": features}, separators=(",", ":"))
+
+
+def _require(names: Sequence[str], known: list[str], what: str) -> None:
+    """Refuse names that are not among the known."""
+    missing = [name for name in names if name not in known]
+    if missing:
+        msg = f"{what} {missing} are not there; there are {known}."
+        raise KeyError(msg)

@@ -50,9 +50,10 @@ def predictions(
     Returns
     -------
     A new table: ``X`` the predictions, ``float32``, spots × targets, and ``obs``. It annotates the same spots, so
-    ``sdata["predictions"] = h2e.get.predictions(sdata)`` makes it one of the tables of the slides. Of a table, ``obsm["spatial"]`` and
-    ``uns["spatial"]`` are its own, if it has them. Of slides, ``obsm["spatial"]`` are the positions in pixels of the
-    full-resolution image, and ``uns["spatial"]`` holds, for each region, a small image and its scale as Space Ranger has them.
+    ``sdata["predictions"] = h2e.get.predictions(sdata)`` makes it one of the tables of the slides. Of a table,
+    ``obsm["spatial"]`` and ``uns["spatial"]`` are its own, if it has them. Of slides, ``obsm["spatial"]`` are the
+    positions in pixels of the full-resolution image, and ``uns["spatial"]`` holds, for each region, a small image and
+    its scale as Space Ranger has them.
 
     Raises
     ------
@@ -69,16 +70,13 @@ def predictions(
     >>> adata.shape, adata.obsm["spatial"].shape, sorted(adata.uns["spatial"])
     ((44, 4), (44, 2), ['toy_A1', 'toy_B1'])
     """
-    from anndata import AnnData
-
     table = table_of(data, table_key)
     frame = frame_of(table, key, otherwise=" Write predictions with h2e.tl.predict.")
     keep = frame.notna().all(axis=1).to_numpy() if drop_missing else np.full(len(frame), fill_value=True)
     if len(frame) and not keep.any():
-        held_out = (
-            f": these are training slides, key={_keys.held_out(key)!r}" if _keys.held_out(key) in table.obsm else ""
-        )
-        msg = f"no spot has a prediction under {key!r}{held_out}; drop_missing=False keeps rows without."
+        held_out = _keys.held_out(key)
+        hint = f": these are training slides, key={held_out!r}" if held_out in table.obsm else ""
+        msg = f"no spot has a prediction under {key!r}{hint}; drop_missing=False keeps rows without."
         raise ValueError(msg)
     made = AnnData(frame.to_numpy(np.float32)[keep], obs=table.obs[keep].copy(), var=pd.DataFrame(index=frame.columns))
     if "spatialdata_attrs" in table.uns and made.n_obs:
@@ -87,10 +85,10 @@ def predictions(
         regions = made.obs[region_key].cat.categories.tolist()
         made.uns["spatialdata_attrs"] = dict(table.uns["spatialdata_attrs"]) | {"region": regions}
     if table is data:
-        for slot, some in (("obsm", keep), ("uns", slice(None))):
-            if "spatial" in getattr(table, slot):
-                value = getattr(table, slot)["spatial"]
-                getattr(made, slot)["spatial"] = value[some] if slot == "obsm" else value
+        if "spatial" in table.obsm:
+            made.obsm["spatial"] = table.obsm["spatial"][keep]
+        if "spatial" in table.uns:
+            made.uns["spatial"] = table.uns["spatial"]
         return made
     slides = require_inside(open_slides(data, Keys(table_key, image_key)))
     xy = np.full((table.n_obs, 2), np.nan)
@@ -108,7 +106,8 @@ def _as_space_ranger(slide: Slide, image_px: int) -> dict[str, Any]:
     if image_px <= 0:
         return {"images": {}, "scalefactors": factors}
     pixels, scale = read_coarse(slide.image, max(slide.image.shape) / image_px)
-    if max(pixels.shape) > image_px:  # levels and block means come in steps
+    # Levels and block means come in steps.
+    if max(pixels.shape) > image_px:
         step = int(np.ceil(max(pixels.shape) / image_px))
         pixels, scale = pixels[::step, ::step], scale * step
     return {"images": {"hires": pixels}, "scalefactors": {"tissue_hires_scalef": 1 / scale} | factors}

@@ -42,18 +42,15 @@ def report(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) -> pd.D
     >>> h2e.get.report(sdata)["shift"].round(1).to_dict()
     {'toy_A1': 0.2, 'toy_A2': 0.8, 'toy_B1': 0.1, 'toy_C1': 0.1}
     """
-    tables = getattr(data, "tables", None)
-    if tables is None:
-        places = [data.uns]
-    else:
-        places = [tables[table_key].uns] if table_key in tables else []
-        places.append(data.attrs)
-    for place in places:
-        found = place.get(_keys.PREDICTION, {}).get(_keys.REPORT)
-        if isinstance(found, pd.DataFrame):
-            return found.copy()
-        if found is not None:
-            numbers = dict.fromkeys(("um_per_px", "tissue_mm2", "shift"), float)  # JSON has null where they are NaN
-            return pd.DataFrame(found).set_index("slide").astype(numbers)
+    tables = getattr(data, "tables", {table_key: data})
+    places = [tables[table_key].uns] if table_key in tables else []
+    for place in [*places, getattr(data, "attrs", {})]:
+        stored = place.get(_keys.PREDICTION, {}).get(_keys.REPORT)
+        if isinstance(stored, pd.DataFrame):
+            return stored.copy()
+        if stored is not None:
+            # JSON has null where numbers are NaN.
+            numbers = dict.fromkeys(("um_per_px", "tissue_mm2", "shift"), float)
+            return pd.DataFrame(stored).set_index("slide").astype(numbers)
     msg = "there is no report on these slides. Make one with h2e.pp.normalize."
     raise KeyError(msg)

@@ -1,4 +1,4 @@
-"""Learn and predict: ``fit`` returns an ensemble, ``predict`` writes, ``evaluate`` scores; learners are what is trained."""
+"""Learn and predict: ``fit`` trains an ensemble, ``predict`` writes its predictions, ``evaluate`` scores it."""
 
 from __future__ import annotations
 

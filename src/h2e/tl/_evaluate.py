@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -122,8 +122,9 @@ def evaluate(
     Returns
     -------
     A tidy DataFrame with the columns of :func:`h2e.metrics.score` and ``method``: ``"ensemble"``, each of several
-    learners, ``"without …"`` it, and ``"baseline: …"``. Of the ensemble also ``coverage_80`` and ``coverage_90``, the share of
-    truths inside its intervals, whose widths come from the training groups (with a single one there are none). Of a single slide ``group`` is the quarter left out, ``"within slide: …"``.
+    learners, ``"without …"`` it, and ``"baseline: …"``. Of the ensemble also ``coverage_80`` and ``coverage_90``, the
+    share of truths inside its intervals, whose widths come from the training groups (with a single one there are none).
+    Of a single slide ``group`` is the quarter left out, ``"within slide: …"``.
 
     Raises
     ------
@@ -144,18 +145,18 @@ def evaluate(
     if unknown:
         msg = f"baselines must be some of {list(BASELINES)}, got {unknown}."
         raise ValueError(msg)
-    metrics = [metrics] if isinstance(metrics, str) and metrics != "all" else metrics
+    named = [] if metrics is None or metrics == "all" else [metrics] if isinstance(metrics, str) else list(metrics)
     if metrics not in (None, "all"):
-        check_metrics(metrics, missing=() if obsm is None else ("counts",))
+        check_metrics(named, missing=() if obsm is None else ("counts",))
     keys = Keys(table_key, image_key, tissue_mask_key, normalized_key, library_key, group_key, um_per_px)
     cohort = open_cohort(sdata, keys)
     spec = TargetSpec(cohort, targets, n_targets, obsm, layer, log_normalized)
     check_cohort(cohort, spec, group_key)
     folds = folds_within(cohort, np.arange(len(cohort.rows)), config.learners)
     _refuse_few_spots(cohort, folds)
-    if set(metrics or ()) & set(LIMITED):
-        check_metrics(metrics, truth=spec.measured(folds[0].train))
-    domains = metrics in (None, "all") or "within_domain" in metrics
+    if set(named) & set(LIMITED):
+        check_metrics(named, truth=spec.measured(folds[0].train))
+    domains = not named or "within_domain" in named
     features = Features(cohort, progress)
     parts = []
     for fold in tqdm(folds, disable=not progress, desc="left out"):
@@ -163,7 +164,9 @@ def evaluate(
         groups = cohort.groups[fold.test]
         if len(cohort.slides) == 1:
             groups = np.full(len(fold.test), f"within slide: {fold.name}")
-        parts += _scores(held_out, cohort, fold, groups, metrics, counted=obsm is None)
+        # Of counts is only asked whether they are above 0.
+        beside = {"xy": cohort.xy_um[fold.test], "counts": held_out.truth if obsm is None else None}
+        parts += _scores(held_out, cohort.names[fold.test], groups, metrics=metrics, **beside)
     return pd.concat(parts, ignore_index=True)
 
 
@@ -172,34 +175,23 @@ def _refuse_few_spots(cohort: Cohort, folds: Sequence[Fold]) -> None:
     for fold in folds:
         for slide, n in zip(*np.unique(cohort.names[fold.test], return_counts=True), strict=True):
             if n < 3:
-                where = f"slide '{slide}'" if len(cohort.slides) > 1 else f"quarter {fold.name!r} of slide '{slide}'"
-                msg = f"{where} has {n} spots on tissue; a correlation needs 3. Drop the slide, or leave out other "
+                part = f"slide '{slide}'" if len(cohort.slides) > 1 else f"quarter {fold.name!r} of slide '{slide}'"
+                msg = f"{part} has {n} spots on tissue; a correlation needs 3. Drop the slide, or leave out other "
                 msg += "groups."
                 raise ValueError(msg)
 
 
-def _scores(
-    found: HeldOut,
-    cohort: Cohort,
-    fold: Fold,
-    groups: np.ndarray,
-    metrics: str | Sequence[str] | None,
-    *,
-    counted: bool,
-) -> list[pd.DataFrame]:
-    """Tables of scores of each method."""
-    slides = cohort.names[fold.test]
-    beside = {"baseline": found.mean, "xy": cohort.xy_um[fold.test], "domains": found.domains}
-    beside["counts"] = found.truth if counted else None  # only asked whether they are above 0
-    parts = []
-    for method, prediction in found.predictions.items():
-        scores = score(prediction, found.truth, slides=slides, groups=groups, metrics=metrics, **beside)
-        parts.append(scores.assign(method=method))
-    error = np.abs(found.predictions["ensemble"] - found.truth.to_numpy())
-    for level, width in found.half_widths.items():
+def _scores(held_out: HeldOut, slides: np.ndarray, groups: np.ndarray, **options: Any) -> list[pd.DataFrame]:
+    """Tables of scores of each method, and of the coverage of the ensemble's intervals."""
+    truth, parts = held_out.truth, []
+    options |= {"slides": slides, "groups": groups, "baseline": held_out.mean, "domains": held_out.domains}
+    for method, prediction in held_out.predictions.items():
+        parts.append(score(prediction, truth, **options).assign(method=method))
+    error = np.abs(held_out.predictions["ensemble"] - truth.to_numpy())
+    for level, width in held_out.half_widths.items():
         for slide in np.unique(slides):
             rows = slides == slide
-            columns = {"group": groups[rows][0], "slide": slide, "target": found.truth.columns}
+            columns = {"group": groups[rows][0], "slide": slide, "target": truth.columns}
             columns |= {"metric": f"coverage_{level:.0%}".rstrip("%"), "value": (error[rows] <= width).mean(axis=0)}
             parts.append(pd.DataFrame(columns | {"n_spots": rows.sum(), "method": "ensemble"}))
     return parts

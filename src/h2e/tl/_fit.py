@@ -128,8 +128,9 @@ def fit(
 
     Returns
     -------
-    An ensemble; ``ensemble.loo`` are its held-out predictions, ``ensemble.history`` the training losses. On new slides each
-    learner says the mean of its models of three groups or more, or, with three groups or fewer, what its model of all says.
+    An ensemble; ``ensemble.loo`` are its held-out predictions, ``ensemble.history`` the training losses. On new slides
+    each learner says the mean of its models of three groups or more, or, with three groups or fewer, what its model of
+    all says.
 
     Raises
     ------

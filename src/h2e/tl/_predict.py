@@ -125,22 +125,18 @@ def predict(
     with all_or_nothing(sdata, table_key):
         if not len(sdata.tables):
             if isinstance(image_key, Mapping):
-                msg = (
-                    "image_key maps regions to images, but without a table there are no regions; "
-                    f"pass the name of one image of {sorted(sdata.images)}, or None for all."
-                )
+                msg = "image_key maps regions to images, but without a table there are no regions; pass the name of "
+                msg += f"one image of {sorted(sdata.images)}, or None for all."
                 raise ValueError(msg)
             lay_grids(sdata, keys, spacing_um=ensemble.spacing_um, key_added=None, overwrite=overwrite)
         check_predictions_free(get_table(sdata, table_key), key_added, overwrite=overwrite)
         keep_residual = bool(ensemble.settings.get("keep_residual", True))
-        about = {"spacing_um": ensemble.spacing_um, "reference": ensemble.reference}
-        cohort = open_new_cohort(sdata, keys, **about, keep_residual=keep_residual)
-        x = Features(cohort, progress).extract(ensemble.learners, **about)
+        spacing, reference = ensemble.spacing_um, ensemble.reference
+        cohort = open_new_cohort(sdata, keys, spacing_um=spacing, reference=reference, keep_residual=keep_residual)
+        x = Features(cohort, progress).extract(ensemble.learners, spacing_um=spacing, reference=reference)
         frames, novelty = _values(cohort, ensemble, x, key_added, interval=interval, in_sample=in_sample)
-        params = {"in_sample": in_sample, "interval": interval}
-        write_predictions(
-            cohort.table, frames, novelty, key_added, list(ensemble.targets), about_ensemble(ensemble, **params)
-        )
+        about = about_ensemble(ensemble, in_sample=in_sample, interval=interval)
+        write_predictions(cohort.table, frames, novelty, key_added, list(ensemble.targets), about)
 
 
 def _values(
@@ -153,7 +149,8 @@ def _values(
     values = {key_added: mean, _keys.std(key_added): spread}
     width = ensemble.half_width(interval)
     if width is not None:
-        lowest = 0 if ensemble.truth.min() >= 0 else -np.inf  # of expression, and of proportions
+        # Neither expression nor proportions are below 0.
+        lowest = 0 if ensemble.truth.min() >= 0 else -np.inf
         values |= {_keys.lower(key_added): np.maximum(mean - width, lowest), _keys.upper(key_added): mean + width}
     frames = {key: (cohort.rows[new], value[new]) for key, value in values.items()}
     if (trained >= 0).any():
@@ -167,7 +164,9 @@ def _values(
 
 def about_ensemble(ensemble: Ensemble, **params: object) -> dict[str, object]:
     """What is stored beside predictions: unit, training slides, and the settings of the ensemble and of the call."""
-    settings = {k: v for k, v in ensemble.settings.items() if isinstance(v, str | int | float | bool | list)}
+    settings: dict[str, object] = {
+        name: value for name, value in ensemble.settings.items() if isinstance(value, str | int | float | bool | list)
+    }
     unit = str(settings.pop("unit", ""))
     settings |= {**params, "stack": ensemble.stack.kind, "n_calibration_groups": ensemble.n_groups}
     slides = sorted(ensemble.training["slide"].unique())
