@@ -7,7 +7,7 @@ from typing import Any
 
 
 def compiled(function: Callable, **options: Any) -> Callable:
-    """Compile a function, cache it on disk where that is possible, and release the lock so that threads run in parallel."""
+    """Compile a function, cache it on disk where that works, and let threads run it in parallel."""
     import numba
 
     try:

@@ -113,8 +113,8 @@ def group_mean(y: np.ndarray, groups: np.ndarray) -> np.ndarray:
 def half_widths(residuals: np.ndarray, groups: np.ndarray, *, level: float) -> np.ndarray:
     """Half widths of split-conformal intervals: quantile of the absolute residuals, every group weighing the same.
 
-    Residuals are (n, targets). The quantile is ``level`` times the (n + 1) / n of split-conformal prediction; where that is more than 1, the width
-    is the largest residual.
+    Residuals are (n, targets). The quantile is ``level`` times the (n + 1) / n of split-conformal prediction; where
+    that is more than 1, the width is the largest residual.
 
     Examples
     --------

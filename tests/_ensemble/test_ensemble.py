@@ -55,13 +55,13 @@ def test_quarters_of_one_slide_keep_their_distance():
         assert distance.min() > 300
     with pytest.raises(ValueError, match="too small for folds within it"):
         make_folds(one, one, xy, buffer_um=2000)
-    with pytest.raises(ValueError, match="must be at least 8 for folds within a slide, got 3"):
+    with pytest.raises(ValueError, match="spots on tissue must be at least 8 .*, got 3"):
         make_folds(one[:3], one[:3], xy[:3], buffer_um=0)
 
 
 def test_one_group_of_several_slides_is_refused():
     slides = np.array(["A", "B"])
-    with pytest.raises(ValueError, match=r"groups must be at least 2 to leave one out, got \['x'\] for 2 slides"):
+    with pytest.raises(ValueError, match=r"groups must be at least 2 .*, got \['x'\] for 2 slides"):
         make_folds(slides, np.array(["x", "x"]), np.zeros((2, 2)), buffer_um=0)
 
 

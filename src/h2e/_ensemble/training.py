@@ -38,7 +38,7 @@ def learners_of(learners: str | Learner | Sequence[str | Learner], device: str |
 
 
 def check_cohort(cohort: Cohort, spec: TargetSpec, group_key: str | None, *, stacklevel: int = 3) -> None:
-    """Refuse a group with the name that stands for all; warn where scores will be too good, and of spots without counts."""
+    """Refuse a group with the name that stands for all; warn of scores that will be too good and spots without counts."""
     if ALL in cohort.groups:
         msg = f"a group is called {ALL!r}, which h2e calls the models of all groups; give it another name."
         raise ValueError(msg)

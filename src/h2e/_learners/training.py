@@ -149,8 +149,8 @@ def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
     if device.type == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        processor = getattr(torch.cpu, "get_capabilities", dict)()
-        of_amd = processor.get("avx512_bf16", False) and "AMD" in processor.get("cpu_name", "")
+        processor: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        of_amd = bool(processor.get("avx512_bf16")) and "AMD" in str(processor.get("cpu_name"))
         fast = device.type == "cpu" and (of_amd or getattr(torch.cpu, "_is_amx_tile_supported", bool)())
     return torch.autocast(device.type, dtype=torch.bfloat16) if fast else contextlib.nullcontext()
 
