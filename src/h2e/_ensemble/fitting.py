@@ -230,5 +230,5 @@ def _digest(learner: Learner, seed: int, groups: np.ndarray, *arrays: np.ndarray
     about = [version("h2e"), to_json(learner), seed, groups.tolist(), [(a.dtype.str, a.shape) for a in arrays]]
     digest = hashlib.sha256(json.dumps(about).encode())
     for array in arrays:
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:32]

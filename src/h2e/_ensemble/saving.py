@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from h2e._ensemble.novelty import Novelty
 from h2e._ensemble.stack import restore_stack
 from h2e._ensemble.transforms import Transform
 from h2e._learners.learner import Learner
-from h2e._learners.registry import from_json, to_json
+from h2e._learners.registry import from_json, to_json, with_settings
 from h2e._stains.reference import StainReference
 
 TRANSFORM = ("ranks", "values", "limits")
@@ -91,7 +90,7 @@ def _learners_of(
     if unknown := sorted(set(encoders) - set(encoding)):
         msg = f"encoders must be those of learners that have one, {encoding}, got {unknown}."
         raise ValueError(msg)
-    return learners | {name: replace(learners[name], encoder=encoder) for name, encoder in encoders.items()}
+    return learners | {name: with_settings(learners[name], encoder=encoder) for name, encoder in encoders.items()}
 
 
 def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

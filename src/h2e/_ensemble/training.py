@@ -38,7 +38,7 @@ def learners_of(learners: str | Learner | Sequence[str | Learner], device: str |
 
 
 def check_cohort(cohort: Cohort, spec: TargetSpec, group_key: str | None, *, stacklevel: int = 3) -> None:
-    """Refuse a group with the name that stands for all; warn of scores that will be too good and spots without counts."""
+    """Refuse a group with the name that stands for all; warn of scores that are too good and spots without counts."""
     if ALL in cohort.groups:
         msg = f"a group is called {ALL!r}, which h2e calls the models of all groups; give it another name."
         raise ValueError(msg)
@@ -94,6 +94,7 @@ def train(
     index = cohort.identity[spots]
     at = np.concatenate([positions_on_image(slide) for slide in cohort.slides])[spots]
     training = pd.DataFrame({"slide": used.slides, "group": used.groups, "x": at[:, 0], "y": at[:, 1]}, index=index)
+    seen_slides = [(cohort.slides[i], cohort.thumbnails[i]) for i in cohort.of(spots)]
     history = [{"learner": m.learner, "held_out": m.held_out, **h} for m in result.members for h in m.history]
     first = next((name for name, learner in zip(names, config.learners, strict=True) if learner.uses != "xy"), None)
     ensemble = Ensemble(
@@ -108,7 +109,7 @@ def train(
         novelty=fit_novelty(first, used.x[first], used.groups) if first else None,
         training=training,
         history=pd.DataFrame(history, columns=list(HISTORY)).astype(HISTORY),
-        thumbnails={cohort.slides[i].region: cohort.thumbnails[i] for i in cohort.of(spots)},
+        thumbnails={slide.region: colours for slide, colours in seen_slides if slide.region is not None},
         spacing_um=spacing_um,
         reference=reference,
         settings={

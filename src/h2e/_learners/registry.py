@@ -96,7 +96,7 @@ def from_json(text: str, learners: Mapping[str, Callable[..., Learner]] | None =
         msg = f"learner must be one of {sorted(LEARNERS)} or be passed, got {name!r} in the file; "
         msg += f"a file does not choose code: h2e.Ensemble.load(folder, learners={{{name!r}: its class}})."
         raise ValueError(msg)
-    unknown = set(settings) - {field.name for field in dataclasses.fields(make)} if name in LEARNERS else set()
+    unknown = set(settings) - set(LEARNERS[name]().settings()) if name in LEARNERS else set()
     if unknown:
         msg = f"learner {name!r} has no settings {sorted(unknown)}; was it saved by a newer version of h2e?"
         raise ValueError(msg)
