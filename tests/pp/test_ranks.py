@@ -12,7 +12,7 @@ from scipy import sparse, stats
 
 import h2e.pp
 from h2e._compiled import compiled
-from h2e._sdata.ranks import rank_values
+from h2e.pp._ranks import rank_values
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -9,7 +9,7 @@ import numpy as np
 from h2e._ensemble.ensemble import Ensemble
 from h2e._sdata.cohort import Cohort
 from h2e._sdata.targets import measured
-from h2e._slide.recognition import same_image
+from h2e._slide.image import same_image
 from h2e._slide.slide import Slide
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from h2e._sdata.provenance import get_provenance
 from h2e._sdata.scale import require_size
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table, region_keys
-from h2e._slide.recognition import thumbnail
+from h2e._slide.image import thumbnail
 from h2e._slide.slide import Slide
 from h2e._stains.reference import StainReference, sampling_of
 from h2e._stains.slides import fit_reference
@@ -100,11 +100,9 @@ class Cohort:
         if key not in self.table.obsm:
             msg = f"{key!r} is not in table.obsm; it has {list(self.table.obsm)}."
             raise KeyError(msg)
-        stored = self.table.obsm[key]
-        values = stored.iloc[slide.rows] if hasattr(stored, "iloc") else stored[slide.rows]
+        values = self.table[slide.rows].obsm[key]
         features = np.asarray(values.toarray() if sparse.issparse(values) else values, np.float32)
-        bad = int((~np.isfinite(features)).any(axis=1).sum())
-        if bad:
+        if bad := int((~np.isfinite(features)).any(axis=1).sum()):
             msg = f"obsm[{key!r}] has NaN or infinite features for {bad} of {len(slide)} spots on tissue."
             raise ValueError(msg)
         return features

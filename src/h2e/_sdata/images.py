@@ -95,9 +95,8 @@ def is_same_scene(sdata: SpatialData, one: str, other: str, *, finer: bool = Fal
     n_first, n_second = (corners[3, 0] * corners[3, 1] for corners in (first, second))
     if n_first <= FINER * n_second and (finer or n_second <= FINER * n_first):
         return False
-    a, b = (
-        (corners @ affine_of(sdata.images[key], shared[0]).T)[:, :2] for key, corners in ((one, first), (other, second))
-    )
+    a = (first @ affine_of(sdata.images[one], shared[0]).T)[:, :2]
+    b = (second @ affine_of(sdata.images[other], shared[0]).T)[:, :2]
     size = np.linalg.norm(a[0] - a[3])
     # A crop is cut at whole pixels of the coarser image.
     pixel = size / min(np.hypot(*corners[3, :2]) for corners in (first, second))

@@ -1,23 +1,23 @@
-"""Tissue masks as elements of a SpatialData: written by h2e, or read from whoever wrote them."""
+"""Tissue masks as elements of a SpatialData, by h2e or by others, and the share of tissue under the spots."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.images import affine_to_image, levels_of
-from h2e._sdata.provenance import check_free, get_provenance, set_provenance
+from h2e._sdata.provenance import check_free, get_provenance, is_ours, set_provenance
 from h2e._slide.image import Image
 from h2e._slide.slide import Slide, by_image
 from h2e._slide.tissue import Method, Tissue, tissue_mask
 
 if TYPE_CHECKING:
-    from geopandas import GeoDataFrame
     from spatialdata import SpatialData
     from xarray import DataArray, DataTree
 
@@ -117,6 +117,22 @@ def with_stored_tissue(sdata: SpatialData, slides: Sequence[Slide], *, overwrite
     return [replace(slide, tissue=tissues[slide.image.key]) for slide in slides]
 
 
+def write_fraction(
+    table: AnnData, slides: Sequence[Slide], key: str, *, overwrite: bool, tissue_mask_key: str | None = None
+) -> None:
+    """Write the share of tissue in the subtile of each spot; the slides know their tissue."""
+    check_free(table, "obs", key, ours=is_ours(table, "obs", key), overwrite=overwrite)
+    fraction = np.full(table.n_obs, np.nan, np.float32)
+    for slide in slides:
+        fraction[slide.rows] = slide.tissue_fraction()
+        invalid = int((fraction[slide.rows] == 0).sum())
+        log.info("slide %r: %d of %d spots are invalid, without tissue", slide.name, invalid, len(slide))
+    table.obs[key] = fraction
+    params = {"function": "tissue_fraction", "tissue_mask_key": tissue_mask_key or "{image}_tissue"}
+    set_provenance(table, _keys.PARAMS, key, params)
+    log.info("wrote obs[%r]", key)
+
+
 def _read(labels: DataArray | DataTree) -> np.ndarray:
     """The finest level of labels as a mask (masks are small next to images)."""
     return np.asarray(levels_of(labels)[0].transpose("y", "x").data) > 0
@@ -161,19 +177,13 @@ def _from_polygons(sdata: SpatialData, image: Image, name: str) -> Tissue:
     height, width = image.shape
     scale = max(1.0, max(height, width) / SIDE_PX)
     mask = np.zeros((int(np.ceil(height / scale)), int(np.ceil(width / scale))), bool)
-    for part in _polygons(sdata.shapes[name], name):
+    for part in sdata.shapes[name].geometry.explode():
+        if part.geom_type != "Polygon":
+            msg = f"mask {name!r} must be labels or polygons, got a {part.geom_type}."
+            raise ValueError(msg)
         piece = np.zeros_like(mask)
         for ring, value in [(part.exterior, True), *((hole, False) for hole in part.interiors)]:
             xy = (np.asarray(ring.coords)[:, :2] @ to_image[:2, :2].T + to_image[:2, 2]) / scale - 0.5
             piece[polygon(xy[:, 1], xy[:, 0], mask.shape)] = value
         mask |= piece
     return mask, scale
-
-
-def _polygons(shapes: GeoDataFrame, name: str) -> Iterator:
-    """The polygons of a shapes element, those of multipolygons one by one."""
-    for part in shapes.geometry.explode():
-        if part.geom_type != "Polygon":
-            msg = f"mask {name!r} must be labels or polygons, got a {part.geom_type}."
-            raise ValueError(msg)
-        yield part

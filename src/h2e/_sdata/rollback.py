@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
-from copy import deepcopy
 from typing import TYPE_CHECKING
-
-from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 
@@ -22,11 +19,11 @@ def all_or_nothing(sdata: SpatialData, table_key: str = _keys.TABLE) -> Iterator
 
     before = {kind: dict(getattr(sdata, kind)) for kind in ("images", "labels", "shapes", "tables")}
     placed = {key: dict(get_transformation(shapes, get_all=True)) for key, shapes in sdata.shapes.items()}
-    # Records replace it, and leave it as it is.
+    # Records are kept in new dicts, so shallow copies of attrs and uns stay as they are.
     attrs = sdata.attrs
     table = sdata.tables.get(table_key)
     if table is not None:
-        columns = table.obs.copy(), dict(table.layers), deepcopy(table.uns.get(_keys.PREDICTION))
+        obs, layers, uns = table.obs.copy(), dict(table.layers), dict(table.uns)
     try:
         yield
     except BaseException:
@@ -36,7 +33,8 @@ def all_or_nothing(sdata: SpatialData, table_key: str = _keys.TABLE) -> Iterator
             set_transformation(sdata.shapes[key], transformations, set_all=True)
         sdata.attrs = attrs
         if table is not None:
-            _put_table_back(table, *columns)
+            table.obs, table.uns = obs, uns
+            _put_back(table.layers, layers)
         raise
 
 
@@ -48,13 +46,3 @@ def _put_back(group: MutableMapping[str, object], elements: dict[str, object]) -
     for key, element in elements.items():
         if key not in group:
             group[key] = element
-
-
-def _put_table_back(table: AnnData, obs: object, layers: dict[str, object], records: dict | None) -> None:
-    """Columns, layers and records as they were."""
-    table.obs = obs
-    _put_back(table.layers, layers)
-    if records is None:
-        table.uns.pop(_keys.PREDICTION, None)
-    else:
-        table.uns[_keys.PREDICTION] = records

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Sequence
 from numbers import Integral
 
 import numpy as np
+from anndata import AnnData
 from scipy import sparse
 
-from h2e._sdata.symbols import HOUSEKEEPING
 from h2e._sdata.targets import refuse_duplicates
 from h2e._slide.lattice import lattice
 from h2e._statistics import Matrix, morans_i
+
+log = logging.getLogger(__name__)
+
+HOUSEKEEPING = r"^(MT-|M?RP[LS](A|P?\d+([ABCLX]|AL|[LY]\d)?)$)"
+"""Mitochondrial and ribosomal genes, of human and mouse (matched ignoring case)."""
+
+ENSEMBL = r"ENS[A-Z]*G\d{6,}"
+"""How identifiers of genes begin."""
+
+SYMBOLS = ("gene_name", "gene_names", "gene_symbol", "gene_symbols", "symbol", "feature_name")
+"""Columns of ``var`` that common readers and atlases keep symbols in."""
 
 
 def choose_targets(
@@ -60,6 +72,20 @@ def choose_targets(
     # Ties in the order of names, whatever the order of the table.
     best = np.lexsort((names, -score))
     return names[best[:n_targets]].tolist()
+
+
+def symbols_of(adata: AnnData) -> np.ndarray:
+    """Symbols of the genes: their names or, of Ensembl identifiers, the column of ``var`` that has symbols."""
+    names = adata.var_names.to_numpy(dtype=str)
+    if not len(names) or np.mean([re.match(ENSEMBL, name) is not None for name in names]) < 0.5:
+        return names
+    for column in SYMBOLS:
+        if column in adata.var:
+            return adata.var[column].to_numpy(dtype=str)
+    what = "genes are named by Ensembl identifiers, and var has none of the columns %s: mitochondrial and ribosomal "
+    what += "genes cannot be told, and may be chosen"
+    log.warning(what, list(SYMBOLS))
+    return names
 
 
 def neighbours_of(xy: np.ndarray) -> sparse.csr_matrix | None:

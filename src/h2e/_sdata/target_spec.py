@@ -12,8 +12,7 @@ import pandas as pd
 
 from h2e._sdata.cohort import Cohort
 from h2e._sdata.expression import expression
-from h2e._sdata.selection import choose_targets
-from h2e._sdata.symbols import symbols_of
+from h2e._sdata.selection import choose_targets, symbols_of
 from h2e._sdata.targets import measured
 from h2e._statistics import Matrix
 

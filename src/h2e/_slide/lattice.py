@@ -23,7 +23,7 @@ def lattice(xy: np.ndarray) -> tuple[float, str]:
 
     xy = np.unique(xy, axis=0)
     if len(xy) < 2:
-        msg = f"xy must hold at least 2 different positions to have a spacing, got {len(xy)}."
+        msg = f"a spot spacing needs at least 2 spots in different places, got {len(xy)}."
         raise ValueError(msg)
     tree = KDTree(xy)
     # The six nearest others; the first pitch is one of their distances, so that at least one link is near it.

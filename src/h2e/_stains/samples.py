@@ -20,11 +20,10 @@ N_PIXELS = 100_000
 
 def stain_level(image: Image, um_per_px: float | None = None) -> int:
     """The level nearest to 2 µm per pixel or, where that is not known, to 4,096 pixels along the longer side."""
-    if um_per_px is None:
-        distance = [abs(np.log(max(level.shape[1:]) / LONG_SIDE)) for level in image.levels]
-    else:
-        distance = [abs(np.log(um_per_px * scale / UM_PER_PX)) for scale in image.scales]
-    return int(np.argmin(distance))
+    ratios = [max(level.shape[1:]) / LONG_SIDE for level in image.levels]
+    if um_per_px is not None:
+        ratios = [um_per_px * scale / UM_PER_PX for scale in image.scales]
+    return int(np.argmin(np.abs(np.log(ratios))))
 
 
 def sample_tissue(

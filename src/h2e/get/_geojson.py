@@ -11,9 +11,8 @@ import pandas as pd
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.keys import Keys
-from h2e._sdata.outlines import outlines_of
 from h2e._sdata.slides import open_slides, require_inside
-from h2e._sdata.table import get_table, region_keys
+from h2e._sdata.table import get_table, outlines_of, region_keys
 from h2e._sdata.targets import frame_of
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import check_values, values_of
-from h2e._sdata.fraction import write_fraction
 from h2e._sdata.keys import Keys
-from h2e._sdata.masks import with_stored_tissue
+from h2e._sdata.masks import with_stored_tissue, write_fraction
 from h2e._sdata.normalized import check_normalized_free, write_normalized
 from h2e._sdata.placement import move_spots, placement_of, remove_corrections
 from h2e._sdata.report import report_of, store_report

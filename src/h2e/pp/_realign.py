@@ -89,7 +89,11 @@ def realign_spots(
     """
     table = get_table(sdata, table_key)
     limits = {"max_shift": max_shift, "max_rotation_deg": max_rotation_deg, "max_zoom": max_zoom}
-    _check_limits(limits)
+    for name, value in limits.items():
+        if not (value >= 0 and np.isfinite(value)) or (name == "max_zoom" and value >= 1):
+            limit = "0 or more, and less than 1 (0.03 for 3 %)" if name == "max_zoom" else "0 or more"
+            msg = f"{name} must be {limit}, got {value!r}."
+            raise ValueError(msg)
     keys = Keys(table_key, image_key, tissue_mask_key)
     with all_or_nothing(sdata, table_key):
         remove_corrections(sdata, table)
@@ -98,12 +102,3 @@ def realign_spots(
             return
         slides = with_tissue(sdata, open_slides(sdata, keys), tissue_mask_key)
         move_spots(sdata, table, slides, **limits)
-
-
-def _check_limits(limits: Mapping[str, float]) -> None:
-    """Refuse limits of the search that are none."""
-    for name, value in limits.items():
-        if not (value >= 0 and np.isfinite(value)) or (name == "max_zoom" and value >= 1):
-            limit = "0 or more, and less than 1 (0.03 for 3 %)" if name == "max_zoom" else "0 or more"
-            msg = f"{name} must be {limit}, got {value!r}."
-            raise ValueError(msg)

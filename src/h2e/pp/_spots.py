@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.fraction import write_fraction
 from h2e._sdata.keys import Keys
-from h2e._sdata.masks import with_tissue
+from h2e._sdata.masks import with_tissue, write_fraction
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table
 

@@ -11,8 +11,7 @@ from anndata import AnnData
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import expression, positions_of, slide_labels
 from h2e._sdata.provenance import check_adata, check_free, is_ours, set_provenance
-from h2e._sdata.selection import choose_targets
-from h2e._sdata.symbols import HOUSEKEEPING, symbols_of
+from h2e._sdata.selection import HOUSEKEEPING, choose_targets, symbols_of
 from h2e._sdata.table import labels_of
 
 log = logging.getLogger(__name__)
