@@ -11,6 +11,7 @@ import numpy as np
 from h2e._learners.folds import validation_group
 from h2e._learners.heads import check_training, mean_and_std
 from h2e._learners.learner import Learner, Model
+from h2e._learners.training_config import TrainingConfig
 from h2e._slide.tiles import View
 
 if TYPE_CHECKING:
@@ -20,31 +21,6 @@ log = logging.getLogger(__name__)
 
 Stopping = Literal["all epochs", "inner group"]
 EncoderPart = Literal["tile", "subtiles", "center"]
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Settings of one training run."""
-
-    epochs: int = 30
-    lr: float = 1e-3
-    weight_decay: float = 1e-3
-    batch_size: int = 32
-    symmetries: bool = True
-    """Turn and flip each tile at random."""
-    stain_jitter: float = 0.1
-    """Standard deviation of the factors on the stain concentrations of each tile; 0 switches it off."""
-    ema: float | None = 0.95
-    """Decay of the moving average of the weights, which is what is kept; ``None`` keeps the last ones. Over as many
-    steps as there are in a short run (0.99), it would remember the first weights and predict next to nothing."""
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2 or self.lr <= 0 or self.weight_decay < 0 or self.stain_jitter < 0:
-            msg = f"epochs must be ≥ 1, batch_size ≥ 2, lr > 0, weight_decay ≥ 0, stain_jitter ≥ 0, got {self}."
-            raise ValueError(msg)
-        if self.ema is not None and not 0 <= self.ema < 1:
-            msg = f"ema must be in [0, 1) or None, got {self.ema}."
-            raise ValueError(msg)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from h2e._learners.augmentation import augment, symmetry_table
-from h2e._learners.multiscale import TrainingConfig
 from h2e._learners.network import MultiscaleNetwork, NetworkConfig, build, fuse_batchnorm, seed_dropout
+from h2e._learners.training_config import TrainingConfig
 
 log = logging.getLogger(__name__)
 
