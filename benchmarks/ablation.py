@@ -8,13 +8,12 @@ Targets are chosen without the donor, as ``h2e.tl.evaluate`` does; each fold has
 stack, unless the row says so), and its predictions come back to log-normalized expression. Rows that are missing are
 added to benchmarks/results/ablation.csv one by one, so that it goes on where it was interrupted. ``--epochs`` and the
 seed belong to the name of a row of the network: runs of other lengths stand beside each other in the file.
-``--minutes`` starts no row after that time. One thread.
+``--minutes`` starts no row after that time. One thread; a row of texture takes up to half a minute, one of the
+network with 6 epochs 1 to 40 minutes.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -23,133 +22,110 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from ablation_rows import CHEAP, NETWORK, Row
-from ablation_runs import Data, predictions_of
+from _ablation_rows import CHEAP, NETWORK, Row, smoke_rows
+from _ablation_runs import Data, predictions_of
+from _data import targets_of
+from _record import CommandLine, append, read, select
+from _tables import markdown, means_of, number, wide
 
-from h2e._ensemble.training import TargetSpec, folds_within
-from h2e.metrics import score, summarize
+from h2e._ensemble.training import folds_within
+from h2e.metrics import score
 
-OUT = Path(__file__).parent / "results" / "ablation.csv"
-KEY = ["part", "row", "epochs", "seed"]
-METRICS = ("pearson", "skill", "variance_ratio")
-N_TARGETS = 35
+METRICS = ["pearson", "skill", "variance_ratio"]
+COLUMNS = ["part", "row", "epochs", "seed", "group", *METRICS, "n_spots", "cpu_s"]
 
 
 def one_run(row: Row, data: Data, *, epochs: int, seed: int) -> pd.DataFrame:
-    """Scores of each held-out group and over groups, for each method that the row names."""
+    """Score each held-out group, and the mean over groups, for each method that the row names."""
     start = time.process_time()
     cohort, scored = data.cohort(row)
-    truth = TargetSpec(cohort.table, None, N_TARGETS, None, None, log_normalized=False)
+    targets = targets_of(cohort, 4 if data.smoke else 35)
     parts = []
     for fold in folds_within(cohort, np.arange(len(cohort.rows)), (row.learner,)):
-        values = truth.of(cohort, fold.train)
-        found, baseline = predictions_of(row, data, fold, values, epochs=epochs, seed=seed)
+        values = targets.measured(fold.train)
+        predictions, baseline = predictions_of(row, data, fold, values, epochs=epochs, seed=seed)
         keep = scored[fold.test]
         test = fold.test[keep]
-        where = {"slides": cohort.names[test], "groups": cohort.groups[test]}
-        for method, prediction in found.items():
-            scores = score(prediction[keep], values.iloc[test], **where, baseline=baseline, metrics=METRICS)
+        labels = {"slides": cohort.names[test], "groups": cohort.groups[test]}
+        for method, prediction in predictions.items():
+            scores = score(prediction[keep], values.iloc[test], **labels, baseline=baseline, metrics=METRICS)
             parts.append(scores.assign(row=method))
-    scores = pd.concat(parts, ignore_index=True)
-    both = pd.concat([summarize(scores).assign(group="all"), summarize(scores, by="group")])
-    value = both["median"].where(both["metric"] == "skill", both["mean"])  # one target cannot ruin a median
-    wide = both.assign(value=value).pivot_table(index=["row", "group"], columns="metric", values="value", sort=False)
-    wide = wide[list(METRICS)].reset_index()
-    wide["n_spots"] = int(scored.sum())
-    wide["cpu_s"] = round(time.process_time() - start)
-    return wide
+    table = wide(means_of(pd.concat(parts, ignore_index=True)), ["row", "group"])[METRICS].reset_index()
+    return table.assign(n_spots=int(scored.sum()), cpu_s=round(time.process_time() - start))
 
 
-def read() -> pd.DataFrame:
-    """What was measured so far."""
-    return pd.read_csv(OUT) if OUT.exists() else pd.DataFrame(columns=KEY)
+def plan(epochs: int, seeds: list[int], rows: list[Row]) -> list[tuple[str, Row, int, int]]:
+    """List part, row, epochs and seed of every run; rows of texture have neither epochs nor seeds."""
+    texture, network = ([row for row in rows if (row.learner.name == "texture") == cheap] for cheap in (True, False))
+    return [("texture", row, 0, 0) for row in texture] + [
+        ("network", row, epochs, seed) for seed in seeds for row in network
+    ]
 
 
-def plan(epochs: int, seeds: list[int]) -> list[tuple[str, Row, int, int]]:
-    """Part, row, epochs and seed of everything, what says most first; cheap rows have neither epochs nor seeds."""
-    cheap = [("texture", row, 0, 0) for row in CHEAP]
-    return cheap + [("network", row, epochs, seed) for seed in seeds for row in NETWORK]
-
-
-def measure(asked: list[tuple[str, Row, int, int]], *, minutes: float) -> None:
+def measure(runs: list[tuple[str, Row, int, int]], data: Data, path: Path, *, minutes: float) -> None:
     """Add what is missing to the file."""
     begun = time.monotonic()
-    data = Data()
-    for part, row, epochs, seed in asked:
-        there = set(read()[KEY].itertuples(index=False, name=None))
-        if all((part, method, epochs, seed) in there for method in row.methods):
+    for part, row, epochs, seed in runs:
+        key = {"part": part, "epochs": epochs, "seed": seed}
+        if all(len(select(read(path), row=method, **key)) for method in row.methods):
             continue
         if time.monotonic() - begun > 60 * minutes:
             print("out of time before", part, row.name, flush=True)
             return
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tiles that are enlarged, once a fold
-            found = one_run(row, data, epochs=epochs, seed=seed)
-        found.insert(0, "part", part)
-        found.insert(2, "epochs", epochs)
-        found.insert(3, "seed", seed)
-        OUT.parent.mkdir(exist_ok=True)
-        found.to_csv(OUT, mode="a", header=not OUT.exists(), index=False, float_format="%.4f")
-        print(found.to_string(index=False, header=False), flush=True)
+            # h2e says in each fold which tiles are enlarged.
+            warnings.simplefilter("ignore")
+            table = one_run(row, data, epochs=epochs, seed=seed).assign(**key)[COLUMNS]
+        append(table, path)
+        print(table.to_string(index=False, header=False), flush=True)
 
 
-def tables(found: pd.DataFrame) -> Iterator[str]:
-    """Lines of Markdown: a table for the cheap rows, and one for each number of epochs of the network."""
-    for (part, epochs), table in found.groupby(["part", "epochs"], sort=False):
-        rows = [row for row in (CHEAP if part == "texture" else NETWORK) if set(row.methods) & set(table["row"])]
+def tables(measured: pd.DataFrame) -> Iterator[str]:
+    """Yield the Markdown: a table for the rows of texture, and one for each number of epochs of the network."""
+    for (part, epochs), table in measured.groupby(["part", "epochs"], sort=False):
+        planned = CHEAP if part == "texture" else NETWORK
+        rows = {method: what for row in planned for method, what in row.methods.items()}
         donors = sorted(set(table["group"]) - {"all"})
-        head = "Texture ridge" if part == "texture" else f"Network, {epochs} epochs"
+        title = "**Texture ridge**" if part == "texture" else f"**Network, {epochs} epochs**"
         seeds = [] if part == "texture" else ["seeds"]
-        heads = [*seeds, *donors, "mean", "− base", "skill", "variance ratio"]
-        yield f"| **{head}** | what is changed | {' | '.join(heads)} |"
-        yield "|---|---|" + "---|" * len(heads)
-        for row in rows:
-            for method, what in row.methods.items():
-                if method in set(table["row"]):
-                    yield f"| {method} | {what} | {' | '.join(cells(table, method, donors, seeds))} |"
+        heads = [title, "what is changed", *seeds, *donors, "mean", "− base", "skill", "variance ratio"]
+        there = [name for name in rows if name in set(table["row"])]
+        yield from markdown(heads, ([name, rows[name], *cells(table, name, donors, seeds)] for name in there))
         yield ""
 
 
 def cells(table: pd.DataFrame, method: str, donors: list[str], seeds: list[str]) -> list[str]:
-    """Means over the seeds; the difference from base is taken within the seeds that both have."""
-    mine = table[table["row"] == method]
-    base = table[(table["row"] == "base") & (table["group"] == "all")].set_index("seed")["pearson"]
-    overall = mine[mine["group"] == "all"].set_index("seed")
+    """Average over the seeds; the difference from base is taken within the seeds that both have."""
+    mine = select(table, row=method)
+    base = select(table, row="base", group="all").set_index("seed")["pearson"]
+    overall = select(mine, group="all").set_index("seed")
     gain = (overall["pearson"] - base).dropna()
-    pearson = [number(mine.loc[mine["group"] == donor, "pearson"].mean()) for donor in donors]
-    several = [", ".join(str(seed) for seed in overall.index)] if seeds else []
-    against = "" if method == "base" or gain.empty else number(gain.mean())
-    rest = [number(overall["skill"].mean()), f"{overall['variance_ratio'].mean():.2f}"]
-    return [*several, *pearson, number(overall["pearson"].mean()), against, *rest]
-
-
-def number(value: float) -> str:
-    """Three digits and a true minus sign."""
-    return f"{value:.3f}".replace("-", "−")
+    pearson = [number(select(mine, group=donor)["pearson"].mean()) for donor in donors]
+    listed = [", ".join(str(seed) for seed in overall.index)] if seeds else []
+    from_base = "" if method == "base" or gain.empty else number(gain.mean())
+    rest = [number(overall["skill"].mean()), number(overall["variance_ratio"].mean(), 2)]
+    return [*listed, *pearson, number(overall["pearson"].mean()), from_base, *rest]
 
 
 def main() -> None:
-    names = [row.name for row in (*CHEAP, *NETWORK)]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--rows", nargs="+", choices=sorted(set(names)))
+    parser.add_argument("--rows", nargs="+", choices=sorted({row.name for row in (*CHEAP, *NETWORK)}))
     parser.add_argument("--minutes", type=float, default=np.inf)
-    parser.add_argument("--list", action="store_true")
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--list", action="store_true", help="print the rows and stop")
+    parser.add_argument("--table", action="store_true", help="print the tables and stop")
     options = parser.parse_args()
-    asked = plan(options.epochs, options.seeds)
-    if options.rows:
-        asked = [run for run in asked if run[1].name in options.rows]
-    if options.table:
-        sys.stdout.write("\n".join(tables(read())))
-    elif options.list:
-        for part, row, epochs, seed in asked:
-            print(part, row.name, f"epochs={epochs} seed={seed}", sep=" | ")
-    else:
+    path = options.results / "ablation.csv"
+    rows = [row for row in (*CHEAP, *NETWORK) if not options.rows or row.name in options.rows]
+    runs = plan(1, [0], smoke_rows()) if options.smoke else plan(options.epochs, options.seeds, rows)
+    if options.list:
+        print("\n".join(f"{part} | {row.name} | epochs={epochs} seed={seed}" for part, row, epochs, seed in runs))
+        return
+    if not options.table:
         torch.set_num_threads(1)
-        measure(asked, minutes=options.minutes)
-        print("\n".join(tables(read())))
+        measure(runs, Data(options.smoke), path, minutes=options.minutes)
+    print("\n".join(tables(read(path))))
 
 
 if __name__ == "__main__":

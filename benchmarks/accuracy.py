@@ -8,13 +8,12 @@ without each group; all predictions are mapped back to log-normalized expression
 
 The first form adds what is missing to benchmarks/results/accuracy.csv, run by run, so that it goes on where it was
 interrupted; finished models are kept in ``--cache``. A row is the mean and the median over targets of one metric of
-one method: of a held-out group or, with ``group`` "all", over the groups. "seconds" is the processor time of the run.
+one method: of a held-out group or, with ``group`` "all", over the groups. "seconds" is the processor time of the run:
+one to nine minutes, with the network up to a quarter of an hour.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -23,6 +22,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch
+from _data import load
+from _record import CommandLine, append, read, select
+from _tables import markdown, means_of, number, wide
 
 import h2e
 from h2e._ensemble.stack import STACKS
@@ -32,28 +35,26 @@ from h2e._learners.registry import DEFAULT_LEARNERS
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-OUT = Path(__file__).parent / "results" / "accuracy.csv"
-
-HER2ST, MOB = h2e.datasets.her2st, h2e.datasets.mob
 SPLITS = {
-    "her2st section": (HER2ST, "region", None),
-    "her2st donor": (HER2ST, "donor", None),
-    "mob animal": (MOB, "donor", None),
-    "her2st donor, 8 cell types": (HER2ST, "donor", "major"),
-    "her2st donor, 22 cell types": (HER2ST, "donor", "minor"),
-    "her2st section, 8 cell types": (HER2ST, "region", "major"),
+    "her2st section": ("her2st", "region", None),
+    "her2st donor": ("her2st", "donor", None),
+    "mob animal": ("mob", "donor", None),
+    "her2st donor, 8 cell types": ("her2st", "donor", "major"),
+    "her2st donor, 22 cell types": ("her2st", "donor", "minor"),
+    "her2st section, 8 cell types": ("her2st", "region", "major"),
 }
-"""Name of a data set and of what is left out of it: how to load it, the column of the table, and what is predicted if not genes."""
+"""Name of a data set and of what is left out of it: the data set, the column of the table, and what is predicted if not genes."""
 
 GENES = list(SPLITS)[:3]
 DEFAULTS = {"learners": "default", "images": "raw", "transform": "mixed", "programmes": 10, "stack": "mean"}
-MEASURED = {"programmes": 0}  # learned from: transforms and stacks are compared without the programmes of genes
+MEASURED = {"programmes": 0}
+"""Genes as measured: transforms and stacks are compared without the programmes of genes."""
+
 PARTS = {
     "default": [{"split": split} for split in SPLITS] + [{"split": s, "images": "normalized"} for s in GENES],
     "measured": [{"split": s, "images": images, **MEASURED} for images in ("raw", "normalized") for s in GENES],
-    "stacks": [
-        {"split": GENES[0], "stack": stack, **MEASURED} for stack in STACKS[1:]
-    ],  # of two donors each is the mean
+    # With two donors left for training, each stack is the mean.
+    "stacks": [{"split": GENES[0], "stack": stack, **MEASURED} for stack in STACKS[1:]],
     "transforms": [{"split": s, "transform": t, **MEASURED} for t in TRANSFORMS[:-1] for s in GENES],
     "transforms-normalized": [
         {"split": s, "transform": t, "images": "normalized", **MEASURED} for t in TRANSFORMS[:-1] for s in GENES[1:]
@@ -63,187 +64,147 @@ PARTS = {
 }
 """What is run, as differences from ``DEFAULTS``."""
 
-NETWORKS = {
-    "default + centre": [h2e.tl.Multiscale(epochs=12, encoders=("center",))],
-    "default + multiscale": [h2e.tl.Multiscale(epochs=12)],
+LEARNERS = {
+    "default": DEFAULT_LEARNERS,
+    "default + centre": (*DEFAULT_LEARNERS, h2e.tl.Multiscale(epochs=12, encoders=("center",))),
+    "default + multiscale": (*DEFAULT_LEARNERS, h2e.tl.Multiscale(epochs=12)),
 }
-"""Learners beside the default ones."""
-
-NETWORK_TITLES = {
+NETWORKS = {
     "default + centre": "the default learners and the multiscale network with its centre encoder alone",
     "default + multiscale": "the default learners and the whole multiscale network",
 }
+MEASURES = ("Pearson", "median skill", "minus coordinates", "within domains", "variance ratio", "coverage 80 / 90 %")
 WITH_NETWORK = ("ensemble", "multiscale", "without multiscale", "baseline: coordinates")
 
 KEY = ["split", *DEFAULTS]
 METRICS = ("pearson", "spearman", "skill", "variance_ratio", "within_domain")
+COLUMNS = [*KEY, "method", "metric", "group", "mean", "median", "n_slides", "n_targets", "n_excluded", "seconds"]
+
+SMOKE_RUNS = [
+    {"split": GENES[0]},
+    {"split": "her2st section, 8 cell types", "images": "normalized"},
+    {"split": GENES[0], "learners": "default + centre"},
+    {"split": GENES[0], **MEASURED},
+    {"split": GENES[0], "stack": "in_sample", **MEASURED},
+]
+TINY_NETWORK = h2e.tl.Multiscale(epochs=1, encoders=("center",), subtile_px=16, symmetries=False)
+SMOKE_OPTIONS = {
+    "default": {"learners": ("texture",), "n_targets": 4, "baselines": ("texture", "coordinates", "shuffled")},
+    "default + centre": {"learners": ("mean", TINY_NETWORK), "n_targets": 4, "baselines": ("coordinates",)},
+}
 
 
-def one_run(sdata: SpatialData, run: dict[str, object], cache: Path) -> pd.DataFrame:
-    """Summaries over all groups and of each group."""
+def one_run(sdata: SpatialData, run: dict[str, object], **options: object) -> pd.DataFrame:
+    """Average the scores over all groups and in each group."""
     _, group_key, obsm = SPLITS[run["split"]]
-    learners: list = list(DEFAULT_LEARNERS)
-    learners += NETWORKS.get(run["learners"], [])
-    options = {"transform": run["transform"], "stack": run["stack"], "n_programmes": run["programmes"]}
-    options |= {"group_key": group_key, "obsm": obsm}
-    started = time.process_time()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # third parties' deprecations, once a fold
-        scores = h2e.tl.evaluate(
-            sdata, learners=learners, metrics=METRICS, run_dir=cache / "models", progress=False, **options
-        )
-    seconds = time.process_time() - started
-    parts = [h2e.metrics.summarize(scores).assign(group="all"), h2e.metrics.summarize(scores, by="group")]
-    columns = ["method", "metric", "group", "mean", "median", "n_slides", "n_targets", "n_excluded"]
-    return pd.concat(parts, ignore_index=True)[columns].assign(seconds=round(seconds))
+    options |= {"transform": run["transform"], "stack": run["stack"], "n_programmes": run["programmes"]}
+    start = time.process_time()
+    scores = h2e.tl.evaluate(sdata, group_key=group_key, obsm=obsm, metrics=METRICS, progress=False, **options)
+    return means_of(scores).assign(seconds=round(time.process_time() - start))
 
 
-def own_estimate(sdata: SpatialData, run: dict[str, object]) -> pd.DataFrame:
-    """What an in-sample stack says of itself: its score on the spots that everything was trained on."""
+def own_estimate(sdata: SpatialData, run: dict[str, object], learners: tuple) -> pd.DataFrame:
+    """Score what an in-sample stack says of the spots that everything was trained on."""
     _, group_key, _ = SPLITS[run["split"]]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        options = {"n_programmes": run["programmes"], "group_key": group_key, "progress": False}
-        ensemble = h2e.tl.fit(sdata, stack="in_sample", **options)
-        h2e.tl.predict(sdata, ensemble, in_sample=True, progress=False)
+    options = {"learners": learners, "n_programmes": run["programmes"], "group_key": group_key, "progress": False}
+    ensemble = h2e.tl.fit(sdata, stack="in_sample", **options)
+    h2e.tl.predict(sdata, ensemble, in_sample=True, progress=False)
     table = sdata["table"]
-    rows = np.flatnonzero(table.obsm["h2e"].notna().all(axis=1))
-    prediction = table.obsm["h2e"].iloc[rows]
-    # the spots of the ensemble, in its order
-    regions = table.obs["region"].astype(str).to_numpy()[rows]
-    truth = pd.DataFrame(ensemble.truth, index=ensemble.training.index, columns=list(ensemble.targets))
-    instance = table.obs[table.uns["spatialdata_attrs"]["instance_key"]].astype(str).to_numpy()[rows]
-    truth = truth.loc[list(zip(regions, instance, strict=True))]
-    groups = table.obs[group_key].astype(str).to_numpy()[rows]
-    mean = truth.to_numpy().mean(axis=0)
+    table = table[table.obsm["h2e"].notna().all(axis=1)]
+    regions, groups = (table.obs[key].astype(str).to_numpy() for key in ("region", group_key))
+    instances = table.obs[table.uns["spatialdata_attrs"]["instance_key"]].astype(str)
+    measured = pd.DataFrame(ensemble.truth, index=ensemble.training.index, columns=list(ensemble.targets))
+    measured = measured.loc[list(zip(regions, instances, strict=True))].to_numpy()
     scores = h2e.metrics.score(
-        prediction.to_numpy(), truth.to_numpy(), slides=regions, groups=groups, baseline=mean, metrics=METRICS[:4]
-    )
+        table.obsm["h2e"].to_numpy(), measured, slides=regions, groups=groups, baseline=measured.mean(axis=0),
+        metrics=METRICS[:4],
+    )  # fmt: skip
     return h2e.metrics.summarize(scores).assign(group="all", method="own estimate of in_sample", seconds=0)
 
 
-def read() -> pd.DataFrame:
-    """What was measured so far."""
-    return pd.read_csv(OUT) if OUT.exists() else pd.DataFrame(columns=KEY)
-
-
-def measure(parts: list[str], cache: Path) -> None:
+def measure(runs: list[dict[str, object]], path: Path, cache: Path, *, smoke: bool) -> None:
     """Add what is missing to the file."""
     loaded: tuple = ()
-    for run in (DEFAULTS | run for part in parts for run in PARTS[part]):
-        key = tuple(run[name] for name in KEY)
-        if key in set(read()[KEY].itertuples(index=False, name=None)):
+    for run in (DEFAULTS | run for run in runs):
+        if len(select(read(path), **run)):
             continue
         wanted = (SPLITS[run["split"]][0], run["images"])
         if loaded[:2] != wanted:
-            sdata = wanted[0](progress=False)
+            sdata = load(wanted[0], smoke=smoke)
             if run["images"] == "normalized":
                 h2e.pp.normalize(sdata)
             loaded = (*wanted, sdata)
-        found = one_run(loaded[2], run, cache)
+        options = SMOKE_OPTIONS[run["learners"]] if smoke else {"learners": LEARNERS[run["learners"]]}
+        means = one_run(loaded[2], run, run_dir=cache / "models", **options)
         if run["stack"] == "in_sample":
-            found = pd.concat([found, own_estimate(loaded[2], run)], ignore_index=True)
-        found = pd.concat([pd.DataFrame([key] * len(found), columns=KEY), found[list(found)]], axis=1)
-        OUT.parent.mkdir(exist_ok=True)
-        columns = [
-            *KEY,
-            "method",
-            "metric",
-            "group",
-            "mean",
-            "median",
-            "n_slides",
-            "n_targets",
-            "n_excluded",
-            "seconds",
-        ]
-        found[columns].to_csv(OUT, mode="a", header=not OUT.exists(), index=False, float_format="%.4f")
-        print(
-            " | ".join(map(str, key)),
-            wide_of(found[found["group"] == "all"], ["method"]).round(3).to_string(),
-            sep="\n",
-            flush=True,
-        )
+            means = pd.concat([means, own_estimate(loaded[2], run, options["learners"])], ignore_index=True)
+        append(means.assign(**run)[COLUMNS], path)
+        print(" | ".join(map(str, run.values())), of_all_groups(means).round(3).to_string(), sep="\n", flush=True)
 
 
-def wide_of(found: pd.DataFrame, rows: list[str]) -> pd.DataFrame:
-    """One column a metric: the mean over targets, of the skill the median, which one target cannot ruin."""
-    value = found["median"].where(found["metric"] == "skill", found["mean"])
-    return found.assign(value=value).pivot_table(index=rows, columns="metric", values="value", sort=False)
+def runs_of(measured: pd.DataFrame, **run: object) -> pd.DataFrame:
+    """Take the rows of one run, by what differs from the defaults."""
+    return select(measured, **(DEFAULTS | run))
 
 
-def select(found: pd.DataFrame, **run: object) -> pd.DataFrame:
-    """The rows of one run, by what differs from the defaults."""
-    wanted = DEFAULTS | run
-    return found[np.all([found[name] == value for name, value in wanted.items()], axis=0)]
+def of_all_groups(run: pd.DataFrame) -> pd.DataFrame:
+    """Give a line for each method, a column for each metric."""
+    return wide(select(run, group="all"), ["method"])
 
 
-def number(value: float) -> str:
-    """Three digits and a proper minus; nothing where nothing was measured."""
-    return "" if pd.isna(value) else f"{value:.3f}".replace("-", "−")
-
-
-def table_of(heads: list[str], rows: dict[str, pd.DataFrame]) -> Iterator[str]:
-    """A Markdown table: a line per method of each run, Pearson, skill and what guards against fooling oneself."""
-    yield f"| {' | '.join(heads)} | Pearson | median skill | minus coordinates | within domains | variance ratio | coverage 80 / 90 % |"
-    yield "|---|" + "---|" * (len(heads) + 5)
-    for label, part in rows.items():
-        wide = wide_of(part[part["group"] == "all"], ["method"])
-        for method, row in wide.iterrows():
-            place = wide["pearson"].get("baseline: coordinates", np.nan)
-            cells = [
-                row["pearson"],
-                row["skill"],
-                row["pearson"] - place,
-                row.get("within_domain", np.nan),
-                row["variance_ratio"],
-            ]
-            cover = " / ".join(f"{row[c]:.2f}" for c in ("coverage_80", "coverage_90") if c in row and pd.notna(row[c]))
-            yield f"| {label} | {method} | {' | '.join(map(number, cells))} | {cover} |"
+def table_of(heads: list[str], runs: dict[str, pd.DataFrame]) -> Iterator[str]:
+    """Yield a table: a line per method of each run, Pearson, skill and what guards against fooling oneself."""
+    rows = []
+    for label, run in runs.items():
+        table = of_all_groups(run)
+        for method, row in table.iterrows():
+            from_place = row["pearson"] - table["pearson"].get("baseline: coordinates", np.nan)
+            values = row["pearson"], row["skill"], from_place, row.get("within_domain"), row["variance_ratio"]
+            coverage = (number(row.get(name), 2) for name in ("coverage_80", "coverage_90"))
+            rows.append([label, method, *map(number, values), " / ".join(filter(None, coverage))])
+    yield from markdown([*heads, *MEASURES], rows)
     yield ""
 
 
-def overview(found: pd.DataFrame) -> Iterator[str]:
-    """A line for each split: the default ensemble, on genes as measured, and the baselines that matter most."""
+def overview(measured: pd.DataFrame) -> Iterator[str]:
+    """Yield a line for each split: the default ensemble, on genes as measured, and the baselines that matter most."""
     baselines = ("texture", "coordinates", "shuffled")
-    yield f"| left out of | ensemble | the same, `n_programmes=0` | {' | '.join(baselines)} |"
-    yield "|---|---|---|" + "---|" * len(baselines)
+    rows = []
     for split in SPLITS:
         for images in ("raw", "normalized"):
-            runs = [select(found, split=split, images=images, **programmes) for programmes in ({}, MEASURED)]
+            runs = [runs_of(measured, split=split, images=images, **programmes) for programmes in ({}, MEASURED)]
             if not len(runs[0]):
                 continue
-            default, measured = (wide_of(run[run["group"] == "all"], ["method"]) for run in runs)
-            rows = [default.loc["ensemble"], measured.loc["ensemble"] if len(measured) else None]
-            rows += [default.loc[f"baseline: {name}"] for name in baselines]
-            cells = [
-                "" if row is None else f"{number(row['pearson'])}\u00a0/\u00a0{number(row['skill'])}" for row in rows
-            ]
-            yield f"| {split}{'' if images == 'raw' else ', normalized images'} | {' | '.join(cells)} |"
+            default, without = (of_all_groups(run) for run in runs)
+            values = [default.loc["ensemble"], without.loc["ensemble"] if len(without) else None]
+            values += [default.loc[f"baseline: {name}"] for name in baselines]
+            cells = ["" if v is None else f"{number(v['pearson'])}\u00a0/\u00a0{number(v['skill'])}" for v in values]
+            rows.append([split if images == "raw" else f"{split}, normalized images", *cells])
+    yield from markdown(["left out of", "ensemble", "the same, `n_programmes=0`", *baselines], rows)
     yield ""
 
 
-def tables(found: pd.DataFrame) -> Iterator[str]:
-    """All tables of docs/trust.md; those of one split are folded away."""
+def tables(measured: pd.DataFrame) -> Iterator[str]:
+    """Yield all tables of docs/trust.md; those of one split are folded away."""
     yield "**The default, and baselines**: Pearson / median skill (the mean of the training spots has 0 / 0)"
     yield ""
-    yield from overview(found)
+    yield from overview(measured)
     for split in SPLITS:
-        runs = {"raw": select(found, split=split), "normalized": select(found, split=split, images="normalized")}
+        runs = {images: runs_of(measured, split=split, images=images) for images in ("raw", "normalized")}
         if len(runs["raw"]):
             yield f":::{{dropdown}} {split}: all learners, baselines and measures"
             yield ""
             yield from table_of(["images", "method"], {k: v for k, v in runs.items() if len(v)})
             yield ":::"
             yield ""
-    for learners, what in NETWORK_TITLES.items():
-        runs = {split: select(found, split=split, learners=learners) for split in GENES}
+    for learners, what in NETWORKS.items():
+        runs = {split: runs_of(measured, split=split, learners=learners) for split in GENES}
         runs = {split: run[run["method"].isin(WITH_NETWORK)] for split, run in runs.items() if len(run)}
         if runs:
             yield f"**{learners}**: {what}, 12 epochs"
             yield ""
             yield from (line for line in table_of(["left out of", "method"], runs) if "baseline" not in line)
-    runs = {stack: select(found, split=GENES[0], stack=stack, **MEASURED) for stack in STACKS}
+    runs = {stack: runs_of(measured, split=GENES[0], stack=stack, **MEASURED) for stack in STACKS}
     methods = ("ensemble", "baseline: coordinates", "own estimate of in_sample")
     runs = {k: v[v["method"].isin(methods)] for k, v in runs.items() if len(v)}
     if len(runs) > 1:
@@ -253,17 +214,20 @@ def tables(found: pd.DataFrame) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--parts", nargs="+", choices=list(PARTS), default=[part for part in PARTS if part != "multiscale"]
-    )
+    parser = CommandLine(__doc__)
+    parts = [part for part in PARTS if part != "multiscale"]
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=parts)
     parser.add_argument("--cache", type=Path, default=Path(".cache/accuracy"))
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--table", action="store_true", help="print the tables and stop")
     options = parser.parse_args()
-    if options.table:
-        sys.stdout.write("\n".join(tables(read())))
-    else:
-        measure(options.parts, options.cache)
+    path = options.results / "accuracy.csv"
+    if not options.table:
+        torch.set_num_threads(1)
+        # Third parties warn of deprecations in each fold.
+        warnings.simplefilter("ignore")
+        runs = SMOKE_RUNS if options.smoke else [run for part in options.parts for run in PARTS[part]]
+        measure(runs, path, options.out if options.smoke else options.cache, smoke=options.smoke)
+    print("\n".join(tables(read(path))))
 
 
 if __name__ == "__main__":

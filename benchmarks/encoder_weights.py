@@ -2,7 +2,7 @@
 
     pip download --no-deps lavlab-shell==0.9.1
     pip install onnx
-    python benchmarks/encoder_weights.py lavlab_shell-0.9.1-py3-none-any.whl
+    python benchmarks/encoder_weights.py lavlab_shell-0.9.1-py3-none-any.whl   # a few seconds
 
 Writes src/h2e/weights/shell.safetensors (16-bit floats) and the licence beside it. Only the encoder of the
 segmentation network is taken, 1,468,656 parameters; its decoder is not used.
@@ -10,52 +10,77 @@ segmentation network is taken, 1,468,656 parameters; its decoder is not used.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+from _record import CommandLine
 from safetensors.numpy import save_file
 
-OUT = Path(__file__).parents[1] / "src" / "h2e" / "weights"
+WEIGHTS = Path(__file__).parents[1] / "src" / "h2e" / "weights"
 BLOCKS = (1, 2, 2, 4)
 """Residual blocks of each level."""
 
+MODEL = "shell/weights/model_v1.onnx"
 LICENCE = "lavlab_shell-0.9.1.dist-info/licenses/LICENSE.txt"
 
 
-def weights_of(path: Path) -> dict[str, np.ndarray]:
-    """Convolutions by their names; normalizations, which have none in the file, in the order of the graph."""
+def read_graph(path: Path) -> tuple[list, dict[str, np.ndarray]]:
+    """Read the nodes of the network and its arrays."""
     import onnx
     from onnx import numpy_helper
 
     graph = onnx.load(str(path)).graph
-    arrays = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
-    used = (name for node in graph.node if node.op_type in ("Mul", "Add") for name in node.input)
+    return graph.node, {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+
+
+def smoke_graph() -> tuple[list, dict[str, np.ndarray]]:
+    """Make the nodes and arrays that are read, of one channel each."""
+    norms = [f"val_{i}" for i in range(4 * sum(BLOCKS))]
+    convolutions = [f"down_layers.{level}.0.conv" for level in range(1, len(BLOCKS))]
+    for level, n_blocks in enumerate(BLOCKS):
+        for block in range(1, n_blocks + 1):
+            convolutions += [f"down_layers.{level}.{block}.conv{n}.conv" for n in (1, 2)]
+    arrays = {name: np.ones((1, 1, 1)) for name in norms}
+    arrays |= {f"{name}.weight": np.ones((1, 1, 3, 3)) for name in ("convInit.conv", *convolutions)}
+    return [SimpleNamespace(op_type="Mul", input=[name]) for name in norms], arrays
+
+
+def weights_of(nodes: list, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Take convolutions by their names; normalizations, which have none in the file, in the order of the graph."""
+    used = (name for node in nodes if node.op_type in ("Mul", "Add") for name in node.input)
     scales = iter([arrays[n].ravel() for n in used if n.startswith("val_") and n in arrays and arrays[n].ndim == 3])
-    found = {"first.weight": arrays["convInit.conv.weight"]}
+    weights = {"first.weight": arrays["convInit.conv.weight"]}
     for level, n_blocks in enumerate(BLOCKS):
         if level:
-            found[f"levels.{level}.0.weight"] = arrays[f"down_layers.{level}.0.conv.weight"]
+            weights[f"levels.{level}.0.weight"] = arrays[f"down_layers.{level}.0.conv.weight"]
         for block in range(1, n_blocks + 1):
             place = f"levels.{level}.{block if level else block - 1}.body"
             for number, (norm, convolution) in enumerate(((0, 2), (3, 5)), start=1):
-                found[f"{place}.{norm}.weight"], found[f"{place}.{norm}.bias"] = next(scales), next(scales)
+                weights[f"{place}.{norm}.weight"], weights[f"{place}.{norm}.bias"] = next(scales), next(scales)
                 name = f"down_layers.{level}.{block}.conv{number}.conv.weight"
-                found[f"{place}.{convolution}.weight"] = arrays[name]
-    return {name: np.ascontiguousarray(array, np.float16) for name, array in found.items()}
+                weights[f"{place}.{convolution}.weight"] = arrays[name]
+    return {name: np.ascontiguousarray(array, np.float16) for name, array in weights.items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("wheel", type=Path)
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(parser.parse_args().wheel) as wheel:
-        wheel.extractall(folder)
-        weights = weights_of(Path(folder) / "shell" / "weights" / "model_v1.onnx")
-        (OUT / "shell.LICENSE.txt").write_bytes((Path(folder) / LICENCE).read_bytes())
-    source = {"source": "lavlab-shell 0.9.1, shell/weights/model_v1.onnx (encoder), float16", "license": "MIT"}
-    save_file(weights, OUT / "shell.safetensors", metadata=source)
+    parser = CommandLine(__doc__)
+    parser.add_argument("wheel", type=Path, nargs="?")
+    options = parser.parse_args()
+    out = options.out or WEIGHTS
+    if options.smoke:
+        weights, licence = weights_of(*smoke_graph()), b"none"
+    elif options.wheel is None:
+        parser.error("the wheel of lavlab-shell must be given: pip download --no-deps lavlab-shell==0.9.1")
+    else:
+        with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(options.wheel) as wheel:
+            weights = weights_of(*read_graph(Path(wheel.extract(MODEL, folder))))
+            licence = wheel.read(LICENCE)
+    source = {"source": f"lavlab-shell 0.9.1, {MODEL} (encoder), float16", "license": "MIT"}
+    save_file(weights, out / "shell.safetensors", metadata=source)
+    (out / "shell.LICENSE.txt").write_bytes(licence)
     print(f"{sum(array.size for array in weights.values()):,} parameters")
 
 

@@ -1,103 +1,100 @@
 """Pictures for docs/gallery.md: predictions of spots that the models did not see, on all real data.
 
-H2E_DATA=../shared/data python benchmarks/gallery.py [--out docs/_static] [--ensembles folder] [--only mob visium_mini]
+    H2E_DATA=../shared/data python benchmarks/gallery.py [--ensembles FOLDER] [--only mob visium_mini]   # 10 minutes
 
-Writes gallery_*.jpg, each under 300 kB. Nothing is picked by eye: the targets shown are those with the best, the
-middle and the worst correlation over all held-out spots. With --ensembles, ensembles are kept in that folder and used
-again.
+Writes gallery_*.jpg to docs/_static, each under 300 kB. Nothing is picked by eye: the targets shown are those with
+the best, the middle and the worst correlation over all held-out spots. With --ensembles, ensembles are kept in that
+folder and used again.
 """
 
 from __future__ import annotations
 
-import argparse
 import warnings
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
-
-mpl.use("agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
+from _data import load
+from _record import CommandLine, save_picture
 
 import h2e
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-OUT = Path(__file__).parents[1] / "docs" / "_static"
-BYTES = 300 * 1024
-TRAINING, NEW = ["A1", "B4"], "C2"  # of her2st, for pictures of a new slide
+TRAINING, NEW = ["A1", "B4"], "C2"
+"""Sections for the picture of a new slide."""
 
 
-def save(axes: np.ndarray | plt.Axes, path: Path) -> None:
-    figure = np.ravel(axes)[0].figure
-    for quality in (85, 75, 65, 55, 45, 35):
-        options = {"quality": quality, "optimize": True, "progressive": True}
-        figure.savefig(path, dpi=90, pil_kwargs=options)
-        if path.stat().st_size < BYTES:
-            break
-    plt.close(figure)
-    print(f"{path}: {path.stat().st_size / 1024:.0f} kB")
+def save(axes: object, options: Namespace, name: str) -> None:
+    """Write the figure of some Axes."""
+    save_picture(np.ravel(axes)[0].figure, options.pictures / f"gallery_{name}.jpg", dpi=90)
 
 
-def fitted(sdata: SpatialData, keep: Path | None, name: str, **options: object) -> h2e.Ensemble:
-    if keep is not None and (keep / name).is_dir():
-        return h2e.Ensemble.load(keep / name)
-    ensemble = h2e.tl.fit(sdata, progress=False, **options)
-    if keep is not None:
-        ensemble.save(keep / name)
+def fit(sdata: SpatialData, options: Namespace, name: str, **settings: object) -> h2e.Ensemble:
+    """Train an ensemble, or load the one that was kept."""
+    folder = options.ensembles and options.ensembles / name
+    if folder and folder.is_dir():
+        return h2e.Ensemble.load(folder)
+    quick = {"learners": "texture", "n_targets": 4} if options.smoke else {}
+    ensemble = h2e.tl.fit(sdata, progress=False, **(settings | quick))
+    if folder:
+        ensemble.save(folder)
     return ensemble
 
 
-def best_middle_worst(sdata: SpatialData, **truth: object) -> list[str]:
-    """Of the targets by their held-out correlation, mean over slides."""
-    scores = h2e.metrics.score_adata(sdata["table"], key="h2e_loo", metrics="pearson", **truth)
+def best_middle_worst(sdata: SpatialData, **measured: object) -> list[str]:
+    """Choose targets by their held-out correlation, mean over slides."""
+    scores = h2e.metrics.score_adata(sdata["table"], key="h2e_loo", metrics="pearson", **measured)
     by_target = scores.groupby("target")["value"].mean().sort_values(ascending=False)
     print(by_target.round(2).to_dict())
     return [by_target.index[i] for i in (0, len(by_target) // 2, -1)]
 
 
-def her2st(out: Path, keep: Path | None) -> None:
-    sdata = h2e.datasets.her2st(progress=False)
+def her2st(options: Namespace) -> None:
+    """Show genes on three sections, each predicted without its donor."""
+    sdata = load("her2st", smoke=options.smoke, slides=["C3", "A1", "B4"])
     h2e.pp.normalize(sdata)
-    h2e.tl.predict(sdata, fitted(sdata, keep, "her2st", group_key="donor"), progress=False)
+    h2e.tl.predict(sdata, fit(sdata, options, "her2st", group_key="donor"), progress=False)
     targets = best_middle_worst(sdata)
-    save(h2e.pl.spatial_pred(sdata, targets, slides=["A1", "B4", "C3"]), out / "gallery_her2st.jpg")
+    save(h2e.pl.spatial_pred(sdata, targets, slides=["A1", "B4", "C3"]), options, "her2st")
 
 
-def cell_types(out: Path, keep: Path | None) -> None:
-    sdata = h2e.datasets.her2st(progress=False)
+def cell_types(options: Namespace) -> None:
+    """Show proportions of cell types on two sections."""
+    sdata = load("her2st", smoke=options.smoke, slides=["C3", "A1", "B4"])
     h2e.pp.normalize(sdata)
-    h2e.tl.predict(sdata, fitted(sdata, keep, "her2st_major", group_key="donor", obsm="major"), progress=False)
+    h2e.tl.predict(sdata, fit(sdata, options, "her2st_major", group_key="donor", obsm="major"), progress=False)
     targets = best_middle_worst(sdata, obsm="major")
-    save(h2e.pl.spatial_pred(sdata, targets, slides=["B4", "C3"], cmap="magma"), out / "gallery_cell_types.jpg")
+    save(h2e.pl.spatial_pred(sdata, targets, slides=["B4", "C3"], cmap="magma"), options, "cell_types")
 
 
-def mob(out: Path, keep: Path | None) -> None:
-    sdata = h2e.datasets.mob(progress=False)
+def mob(options: Namespace) -> None:
+    """Show genes of mouse olfactory bulbs, each predicted without its animal."""
+    sdata = load("mob", smoke=options.smoke, slides=["MOB1", "MOB2", "MOB4"])
     h2e.pp.normalize(sdata)
-    h2e.tl.predict(sdata, fitted(sdata, keep, "mob", group_key="donor"), progress=False)
+    h2e.tl.predict(sdata, fit(sdata, options, "mob", group_key="donor"), progress=False)
     targets = best_middle_worst(sdata)
-    axes = h2e.pl.spatial_pred(sdata, targets, slides=["MOB2", "MOB4"], share_scale="slides")
-    save(axes, out / "gallery_mob.jpg")
+    save(h2e.pl.spatial_pred(sdata, targets, slides=["MOB2", "MOB4"], share_scale="slides"), options, "mob")
 
 
-def visium_mini(out: Path, keep: Path | None) -> None:
-    sdata = h2e.datasets.visium_mini(progress=False)
+def visium_mini(options: Namespace) -> None:
+    """Show genes of one slide, each quarter predicted by the others."""
+    sdata = load("visium_mini", smoke=options.smoke, slides=["V1"], side=10)
     h2e.pp.normalize(sdata)
-    ensemble = fitted(sdata, keep, "visium_mini", n_targets=8, log_normalized=True)
-    h2e.tl.predict(sdata, ensemble, progress=False)
+    h2e.tl.predict(sdata, fit(sdata, options, "visium_mini", n_targets=8, log_normalized=True), progress=False)
     targets = best_middle_worst(sdata, log_normalized=True)
-    save(h2e.pl.spatial_pred(sdata, targets, log_normalized=True), out / "gallery_visium_mini.jpg")
+    save(h2e.pl.spatial_pred(sdata, targets, log_normalized=True), options, "visium_mini")
 
 
-def new_slide(out: Path, keep: Path | None) -> None:
-    sdata = h2e.datasets.her2st(progress=False)
+def new_slide(options: Namespace) -> None:
+    """Show a section that is no part of the ensemble: with its spread, and on a grid of spots laid over its image."""
+    sdata = load("her2st", smoke=options.smoke, slides=[*TRAINING, NEW])
     known, new = (sdata.filter_by_coordinate_system(names) for names in (TRAINING, NEW))
     h2e.pp.normalize(known)
-    ensemble = fitted(known, keep, "her2st_two", group_key="donor")
+    ensemble = fit(known, options, "her2st_two", group_key="donor")
     h2e.tl.predict(new, ensemble, progress=False)
     target = ensemble.targets[0]
     figure, axes = plt.subplots(1, 4, figsize=(15, 3.6), layout="constrained")
@@ -110,21 +107,20 @@ def new_slide(out: Path, keep: Path | None) -> None:
     h2e.tl.predict(only_image, ensemble, progress=False)
     h2e.pl.spatial_pred(only_image, target, ax=axes[3])
     axes[3].set_title(f"{target}\npredicted on a grid of 100 µm", fontsize="medium")
-    save(figure.axes[0], out / "gallery_new_slide.jpg")
+    save(figure.axes[0], options, "new_slide")
 
 
-PICTURES = {f.__name__: f for f in (visium_mini, mob, her2st, new_slide, cell_types)}
+GALLERY = {f.__name__: f for f in (visium_mini, mob, her2st, new_slide, cell_types)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--ensembles", type=Path)
-    parser.add_argument("--only", nargs="+", choices=PICTURES, default=list(PICTURES))
-    arguments = parser.parse_args()
+    parser = CommandLine(__doc__)
+    parser.add_argument("--ensembles", type=Path, metavar="FOLDER")
+    parser.add_argument("--only", nargs="+", choices=GALLERY, default=list(GALLERY))
+    options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    for name in arguments.only:
-        PICTURES[name](arguments.out, arguments.ensembles)
+    for name in options.only:
+        GALLERY[name](options)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """False positives and power of tests of one spatial correlation, on the spot layouts of real slides.
 
-    H2E_DATA=../shared/data python benchmarks/spatial_null.py [--draws 2000] [--out benchmarks/results/spatial_null.csv]
+    H2E_DATA=../shared/data python benchmarks/spatial_null.py [--draws 2000]
     python benchmarks/spatial_null.py --table     # prints the table of docs/method.md, from the file
 
 Pairs of *independent* random maps are drawn on each layout and tested at 5 %: whatever is significant is a false
@@ -14,18 +14,21 @@ that one meets); ``squared-exponential`` has that range in its correlation; ``ro
 logarithm of counts of another one; ``trend`` is ``rough`` with a gradient across the slide.
 
 Tests: ``naive`` takes spots as independent; ``neighbours`` is Moran spectral randomization over the graph of the
-nearest spots, as usually done; ``h2e`` is ``h2e.metrics.spatial_pvalue``, on Pearson correlation.
+nearest spots, as usually done; ``spatial_pvalue`` is that of ``h2e.metrics``, on Pearson correlation.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from _data import load
+from _record import CommandLine, read, write
+from _tables import markdown
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 from scipy.stats import t as student
@@ -34,24 +37,33 @@ from h2e.metrics import pearson, spatial_pvalue
 
 RANGES = (1.5, 3.0, 4.5, 6.0)
 KINDS = ("smooth", "squared-exponential", "rough", "regions", "counts", "trend")
+TESTS = {"naive": "spots independent", "neighbours": "spectral, neighbour graph", "spatial_pvalue": "`spatial_pvalue`"}
 
 
 def layouts(folder: Path) -> dict[str, np.ndarray]:
-    """Coordinates of the selected spots of each slide, in spot spacings."""
+    """Read the array coordinates of the selected spots of each slide."""
     paths = {path.name.split("_")[0]: path for path in sorted(folder.glob("her2st/data/ST-spotfiles/*_selection.tsv"))}
     paths |= {path.parent.name: path for path in sorted(folder.glob("mob/*/alignment_table_*.tsv"))}
     if not paths:
-        msg = f"no spot tables under {folder}; set H2E_DATA to the folder that holds her2st and mob."
+        msg = f"H2E_DATA must be the folder that holds her2st and mob, got {folder}, which has no tables of spots."
         raise SystemExit(msg)
-    result = {}
-    for name, path in paths.items():
-        table = pd.read_csv(path, sep="\t").query("selected == 1")
-        xy = table[["x", "y"]].to_numpy(float)
-        result[name] = xy / np.median(cKDTree(xy).query(xy, 2)[0][:, 1])
-    return result
+    tables = {name: pd.read_csv(path, sep="\t").query("selected == 1") for name, path in paths.items()}
+    return {name: table[["x", "y"]].to_numpy(float) for name, table in tables.items()}
+
+
+def smoke_layouts() -> dict[str, np.ndarray]:
+    """Give the array coordinates of the synthetic slides."""
+    spots = load("her2st", smoke=True, slides=["A1", "B4"], side=6)["table"].obs.groupby("region", observed=True)
+    return {name: rows[["array_col", "array_row"]].to_numpy(float) for name, rows in spots}
+
+
+def in_spacings(xy: np.ndarray) -> np.ndarray:
+    """Scale coordinates to spot spacings."""
+    return xy / np.median(cKDTree(xy).query(xy, 2)[0][:, 1])
 
 
 def covariance(xy: np.ndarray, kind: str, reach: float) -> np.ndarray:
+    """Give the covariance of maps between spots."""
     distance = cdist(xy, xy)
     if kind in {"rough", "trend"}:
         return np.exp(-distance / reach)
@@ -59,13 +71,13 @@ def covariance(xy: np.ndarray, kind: str, reach: float) -> np.ndarray:
 
 
 def gaussian(xy: np.ndarray, kind: str, reach: float, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Random maps (spots, n) of unit variance."""
+    """Draw maps (spots, n) of unit variance."""
     values, vectors = np.linalg.eigh(covariance(xy, kind, reach))
     return (vectors * np.sqrt(np.clip(values, 0, None))) @ rng.standard_normal((len(xy), n))
 
 
 def pairs(xy: np.ndarray, kind: str, reach: float, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Two independent maps each."""
+    """Draw n pairs of independent maps."""
     x, y = (gaussian(xy, kind, reach, n, rng) for _ in range(2))
     if kind == "regions":
         x, y = ((z > -0.5) + 1.0 * (z > 0.3) for z in (x, y))
@@ -78,78 +90,71 @@ def pairs(xy: np.ndarray, kind: str, reach: float, n: int, rng: np.random.Genera
 
 
 def naive(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Test as if spots were independent."""
     r, n = pearson(x, y), len(x)
     return 2 * student.sf(np.abs(r) * np.sqrt((n - 2) / (1 - np.clip(r**2, 0, 1 - 1e-12))), n - 2)
 
 
-def neighbours(
-    x: np.ndarray, y: np.ndarray, xy: np.ndarray, rng: np.random.Generator, n_draws: int = 399
-) -> np.ndarray:
-    """Moran spectral randomization by signs over the graph of spots up to 1.6 spacings apart."""
+def neighbours(x: np.ndarray, y: np.ndarray, xy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Test by Moran spectral randomization by signs over the graph of spots up to 1.6 spacings apart, 399 draws."""
     near = cdist(xy, xy)
     graph = ((near < 1.6) & (near > 0)).astype(float)
     centred = graph - graph.mean(axis=0)
     centred -= centred.mean(axis=1)[:, None]
     basis = np.linalg.eigh(centred)[1]
     terms = (basis.T @ (x - x.mean(axis=0))) * (basis.T @ (y - y.mean(axis=0)))
-    draws = np.abs(rng.choice([-1.0, 1.0], (n_draws, len(xy))) @ terms)
-    return (1 + (draws >= np.abs(terms.sum(axis=0)) - 1e-12).sum(axis=0)) / (n_draws + 1)
+    draws = np.abs(rng.choice([-1.0, 1.0], (399, len(xy))) @ terms)
+    return (1 + (draws >= np.abs(terms.sum(axis=0)) - 1e-12).sum(axis=0)) / 400
 
 
 def run(name: str, xy: np.ndarray, n: int, rng: np.random.Generator) -> list[dict]:
-    """All kinds and ranges on one layout, tested in one call: the eigenvectors are those of the layout."""
+    """Test all kinds and ranges on one layout in one call: the eigenvectors are those of the layout."""
     cells = [(kind, reach) for kind in KINDS for reach in RANGES]
     maps = [pairs(xy, *cell, n, rng) for cell in cells]
-    for reach in RANGES[:2]:  # power: half of the second map is the first one
+    # For the power, half of the second map is the first one.
+    for reach in RANGES[:2]:
         x, y = (gaussian(xy, "smooth", reach, n, rng) for _ in range(2))
         cells.append(("power", reach))
         maps.append((x, 0.5 * x + 0.7 * y + 0.5 * rng.standard_normal(x.shape)))
     x, y = (np.concatenate(side, axis=1) for side in zip(*maps, strict=True))
     tests = {"naive": naive(x, y), "neighbours": neighbours(x, y, xy, rng)}
-    tests["h2e"] = spatial_pvalue(x, y, xy, n_draws=1999)["p"].to_numpy()
+    tests["spatial_pvalue"] = spatial_pvalue(x, y, xy, n_draws=1999)["p"].to_numpy()
     rows = []
     for i, (kind, reach) in enumerate(cells):
         row = {"layout": name, "n_spots": len(xy), "maps": kind, "range": reach, "draws": n}
-        # a map without any variation cannot be tested and does not count
-        found = {key: p[i * n : (i + 1) * n] for key, p in tests.items()}
-        valid = np.isfinite(found["naive"]) & np.isfinite(found["h2e"])
-        rows.append(row | {key: round(float((p[valid] <= 0.05).mean()), 4) for key, p in found.items()})
+        # A map without any variation cannot be tested and does not count.
+        p_values = {test: p[i * n : (i + 1) * n] for test, p in tests.items()}
+        valid = np.isfinite(p_values["naive"]) & np.isfinite(p_values["spatial_pvalue"])
+        rows.append(row | {test: round(float((p[valid] <= 0.05).mean()), 4) for test, p in p_values.items()})
     return rows
 
 
-def print_table(table: pd.DataFrame) -> None:
-    """Shares that are significant at 5 %: the mean over layouts and ranges, and the highest."""
-    tests = {"naive": "spots independent", "neighbours": "spectral, neighbour graph", "h2e": "`spatial_pvalue`"}
-    print(f"| maps | {' | '.join(tests.values())} |\n|---|---|---|---|")
-    for kind, rows in table.groupby("maps", sort=False):
+def table_of(measured: pd.DataFrame) -> Iterator[str]:
+    """Yield the Markdown: shares that are significant at 5 %, the mean over layouts and ranges, and the highest."""
+    rows = []
+    for kind, part in measured.groupby("maps", sort=False):
         name = "a true correlation of about 0.5 (power)" if kind == "power" else kind
-        print(
-            f"| {name} | {' | '.join(f'{rows[test].mean():.3f}, at most {rows[test].max():.3f}' for test in tests)} |"
-        )
+        rows.append([name, *(f"{part[test].mean():.3f}, at most {part[test].max():.3f}" for test in TESTS)])
+    yield from markdown(["maps", *TESTS.values()], rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("--draws", type=int, default=2000)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "spatial_null.csv")
-    parser.add_argument("--table", action="store_true")
-    args = parser.parse_args()
-    if args.table:
-        print_table(pd.read_csv(args.out))
-        return
-    start, rng, rows = time.perf_counter(), np.random.default_rng(1), []
-    for name, xy in layouts(Path(os.environ.get("H2E_DATA", "../shared/data"))).items():
-        rows += run(name, xy, args.draws, rng)
-        print(f"{name}: {len(xy)} spots, {time.perf_counter() - start:.0f} s", flush=True)
-    table = pd.DataFrame(rows)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(args.out, index=False)
-    null = table[table["maps"] != "power"]
-    print("\nshare significant at 5 %, lowest and highest over layouts")
-    print(null.groupby(["maps", "range"], sort=False)[["naive", "neighbours", "h2e"]].agg(["min", "max"]).to_string())
-    print("\npower, mean over layouts")
-    print(table[table["maps"] == "power"].groupby("range")[["naive", "neighbours", "h2e"]].mean().to_string())
-    print(f"\nworst cell of h2e: {null['h2e'].max():.3f} (wanted: at most 0.07)")
+    parser.add_argument("--table", action="store_true", help="print the table and stop")
+    options = parser.parse_args()
+    path = options.results / "spatial_null.csv"
+    if not options.table:
+        folder = Path(os.environ.get("H2E_DATA", "../shared/data"))
+        slides, draws = (smoke_layouts(), 10) if options.smoke else (layouts(folder), options.draws)
+        start, rng, rows = time.perf_counter(), np.random.default_rng(1), []
+        for name, array in slides.items():
+            rows += run(name, in_spacings(array), draws, rng)
+            print(f"{name}: {len(array)} spots, {time.perf_counter() - start:.0f} s", flush=True)
+        write(pd.DataFrame(rows), path)
+        worst = max(row["spatial_pvalue"] for row in rows if row["maps"] != "power")
+        print(f"\nworst cell of spatial_pvalue: {worst:.3f} (wanted: at most 0.07)\n")
+    print("\n".join(table_of(read(path))))
 
 
 if __name__ == "__main__":

@@ -1,45 +1,47 @@
 """Throughput and memory of stain normalization beside torchstain, squidpy and a plain copy.
 
-    OMP_NUM_THREADS=1 python benchmarks/stains.py [--her2st FOLDER] [--large]
+    H2E_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/stains.py [--large]   # 3 minutes, 8 with --large
 
 Everything runs in one process on the same pixels, first on one thread. A row is the median of several calls, in
 megapixels per second of CPU time on one thread (other work on the machine counts less so), of wall time on two.
-Memory is the highest resident size above that before, each in a fresh process. Prints the table and writes
-benchmarks/results/stains.csv. ``--large`` adds 40,000².
+Memory is the highest resident size above that before, each in a fresh process (on Linux only). Without ``H2E_DATA``
+the pixels are painted, not those of a real section. Prints the table and writes benchmarks/results/stains.csv.
+``--large`` adds 40,000².
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import subprocess
-import sys
 import time
 import warnings
+from argparse import SUPPRESS
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from _record import CommandLine, run_apart, write
 
-from h2e._slide.slide import Slide
+OURS = ("macenko", "reinhard")
+"""Methods that are measured on two threads and on whole slides, too."""
 
-RESULTS = Path(__file__).parent / "results" / "stains.csv"
-SIDE = 2048
+STATUS = Path("/proc/self/status")
 
 
-def tissue(side: int, folder: str | None) -> tuple[np.ndarray, str]:
-    """A window full of tissue of a real slide or, without one, painted; (3, y, x)."""
-    if folder is not None:
-        from PIL import Image
+def tissue(side: int) -> tuple[np.ndarray, str]:
+    """Cut a window full of tissue from a real slide."""
+    import h2e.datasets
 
-        Image.MAX_IMAGE_PIXELS = None
-        file = next(Path(folder).glob("data/ST-imgs/C/C2/*.jpg"))
-        with Image.open(file) as image:
-            window = image.crop((4000, 4000, 4000 + side, 4000 + side))
-        return np.ascontiguousarray(np.asarray(window).transpose(2, 0, 1)), "her2st C2"
+    levels = h2e.datasets.her2st(sections=["C2"], progress=False)["C2_image"]
+    window = levels["scale0"]["image"].data[:, 4000 : 4000 + side, 4000 : 4000 + side]
+    return np.ascontiguousarray(window.compute()), "her2st C2"
+
+
+def painted(side: int) -> tuple[np.ndarray, str]:
+    """Paint tissue, (3, y, x)."""
     random = np.random.default_rng(0)
     amounts = random.gamma(1.5, 0.5, (side, side, 2))
     od = amounts @ np.array([[0.65, 0.70, 0.29], [0.25, 0.88, 0.40]])
@@ -49,7 +51,7 @@ def tissue(side: int, folder: str | None) -> tuple[np.ndarray, str]:
 def speed(
     call: Callable[[], object], n_pixels: int, repeats: int, clock: Callable[[], float] = time.process_time
 ) -> float:
-    """Median megapixels per second, after one call to warm up."""
+    """Give the median of megapixels per second, after one call to warm up."""
     call()
     times = []
     for _ in range(repeats):
@@ -60,7 +62,7 @@ def speed(
 
 
 def ours(pixels: np.ndarray, method: str) -> Callable[[np.ndarray], np.ndarray]:
-    """What h2e does to a block of tissue, to another slide's stains."""
+    """Make the function of h2e that brings a block of tissue to another slide's stains."""
     from h2e._stains.estimation import estimate_stains
     from h2e._stains.maps import map_block, settings_of
 
@@ -70,18 +72,16 @@ def ours(pixels: np.ndarray, method: str) -> Callable[[np.ndarray], np.ndarray]:
     return lambda block: map_block(block, settings)
 
 
-def torchstain_calls(pixels: np.ndarray) -> dict[tuple[str, str], Callable[[], object]]:
-    """torchstain on one 1,024-px tile, which it fits and maps in one call."""
+def torchstain_calls(tile: np.ndarray) -> dict[tuple[str, str], Callable[[], object]]:
+    """Call torchstain, which fits and maps a tile in one call."""
     import torch
     from torchstain.numpy.normalizers import NumpyMacenkoNormalizer, NumpyReinhardNormalizer
     from torchstain.torch.normalizers import TorchMacenkoNormalizer, TorchReinhardNormalizer
 
-    tile = np.ascontiguousarray(pixels[:, :1024, :1024].transpose(1, 2, 0))
-    tensor = torch.from_numpy(tile.transpose(2, 0, 1).copy())
     calls = {}
     for backend, macenko, reinhard, image in (
-        ("numpy", NumpyMacenkoNormalizer(), NumpyReinhardNormalizer(), tile),
-        ("torch", TorchMacenkoNormalizer(), TorchReinhardNormalizer(), tensor),
+        ("numpy", NumpyMacenkoNormalizer(), NumpyReinhardNormalizer(), tile.transpose(1, 2, 0).copy()),
+        ("torch", TorchMacenkoNormalizer(), TorchReinhardNormalizer(), torch.from_numpy(tile)),
     ):
         macenko.fit(image)
         reinhard.fit(image)
@@ -90,15 +90,14 @@ def torchstain_calls(pixels: np.ndarray) -> dict[tuple[str, str], Callable[[], o
     return calls
 
 
-def squidpy_calls(pixels: np.ndarray) -> dict[tuple[str, str], Callable[[], object]]:
-    """squidpy on a multiscale element of the same tile, computed."""
+def squidpy_calls(tile: np.ndarray) -> dict[tuple[str, str], Callable[[], object]]:
+    """Call squidpy on a multiscale element of a tile, and compute the result."""
     import dask
     from spatialdata import SpatialData
     from spatialdata.models import Image2DModel, Labels2DModel
     from squidpy.experimental import im
 
-    tile = pixels[:, :1024, :1024]
-    element = Image2DModel.parse(tile, c_coords=["r", "g", "b"], scale_factors=[2, 2], chunks=(3, 1024, 1024))
+    element = Image2DModel.parse(tile, c_coords=["r", "g", "b"], scale_factors=[2, 2], chunks=tile.shape)
     mask = Labels2DModel.parse(np.ones(tile.shape[1:], np.uint8), dims=("y", "x"))
     sdata = SpatialData(images={"he": element}, labels={"he_tissue": mask})
     calls = {}
@@ -114,7 +113,7 @@ def squidpy_calls(pixels: np.ndarray) -> dict[tuple[str, str], Callable[[], obje
 
 
 def throughput(pixels: np.ndarray, repeats: int) -> list[dict[str, object]]:
-    """All methods, each on one thread."""
+    """Measure all methods on one thread: h2e on all pixels, the others on a quarter of them."""
     rows = []
     out = np.empty_like(pixels)
     n = pixels[0].size
@@ -122,57 +121,59 @@ def throughput(pixels: np.ndarray, repeats: int) -> list[dict[str, object]]:
     for method in ("macenko", "vahadane", "reinhard"):
         call = ours(pixels, method)
         rows.append({"what": "h2e", "method": method, "mpix_s": speed(lambda c=call: c(pixels), n, 3 * repeats)})
-    for (what, method), call in {**torchstain_calls(pixels), **squidpy_calls(pixels)}.items():
-        rows.append({"what": what, "method": method, "mpix_s": speed(call, 1024**2, repeats)})
-    for row in rows:
-        row["threads"] = 1
-    return rows
+    half = pixels.shape[1] // 2
+    tile = np.ascontiguousarray(pixels[:, :half, :half])
+    for (what, method), call in {**torchstain_calls(tile), **squidpy_calls(tile)}.items():
+        rows.append({"what": what, "method": method, "mpix_s": speed(call, half**2, repeats)})
+    return [row | {"threads": 1} for row in rows]
+
+
+def map_blocks(pool: ThreadPoolExecutor, call: Callable, blocks: list[np.ndarray]) -> None:
+    """Map blocks by the threads of a pool."""
+    list(pool.map(call, blocks))
 
 
 def scaling(pixels: np.ndarray, repeats: int) -> list[dict[str, object]]:
-    """The same kernel on blocks of 1,024 px by two threads."""
+    """Measure the same kernel on quarters of the pixels, by one and two threads."""
     rows = []
-    half = SIDE // 2
+    half = pixels.shape[1] // 2
     blocks = [np.ascontiguousarray(pixels[:, y : y + half, x : x + half]) for y in (0, half) for x in (0, half)]
-    for method in ("macenko", "reinhard"):
+    for method in OURS:
         call = ours(pixels, method)
         for threads in (1, 2):
             with ThreadPoolExecutor(threads) as pool:
-                rate = speed(
-                    lambda p=pool, c=call: list(p.map(c, blocks * 2)),
-                    2 * pixels[0].size,
-                    3 * repeats,
-                    time.perf_counter,
-                )
+                map_all = partial(map_blocks, pool, call, blocks * 2)
+                rate = speed(map_all, 2 * pixels[0].size, 3 * repeats, time.perf_counter)
             rows.append({"what": "h2e blocks", "method": method, "threads": threads, "mpix_s": rate})
     return rows
 
 
-def peak(side: int, method: str) -> dict[str, object]:
-    """Highest memory of normalizing a lazy slide of ``side``² and reading all of it, in a fresh process."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--peak", str(side), method], stdout=subprocess.PIPE, text=True, check=True
-    )
-    mib, seconds = map(float, done.stdout.split()[-2:])
+def peak_row(side: int, method: str, printed: str) -> dict[str, object]:
+    """Make a row of what ``--peak`` printed."""
+    mib, seconds = map(float, printed.split()[-2:])
     row = {"what": "h2e lazy slide", "method": method, "threads": 1, "side": side, "peak_mib": round(mib)}
-    return {**row, "mpix_s": side**2 / seconds / 1e6}
+    return row | {"mpix_s": side**2 / seconds / 1e6}
 
 
 def resident(what: str) -> float:
-    """MiB that the process holds now (``VmRSS``) or held at most (``VmHWM``)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    """Give the MiB that the process holds now (``VmRSS``) or held at most (``VmHWM``)."""
+    lines = STATUS.read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
 
 
-def measure_peak(side: int, method: str) -> None:
-    """Print MiB above the start and seconds: chunks are made when they are read, results are dropped."""
+def measure_peak(side: int, method: str) -> str:
+    """Normalize a lazy slide and read all of it: chunks are made when they are read, results are dropped.
+
+    Returns MiB above the start, and seconds.
+    """
     import dask
     import dask.array as da
 
     from h2e._slide.image import Image
+    from h2e._slide.slide import Slide
     from h2e._stains.slides import fit_reference, normalize_image
 
-    tile, _ = tissue(1024, None)
+    tile, _ = painted(1024)
 
     def make(block_info: dict | None = None) -> np.ndarray:
         (_, _), (y0, y1), (x0, x1) = block_info[None]["array-location"]
@@ -184,49 +185,59 @@ def measure_peak(side: int, method: str) -> None:
         return Image("he", (da.map_blocks(make, chunks=((3,), sizes, sizes), dtype=np.uint8, meta=meta),), (1.0,))
 
     mask = np.ones((side // 32 + 1, side // 32 + 1), bool)
-    warm = slide(1024)  # compile first: that is not the slide's memory
-    reference = fit_reference(
-        [replace(Slide.without_spots(warm, None, ""), tissue=(mask[:32, :32], 32.0))], method=method
-    )
+    # What is compiled is not the slide's memory.
+    warm = slide(1024)
+    small = replace(Slide.without_spots(warm, None, ""), tissue=(mask[:32, :32], 32.0))
+    reference = fit_reference([small], method=method)
     normalize_image(warm, (mask[:32, :32], 32.0), reference).levels[0].compute(scheduler="synchronous")
-    Path("/proc/self/clear_refs").write_text("5")  # forget the highest so far
+    # The kernel forgets the highest so far.
+    STATUS.with_name("clear_refs").write_text("5")
     before = resident("VmRSS")
     start = time.process_time()
     level = normalize_image(slide(side), (mask, 32.0), reference).levels[0]
     with dask.config.set(scheduler="synchronous"):
         level.map_blocks(lambda b: b[:, :1, :1].copy(), dtype=np.uint8, chunks=(3, 1, 1)).compute()
-    print(resident("VmHWM") - before, time.process_time() - start)
+    return f"{resident('VmHWM') - before} {time.process_time() - start}"
+
+
+def with_ratios(table: pd.DataFrame) -> pd.DataFrame:
+    """Compare h2e with the fastest of the others, of all methods and of the same one."""
+    others = table[table["what"].str.contains("torchstain|squidpy")]
+    ours = table["what"].str.startswith("h2e")
+    by_method = table["method"].map(others.groupby("method")["mpix_s"].max())
+    return table.assign(
+        times_fastest_other=(table["mpix_s"] / others["mpix_s"].max()).where(ours),
+        times_same_method=table["mpix_s"] / by_method,
+    )
 
 
 def main() -> None:
-    """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--her2st", default=os.environ.get("H2E_DATA") and f"{os.environ['H2E_DATA']}/her2st")
+    parser = CommandLine(__doc__)
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--peak", nargs=2)
-    arguments = parser.parse_args()
-    if arguments.peak:
-        measure_peak(int(arguments.peak[0]), arguments.peak[1])
+    parser.add_argument("--peak", nargs=2, help=SUPPRESS)
+    options = parser.parse_args()
+    if options.peak:
+        side, method = options.peak
+        print(measure_peak(int(side), method))
         return
     import torch
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    pixels, source = tissue(SIDE, arguments.her2st)
-    rows = throughput(pixels, arguments.repeats) + scaling(pixels, arguments.repeats)
-    sides = [5_000, 20_000, *([40_000] if arguments.large else [])]
-    rows += [peak(side, method) for side in sides for method in ("macenko", "reinhard")]
-    table = pd.DataFrame(rows)
+    real = os.environ.get("H2E_DATA") and not options.smoke
+    pixels, source = (tissue if real else painted)(256 if options.smoke else 2048)
+    repeats = 1 if options.smoke else options.repeats
+    rows = throughput(pixels, repeats) + scaling(pixels, repeats)
+    sides = [256] if options.smoke else [5_000, 20_000, *([40_000] if options.large else [])]
+    for side in sides if STATUS.exists() else ():
+        for method in OURS:
+            # In seconds, without a process that imports everything again.
+            printed = measure_peak(side, method) if options.smoke else run_apart(__file__, "--peak", str(side), method)
+            rows.append(peak_row(side, method, printed))
+    table = with_ratios(pd.DataFrame(rows))
     table.insert(0, "pixels", source)
-    others = table[table["what"].str.contains("torchstain|squidpy")]
-    best = others["mpix_s"].max()
-    table["times_fastest_other"] = np.where(table["what"].str.startswith("h2e"), table["mpix_s"] / best, np.nan)
-    own = others.groupby("method")["mpix_s"].max()
-    table["times_same_method"] = table["mpix_s"] / table["method"].map(own)
-    RESULTS.parent.mkdir(exist_ok=True)
-    table.round(2).to_csv(RESULTS, index=False)
-    print(table.round(1).to_string(index=False, na_rep=""))
+    write(table.round(2), options.results / "stains.csv")
 
 
 if __name__ == "__main__":

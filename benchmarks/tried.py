@@ -6,154 +6,70 @@
 Each row changes the features, the labels or the heads of the first, the default learners on genes as measured; its
 predictions are the plain mean of its heads and are scored as ``h2e.tl.evaluate`` scores them, without anything of the
 group that is left out. What a row would need in the package (tissue pixels where this script takes spots to
-standardize features, say) is not built before it pays.
+standardize features, say) is not built before it pays. A row takes seconds to two minutes, all of them about half an
+hour. One thread.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from h2e._ensemble.cohort import open_cohort
+from _data import cohort_of, load, targets_of
+from _record import CommandLine, append, read, select
+from _tables import markdown, means_of, number, wide
+from _tried_rows import FEATURES, ROWS, SMOKE_ROWS, Row
 from scipy.spatial import KDTree
 
-import h2e
 from h2e._ensemble.programmes import denoise_targets
-from h2e._ensemble.stack import group_mean
-from h2e._ensemble.training import TargetSpec, folds_within
+from h2e._ensemble.training import folds_within
 from h2e._ensemble.transforms import fit_transform
 from h2e._learners.augmentation import augment
-from h2e._learners.embedding import Embedding
-from h2e._learners.encoders import shell_features
 from h2e._learners.folds import Fold
-from h2e._learners.registry import Learner
 from h2e._learners.texture import Texture
-from h2e._slide.tiles import View, read_views
-from h2e.metrics import ceiling, score, summarize
+from h2e._slide.tiles import read_views
+from h2e._statistics import group_mean
+from h2e.metrics import ceiling, score
 
-OUT = Path(__file__).parent / "results" / "tried.csv"
-METRICS = ("pearson", "skill", "variance_ratio")
-HER2ST, MOB = h2e.datasets.her2st, h2e.datasets.mob
-SPLITS = {"her2st section": (HER2ST, "region"), "her2st donor": (HER2ST, "donor"), "mob animal": (MOB, "donor")}
+METRICS = ["pearson", "skill", "variance_ratio"]
+COLUMNS = ["split", "row", "group", *METRICS, "cpu_s"]
+SPLITS = {"her2st section": ("her2st", "region"), "her2st donor": ("her2st", "donor"), "mob animal": ("mob", "donor")}
 PERFECT = "a perfect prediction"
-
-
-@dataclass(frozen=True)
-class Eyes:
-    """What is cut from the slide, and what becomes of it."""
-
-    views: tuple[View, ...]
-    look: Callable[[list[np.ndarray]], np.ndarray]
-
-
-def of(learner: Learner) -> Eyes:
-    """The eyes of a learner."""
-    return Eyes(learner.views, learner.look)
-
-
-def side_by_side(tiles: list[np.ndarray]) -> np.ndarray:
-    """The encoder's features of each view."""
-    return np.concatenate([shell_features(view) for view in tiles], axis=1)
-
-
-DOMAIN_FEATURES = {
-    "texture": of(Texture()),
-    "encoder": of(Embedding()),
-    "encoder, 112 px": of(Embedding(px=112)),
-    "encoder, 1 µm": Eyes((View(3, 112), View(1, 200), View(7, 112)), side_by_side),
-    "encoder, subtiles": of(Embedding(subtiles=True)),
-    "encoder, no surroundings": of(Embedding(surroundings=0)),
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One thing that was tried."""
-
-    name: str
-    what: str
-    encoder: str = "encoder"
-    heads: tuple[tuple[str, str], ...] = (
-        ("texture", "ridge"),
-        ("texture", "knn"),
-        ("texture", "pls"),
-        ("encoder", "ridge"),
-    )
-    copies: int = 0
-    """Further copies of each training spot, their stains jittered."""
-    predict_copies: bool = False
-    standardized: tuple[tuple[str, bool], ...] = (("mixed", False),)
-    """For each target transform whether it is learned from features that are standardized on each slide."""
-    smooth: bool = False
-    """Training labels are averaged with those of the six nearest spots."""
-    n_programmes: int = 0
-
-
-RIDGES = (("texture", "ridge"), ("encoder", "ridge"))
-ROWS = (
-    Row("genes as measured", "texture with ridge, nearest neighbours and PLS; encoder with ridge; `n_programmes=0`"),
-    Row("the default", "training labels averaged with their projection on ten programmes of genes", n_programmes=10),
-    Row("5 programmes", "fewer of them", n_programmes=5),
-    Row("20 programmes", "more of them", n_programmes=20),
-    Row("two ridges", "no nearest neighbours, no PLS", heads=RIDGES),
-    Row("one ridge", "of the features of both side by side", heads=(("texture + encoder", "ridge"),)),
-    Row("six heads", "nearest neighbours and PLS of the encoder, too",
-        heads=tuple((eyes, head) for eyes in ("texture", "encoder") for head in ("ridge", "knn", "pls"))),
-    Row("encoder, 112 px", "its images with 112 px in place of 80", encoder="encoder, 112 px"),
-    Row("encoder, 1 µm", "its centre at about 1 µm a pixel (200 px), the others with 112 px", encoder="encoder, 1 µm"),
-    Row("encoder, subtiles", "the nine subtiles, too", encoder="encoder, subtiles"),
-    Row("encoder, no surroundings", "tile and centre only", encoder="encoder, no surroundings"),
-    Row("stain jitter", "three more copies of each training spot, its stains jittered (sd 0.15)", copies=3),
-    Row("stain jitter twice", "and predictions averaged over such copies", copies=3, predict_copies=True),
-    Row("standardized features", "on each slide, also on the one that is predicted", standardized=(("mixed", True),)),
-    Row("standardized features, pattern", "for the standardized half of the targets only",
-        standardized=(("standardized", True), ("log", False))),
-    Row("smooth labels", "training labels averaged with those of the six nearest spots", smooth=True),
-)  # fmt: skip
 
 
 @dataclass
 class Data:
-    """A data set under a split, and the features that were asked for."""
+    """A data set under a split, and the features that were computed."""
 
     split: str
+    smoke: bool = False
     features: dict[tuple, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        load, group_key = SPLITS[self.split]
-        options = dict.fromkeys(("image_key", "tissue_mask_key", "library_key", "um_per_px"))
-        self.sdata = load(progress=False)
-        self.cohort = open_cohort(self.sdata, table_key="table", group_key=group_key, **options)
-        self.truth = TargetSpec(self.cohort.table, None, 35, None, None, log_normalized=False)
+        name, group_key = SPLITS[self.split]
+        self.cohort = cohort_of(load(name, smoke=self.smoke), group_key)
+        self.targets = targets_of(self.cohort, 4 if self.smoke else 35)
         self.every = np.arange(len(self.cohort.rows))
         self.folds = folds_within(self.cohort, self.every, ())
-        self.values = {fold.name: self.truth.of(self.cohort, fold.train) for fold in self.folds}
+        self.values = {fold.name: self.targets.measured(fold.train) for fold in self.folds}
 
-    def extract_features(self, eyes: str, copy: int = 0, *, standardized: bool = False) -> np.ndarray:
-        """Features of all spots; those of a copy are of jittered stains, the same jitter for all views of a spot."""
-        if " + " in eyes:
-            return np.hstack(
-                [self.extract_features(part, copy, standardized=standardized) for part in eyes.split(" + ")]
-            )
-        if (eyes, copy) not in self.features:
-            spacing_um, found = self.cohort.spacing_um(self.every), []
+    def features_of(self, name: str, copy: int = 0, *, standardized: bool = False) -> np.ndarray:
+        """Compute features of all spots; those of a copy are of jittered stains, the same jitter for all views of a spot."""
+        if " + " in name:
+            return np.hstack([self.features_of(part, copy, standardized=standardized) for part in name.split(" + ")])
+        if (name, copy) not in self.features:
+            spacing_um, parts = self.cohort.spacing_um(self.every), []
             for i, slide in enumerate(self.cohort.slides):
-                tiles = read_views(slide, slide.xy, DOMAIN_FEATURES[eyes].views, spacing_um=spacing_um)
-                found.append(
-                    DOMAIN_FEATURES[eyes].extract_features(
-                        [jittered(view, 100 * i + copy) if copy else view for view in tiles]
-                    )
-                )
-            self.features[eyes, copy] = np.concatenate(found)
-        x = self.features[eyes, copy]
+                tiles = read_views(slide, slide.xy, FEATURES[name].views, spacing_um=spacing_um)
+                parts.append(FEATURES[name].compute([jittered(t, 100 * i + copy) if copy else t for t in tiles]))
+            self.features[name, copy] = np.concatenate(parts)
+        x = self.features[name, copy]
         if standardized:
             x = x.copy()
             for slide in np.unique(self.cohort.names):
@@ -162,10 +78,10 @@ class Data:
         return x
 
     def labels(self, fold: Fold, row: Row) -> np.ndarray:
-        """Of the training spots."""
+        """Give what the training spots are learned from."""
         y, slides = self.values[fold.name].to_numpy(np.float32)[fold.train], self.cohort.names[fold.train]
         if not row.smooth:
-            genes = self.truth.expression[self.cohort.rows[fold.train]]
+            genes = self.targets.genes[fold.train]
             return denoise_targets(y, genes, slides, row.n_programmes)
         xy, smoothed = self.cohort.xy_um[fold.train], y.copy()
         for slide in np.unique(slides):
@@ -175,7 +91,7 @@ class Data:
 
 
 def jittered(tiles: np.ndarray, seed: int) -> np.ndarray:
-    """The same spots with other stains."""
+    """Change the stains of tiles."""
     generator, parts = torch.Generator().manual_seed(seed), []
     for start in range(0, len(tiles), 32):
         batch = torch.from_numpy(tiles[start : start + 32])
@@ -184,107 +100,92 @@ def jittered(tiles: np.ndarray, seed: int) -> np.ndarray:
 
 
 def predict(row: Row, data: Data, fold: Fold) -> np.ndarray:
-    """The mean of the heads, in the unit of the targets."""
+    """Average the predictions of the heads, in the unit of the targets."""
     cohort, copies = data.cohort, range(row.copies + 1)
-    y, found = data.labels(fold, row), []
+    y, predictions = data.labels(fold, row), []
     slides, groups = cohort.names[fold.train], cohort.groups[fold.train]
-    for eyes, head in row.heads:
-        seen = eyes.replace("encoder", row.encoder)
+    for name, head in row.heads:
         for transform, standardized in row.standardized:
             z, back = fit_transform(transform, y, slides, groups)
             back = back.within(data.values[fold.name].to_numpy(np.float32)[fold.train])
-            x = [data.extract_features(seen, copy, standardized=standardized) for copy in copies]
+            x = [
+                data.features_of(name.replace("encoder", row.encoder), copy, standardized=standardized)
+                for copy in copies
+            ]
             learner = Texture(head=head, k=30 * len(copies))
             train = np.concatenate([of_copy[fold.train] for of_copy in x])
             model = learner.fit(train, np.tile(z, (len(copies), 1)), np.tile(groups, len(copies)))
-            asked = x if row.predict_copies else x[:1]
-            found.append(np.mean([back.invert(model.predict(of_copy[fold.test])) for of_copy in asked], axis=0))
-    return np.mean(found, axis=0)
+            used = x if row.predict_copies else x[:1]
+            predictions.append(np.mean([back.invert(model.predict(of_copy[fold.test])) for of_copy in used], axis=0))
+    return np.mean(predictions, axis=0)
 
 
 def one_run(row: Row, data: Data) -> pd.DataFrame:
-    """Scores of each group left out, and over groups."""
+    """Score each group left out, and the mean over groups."""
     start, parts = time.process_time(), []
     for fold in data.folds:
-        values, where = data.values[fold.name], {"slides": data.cohort.names, "groups": data.cohort.groups}
-        mean = group_mean(values.to_numpy()[fold.train], data.cohort.groups[fold.train])
-        of_test = {name: labels[fold.test] for name, labels in where.items()}
+        values = data.values[fold.name]
+        baseline = group_mean(values.to_numpy()[fold.train], data.cohort.groups[fold.train])
+        labels = {"slides": data.cohort.names[fold.test], "groups": data.cohort.groups[fold.test]}
         prediction = predict(row, data, fold)
-        parts.append(score(prediction, values.iloc[fold.test], **of_test, baseline=mean, metrics=METRICS))
-    scores = pd.concat(parts, ignore_index=True)
-    both = pd.concat([summarize(scores).assign(group="all"), summarize(scores, by="group")])
-    value = both["median"].where(both["metric"] == "skill", both["mean"])  # one target cannot ruin a median
-    wide = both.assign(value=value).pivot_table(index="group", columns="metric", values="value", sort=False)
-    return wide[list(METRICS)].reset_index().assign(cpu_s=round(time.process_time() - start))
+        parts.append(score(prediction, values.iloc[fold.test], **labels, baseline=baseline, metrics=METRICS))
+    means = wide(means_of(pd.concat(parts, ignore_index=True)), ["group"])
+    return means[METRICS].reset_index().assign(row=row.name, cpu_s=round(time.process_time() - start))
 
 
 def perfect(data: Data) -> pd.DataFrame:
-    """The Pearson correlation that counts so shallow allow, averaged over slides, groups and targets like a score."""
+    """Estimate the Pearson correlation that counts so shallow allow, averaged over slides, groups and targets like a score."""
     cohort, parts = data.cohort, []
     for fold in data.folds:
         genes = cohort.table.var_names.get_indexer(data.values[fold.name].columns)
         for slide in np.unique(cohort.names[fold.test]):
             rows = cohort.rows[fold.test][cohort.names[fold.test] == slide]
             counts = cohort.table.X[rows]
-            found = ceiling(counts[:, genes], totals=counts.sum(axis=1))
-            parts.append({"group": fold.name, "slide": slide, "pearson": np.nanmean(found)})
+            highest = np.nanmean(ceiling(counts[:, genes], totals=counts.sum(axis=1)))
+            parts.append({"group": fold.name, "slide": slide, "pearson": highest})
     means = pd.DataFrame(parts).groupby("group")["pearson"].mean()
-    return pd.concat([pd.Series({"all": means.mean()}), means]).rename_axis("group").reset_index(name="pearson")
+    means = pd.concat([pd.Series({"all": means.mean()}), means]).rename_axis("group").reset_index(name="pearson")
+    return means.assign(row=PERFECT)
 
 
-def read() -> pd.DataFrame:
-    """What was measured so far."""
-    return pd.read_csv(OUT) if OUT.exists() else pd.DataFrame(columns=["split", "row"])
-
-
-def measure(splits: list[str]) -> None:
+def measure(splits: list[str], rows: list[Row], path: Path, *, smoke: bool) -> None:
     """Add what is missing to the file."""
     for split in splits:
         data = None
-        for name in (PERFECT, *(row.name for row in ROWS)):
-            if ((read()["split"] == split) & (read()["row"] == name)).any():
+        for row in (None, *rows):
+            if len(select(read(path), split=split, row=row.name if row else PERFECT)):
                 continue
-            data = data or Data(split)
-            found = perfect(data) if name == PERFECT else one_run(next(row for row in ROWS if row.name == name), data)
-            found = found.reindex(columns=["group", *METRICS, "cpu_s"])
-            found.insert(0, "split", split)
-            found.insert(1, "row", name)
-            OUT.parent.mkdir(exist_ok=True)
-            found.to_csv(OUT, mode="a", header=not OUT.exists(), index=False, float_format="%.4f")
-            print(found.to_string(index=False, header=False), flush=True)
+            data = data or Data(split, smoke)
+            means = one_run(row, data) if row else perfect(data)
+            means = means.assign(split=split).reindex(columns=COLUMNS)
+            append(means, path)
+            print(means.to_string(index=False, header=False), flush=True)
 
 
-def table(found: pd.DataFrame) -> Iterator[str]:
-    """Lines of Markdown: Pearson and skill of each row under each split."""
-    overall = found[found["group"] == "all"].set_index(["row", "split"])
-    yield f"| tried | what | {' | '.join(SPLITS)} |"
-    yield "|---|---|" + "---|" * len(SPLITS)
-    for name, what in {**{row.name: row.what for row in ROWS}, PERFECT: "what the noise of the counts allows"}.items():
-        cells = [" / ".join(numbers(overall, (name, split))) for split in SPLITS]
-        yield f"| {name} | {what} | {' | '.join(cells)} |"
-    yield ""
-
-
-def numbers(overall: pd.DataFrame, key: tuple[str, str]) -> Iterator[str]:
-    """Pearson and, where there is one, skill."""
-    if key in overall.index:
-        for metric in ("pearson", "skill"):
-            if pd.notna(overall.loc[key, metric]):
-                yield f"{overall.loc[key, metric]:.3f}".replace("-", "−")
+def table(measured: pd.DataFrame) -> Iterator[str]:
+    """Yield the Markdown: Pearson and skill of each row under each split."""
+    overall = select(measured, group="all").set_index(["row", "split"]).reindex(columns=["pearson", "skill"])
+    tried = {row.name: row.what for row in ROWS} | {PERFECT: "what the noise of the counts allows"}
+    rows = []
+    for name, what in tried.items():
+        values = [overall.loc[(name, split)] if (name, split) in overall.index else () for split in SPLITS]
+        rows.append([name, what, *(" / ".join(filter(None, map(number, both))) for both in values)])
+    yield from markdown(["tried", "what", *SPLITS], rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("--splits", nargs="+", choices=list(SPLITS), default=list(SPLITS))
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--table", action="store_true", help="print the table and stop")
     options = parser.parse_args()
-    if options.table:
-        sys.stdout.write("\n".join(table(read())))
-        return
-    torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tiles that are enlarged, once a slide
-        measure(options.splits)
+    path = options.results / "tried.csv"
+    if not options.table:
+        torch.set_num_threads(1)
+        # h2e says of each slide which tiles are enlarged.
+        warnings.simplefilter("ignore")
+        splits, rows = (["her2st donor"], SMOKE_ROWS) if options.smoke else (options.splits, ROWS)
+        measure(splits, rows, path, smoke=options.smoke)
+    print("\n".join(table(read(path))))
 
 
 if __name__ == "__main__":

@@ -1,59 +1,56 @@
 """What makes scores too good and where predictions fail, on real slides, for docs/trust.md.
 
     H2E_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/trust.py   # 4 minutes
+    python benchmarks/trust.py --table   # prints the tables of docs/trust.md, from the file
 
 Writes results/trust.csv and, to docs/_static, leak.jpg (a section and a donor left out, beside position alone),
 failures.jpg (held-out maps: the best gene, one that is flat, the worst) and wrong_organ.jpg (an ensemble of breast
-tumours asked about mouse brain). ``python benchmarks/trust.py --table`` prints the table of the page.
+tumours asked about mouse brain).
 """
 
 from __future__ import annotations
 
-import argparse
 import warnings
-from pathlib import Path
-
-import matplotlib as mpl
-
-mpl.use("agg")
+from argparse import Namespace
+from collections.abc import Iterator
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from _data import load
+from _record import CommandLine, read, save_picture, select, write
+from _tables import markdown, number
 from spatialdata import SpatialData
 
 import h2e
 
-ROOT = Path(__file__).parents[1]
-OUT, CSV = ROOT / "docs" / "_static", ROOT / "benchmarks" / "results" / "trust.csv"
 METHODS = {"ensemble": "#0072B2", "baseline: coordinates": "#D55E00"}
 SPLITS = {"region": "section left out", "donor": "donor left out"}
+NEW = "B4"
+"""The section that the ensemble of the others does not know."""
 
 
-def save(figure: plt.Figure, name: str) -> None:
-    figure.savefig(OUT / name, dpi=110, pil_kwargs={"quality": 84, "optimize": True})
-    plt.close(figure)
-    print(f"{name}: {(OUT / name).stat().st_size / 1024:.0f} kB")
-
-
-def evaluate(sdata: SpatialData) -> pd.DataFrame:
-    """Pearson of each section, with it or its donor left out."""
+def evaluate(sdata: SpatialData, **options: object) -> pd.DataFrame:
+    """Give the Pearson correlation of each section, with it or its donor left out."""
     parts = []
     for group_key, split in SPLITS.items():
-        options = {"baselines": ["coordinates"], "metrics": "pearson", "progress": False}
-        scores = h2e.tl.evaluate(sdata, group_key=group_key, **options)
-        pearson = scores[scores["metric"] == "pearson"]  # the coverage of the intervals is beside it
+        scores = h2e.tl.evaluate(
+            sdata, group_key=group_key, baselines=["coordinates"], metrics="pearson", progress=False, **options
+        )
+        # The coverage of the intervals stands beside it.
+        pearson = select(scores, metric="pearson")
         parts.append(h2e.metrics.summarize(pearson, by="slide").assign(split=split))
     table = pd.concat(parts, ignore_index=True)
     return table.loc[table["method"].isin(METHODS), ["split", "method", "slide", "mean"]]
 
 
-def draw_leak(table: pd.DataFrame) -> None:
+def draw_leak(table: pd.DataFrame, options: Namespace) -> None:
+    """Draw the correlation of each section: of the ensemble, and of position alone."""
     figure, axes = plt.subplots(1, 2, figsize=(7, 3.2), sharey=True, layout="constrained")
     sections = sorted(table["slide"].unique())
     for ax, (split, rows) in zip(axes, table.groupby("split", sort=False), strict=True):
         for shift, (method, colour) in zip((-0.2, 0.2), METHODS.items(), strict=True):
-            values = rows[rows["method"] == method].set_index("slide")["mean"].reindex(sections)
+            values = select(rows, method=method).set_index("slide")["mean"].reindex(sections)
             label = "image: the ensemble" if method == "ensemble" else "position on the slide alone"
             ax.bar(np.arange(len(sections)) + shift, values, width=0.38, color=colour, label=label)
         ax.axhline(0, color="black", linewidth=0.8)
@@ -62,81 +59,87 @@ def draw_leak(table: pd.DataFrame) -> None:
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("Pearson, mean over 35 genes")
     axes[1].legend(frameon=False, fontsize="small")
-    save(figure, "leak.jpg")
+    save_picture(figure, options.pictures / "leak.jpg", dpi=110)
 
 
-def draw_failures(sdata: SpatialData) -> h2e.Ensemble:
-    """Held-out maps on C3, whose donor is left out: the gene with the best, a middling and the worst correlation."""
-    ensemble = h2e.tl.fit(sdata, group_key="donor", progress=False)
+def draw_failures(sdata: SpatialData, ensemble: h2e.Ensemble, options: Namespace) -> None:
+    """Draw held-out maps on C3, whose donor is left out: the gene with the best, a middling and the worst correlation."""
     h2e.tl.predict(sdata, ensemble, progress=False)
     scores = h2e.metrics.score_adata(sdata["table"], key="h2e_loo", metrics="pearson")
-    of_slide = scores[scores["slide"] == "C3"].set_index("target")["value"].sort_values()
-    genes = [of_slide.index[i] for i in (-1, len(of_slide) // 2, 0)]
-    print(of_slide.loc[genes].round(2).to_dict())
-    axes = h2e.pl.spatial_pred(sdata, genes, slides="C3", ncols=2)  # readable on a phone, too
-    save(axes[0].figure, "failures.jpg")
-    return ensemble
+    by_target = select(scores, slide="C3").set_index("target")["value"].sort_values()
+    genes = [by_target.index[i] for i in (-1, len(by_target) // 2, 0)]
+    print(by_target.loc[genes].round(2).to_dict())
+    # Two columns are readable on a phone, too.
+    axes = h2e.pl.spatial_pred(sdata, genes, slides="C3", ncols=2)
+    save_picture(axes[0].figure, options.pictures / "failures.jpg", dpi=110)
 
 
-def draw_wrong_organ(sdata: SpatialData, ensemble: h2e.Ensemble) -> pd.DataFrame:
-    """Mouse brain, predicted by the ensemble of breast tumours; spread and novelty there and on tissue of its own kind."""
-    brain = h2e.datasets.visium_mini(progress=False)
+def draw_wrong_organ(ensemble: h2e.Ensemble, gene: str, options: Namespace) -> None:
+    """Draw mouse brain, predicted by the ensemble of breast tumours, and the spread of its models."""
+    brain = load("visium_mini", smoke=options.smoke, slides=["V1"])
     h2e.tl.predict(brain, ensemble, progress=False)
-    gene = "EPCAM" if "EPCAM" in ensemble.targets else ensemble.targets[0]
     figure, axes = plt.subplots(1, 2, figsize=(7.6, 3.9), layout="constrained")
     h2e.pl.spatial_pred(brain, gene, measured=False, ax=axes[0])
     h2e.pl.spatial_pred(brain, gene, key="h2e_std", ax=axes[1])
-    save(figure, "wrong_organ.jpg")
-    without = sdata.filter_by_coordinate_system(["A1", "C2", "C3", "C4", "C5"])
-    other = sdata.filter_by_coordinate_system("B4")
-    ensemble = h2e.tl.fit(without, targets=ensemble.targets, group_key="donor", progress=False)
+    save_picture(figure, options.pictures / "wrong_organ.jpg", dpi=110)
+
+
+def spread_and_novelty(sdata: SpatialData, ensemble: h2e.Ensemble, gene: str, options: Namespace) -> pd.DataFrame:
+    """Give the median spread and novelty on tissue that is new to an ensemble: of its own kind, and of mouse."""
     slides = {
-        "a new breast tumour (B4)": other,
-        "mouse brain": brain,
-        "mouse olfactory bulbs": h2e.datasets.mob(progress=False),
+        "a new breast tumour (B4)": sdata.filter_by_coordinate_system(NEW),
+        "mouse brain": load("visium_mini", smoke=options.smoke, slides=["V1"]),
+        "mouse olfactory bulbs": load("mob", smoke=options.smoke),
     }
-    parts = []
+    rows = []
     for name, slide in slides.items():
         h2e.tl.predict(slide, ensemble, progress=False)
         table = slide["table"]
-        spread, novelty = table.obsm["h2e_std"][gene].median(), table.obs["h2e_novelty"].median()
-        parts += [["median spread", gene, name, spread], ["median novelty", "", name, novelty]]
-    return pd.DataFrame(parts, columns=["split", "method", "slide", "mean"])
+        rows.append(["median spread", gene, name, table.obsm["h2e_std"][gene].median()])
+        rows.append(["median novelty", "", name, table.obs["h2e_novelty"].median()])
+    return pd.DataFrame(rows, columns=["split", "method", "slide", "mean"])
 
 
-def print_table() -> None:
-    """The table of the page: means over the sections of a donor, then over donors."""
-    table = pd.read_csv(CSV)
-    scores = table[table["split"].isin(list(SPLITS.values()))]
+def tables(measured: pd.DataFrame) -> Iterator[str]:
+    """Yield the tables of the page: means over the sections of a donor, then over donors; spread and novelty."""
+    scores = measured[measured["split"].isin(SPLITS.values())]
     by_donor = scores.assign(donor=scores["slide"].str[0]).groupby(["split", "method", "donor"])["mean"].mean()
     means = by_donor.groupby(["split", "method"]).mean().unstack("split")[list(SPLITS.values())]
-    print("| Pearson, mean over donors | " + " | ".join(means.columns) + " |\n|---|---|---|")
-    for method in METHODS:
-        print(f"| {method} | " + " | ".join(f"{value:.2f}".replace("-", "−") for value in means.loc[method]) + " |")
-    told = table[table["split"].str.startswith("median")].pivot_table(
-        index="slide", columns="split", values="mean", sort=False
-    )
-    print("\n| predicted by an ensemble of breast tumours | median spread | median novelty |\n|---|---|---|")
-    for slide, row in told.iterrows():
-        print(f"| {slide} | " + " | ".join(f"{value:.2f}".replace("-", "−") for value in row) + " |")
+    rows = [[method, *(number(value, 2) for value in means.loc[method])] for method in METHODS]
+    yield from markdown(["Pearson, mean over donors", *means.columns], rows)
+    yield ""
+    medians = measured[measured["split"].str.startswith("median")]
+    medians = medians.pivot_table(index="slide", columns="split", values="mean", sort=False)
+    rows = [[slide, *(number(value, 2) for value in row)] for slide, row in medians.iterrows()]
+    yield from markdown(["predicted by an ensemble of breast tumours", *medians.columns], rows)
+
+
+def measure(options: Namespace) -> pd.DataFrame:
+    """Evaluate, train and draw."""
+    quick = {"learners": "texture", "n_targets": 4} if options.smoke else {}
+    sdata = load("her2st", smoke=options.smoke, slides=["C2", "C3", "A1", "B4"])
+    h2e.pp.normalize(sdata)
+    scores = evaluate(sdata, **quick)
+    draw_leak(scores, options)
+    ensemble = h2e.tl.fit(sdata, group_key="donor", progress=False, **quick)
+    draw_failures(sdata, ensemble, options)
+    gene = "EPCAM" if "EPCAM" in ensemble.targets else ensemble.targets[0]
+    draw_wrong_organ(ensemble, gene, options)
+    others = sdata.filter_by_coordinate_system([name for name in sdata.shapes if name != NEW])
+    quick["targets"] = ensemble.targets
+    ensemble = h2e.tl.fit(others, group_key="donor", progress=False, **quick)
+    return pd.concat([scores, spread_and_novelty(sdata, ensemble, gene, options)]).round(4)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--table", action="store_true")
-    if parser.parse_args().table:
-        print_table()
-        return
-    warnings.filterwarnings("ignore")
-    sdata = h2e.datasets.her2st(progress=False)
-    h2e.pp.normalize(sdata)
-    table = evaluate(sdata)
-    draw_leak(table)
-    ensemble = draw_failures(sdata)
-    table = pd.concat([table, draw_wrong_organ(sdata, ensemble)])
-    table.round(4).to_csv(CSV, index=False)
-    print(table.to_string(index=False))
-    print_table()
+    parser = CommandLine(__doc__)
+    parser.add_argument("--table", action="store_true", help="print the tables and stop")
+    options = parser.parse_args()
+    path = options.results / "trust.csv"
+    if not options.table:
+        warnings.filterwarnings("ignore")
+        write(measure(options), path)
+    print("\n".join(tables(read(path))))
 
 
 if __name__ == "__main__":

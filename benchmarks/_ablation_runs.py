@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from ablation_rows import Row
-from h2e._ensemble.cohort import Cohort, open_cohort
+from _ablation_rows import Row
+from _data import cohort_of, load
 from spatialdata.transformations import Sequence, Translation, get_transformation, set_transformation
 
 import h2e
+from h2e._ensemble.extraction import Features
 from h2e._ensemble.mlp import fit_mlp
-from h2e._ensemble.stack import group_mean
 from h2e._ensemble.transforms import Transform, fit_transform
 from h2e._learners.folds import Fold, derive_seed
 from h2e._learners.heads import mean_and_std
-from h2e._learners.registry import Learner, feature_key
-from h2e._learners.training import TrainingConfig, arrays_of, network_of, predict, train
+from h2e._learners.learner import Learner
+from h2e._learners.training import arrays_of, network_of, predict_views, train
+from h2e._sdata.cohort import Cohort
 from h2e._sdata.keys import Keys
+from h2e._sdata.masks import with_tissue
 from h2e._sdata.slides import open_slides
-
-log = logging.getLogger(__name__)
+from h2e._statistics import group_mean
 
 DISPLACED = 1.6
 """Spot spacings that the slides of the rows ``displaced`` are moved by: what ``docs/preprocessing.md`` shows."""
@@ -32,70 +32,63 @@ DISPLACED = 1.6
 
 @dataclass
 class Data:
-    """The six sections of her2st as the rows want them, and what was last seen of them."""
+    """The six sections of her2st as the rows want them, and the features that were computed last."""
 
+    smoke: bool = False
     cohorts: dict[tuple, tuple[Cohort, np.ndarray]] = field(default_factory=dict)
-    looked: dict[tuple, np.ndarray] = field(default_factory=dict)
+    features: dict[tuple, np.ndarray] = field(default_factory=dict)
 
     def cohort(self, row: Row) -> tuple[Cohort, np.ndarray]:
-        """The spots that a row is about, and which of them are scored: those that the filtered row has."""
+        """Give the spots of a row, and which of them are scored: those that the filtered row has."""
         key = (row.images, row.spots, row.filtered)
         if key not in self.cohorts:
-            sdata = h2e.datasets.her2st(progress=False)
+            sdata = load("her2st", smoke=self.smoke)
             if row.spots.startswith("displaced"):
                 displace(sdata)
             if row.spots.endswith("realigned"):
                 h2e.pp.realign_spots(sdata)
             if row.images == "normalized":
                 h2e.pp.normalize(sdata)
-            options = dict.fromkeys(("image_key", "tissue_mask_key", "library_key", "um_per_px"))
-            filtered = open_cohort(sdata, table_key="table", group_key="donor", **options)
+            filtered = cohort_of(sdata, "donor")
             cohort = filtered if row.filtered else unfiltered(filtered, sdata)
             print(f"{key}: {len(cohort.rows)} spots, {len(filtered.rows)} with tissue", flush=True)
             self.cohorts[key] = cohort, np.isin(cohort.rows, filtered.rows)
         return self.cohorts[key]
 
-    def extract_features(self, row: Row, fold: Fold) -> np.ndarray:
-        """What the learner sees of all spots; images are normalized by the training slides of the fold."""
+    def features_of(self, row: Row, fold: Fold) -> np.ndarray:
+        """Compute the features of all spots; images are normalized by the training slides of the fold."""
         cohort, _ = self.cohort(row)
         spacing_um = cohort.spacing_um(fold.train)
         by_fold = fold.name if row.images == "normalized" else ""
-        key = (
-            row.images,
-            row.spots,
-            row.filtered,
-            by_fold,
-            spacing_um,
-            row.learner.views,
-            feature_key(row.learner).name,
-        )
-        if key not in self.looked:
+        key = (row.images, row.spots, row.filtered, by_fold, spacing_um, row.learner.views, row.learner.name)
+        if key not in self.features:
             reference = cohort.reference_of(fold.train)
-            seen = cohort.extract_features([row.learner], reference=reference, spacing_um=spacing_um, progress=False)
-            cohort.looked.clear()
-            if len(self.looked) > 6:
-                self.looked.clear()
-            (self.looked[key],) = seen.values()
-        return self.looked[key]
+            extractor = Features(cohort, progress=False)
+            features = extractor.extract([row.learner], reference=reference, spacing_um=spacing_um)
+            # Features of more rows do not fit into the memory of a laptop.
+            if len(self.features) > 6:
+                self.features.clear()
+            (self.features[key],) = features.values()
+        return self.features[key]
 
 
 def displace(sdata: object) -> None:
-    """Move the spots of each slide by 1.6 spacings, in a direction drawn for it."""
+    """Move the spots of each slide by ``DISPLACED`` spacings, in a random direction."""
     rng = np.random.default_rng(0)
     for slide in open_slides(sdata, Keys()):
         angle = rng.uniform(0, 2 * np.pi)
         shapes = sdata.shapes[slide.region]
         xy = np.column_stack([shapes.geometry.x, shapes.geometry.y])
-        spread = np.linalg.norm(np.ptp(slide.xy, axis=0)) / np.linalg.norm(np.ptp(xy, axis=0))  # pixels per unit
-        shift = DISPLACED * slide.spacing_px / spread * np.array([np.cos(angle), np.sin(angle)])
-        for system, there in get_transformation(shapes, get_all=True).items():
-            set_transformation(shapes, Sequence([Translation(shift, ("x", "y")), there]), system)
+        px_per_unit = np.linalg.norm(np.ptp(slide.xy, axis=0)) / np.linalg.norm(np.ptp(xy, axis=0))
+        shift = DISPLACED * slide.spacing_px / px_per_unit * np.array([np.cos(angle), np.sin(angle)])
+        for system, transformation in get_transformation(shapes, get_all=True).items():
+            set_transformation(shapes, Sequence([Translation(shift, ("x", "y")), transformation]), system)
 
 
 def unfiltered(cohort: Cohort, sdata: object) -> Cohort:
-    """The same slides with all spots of the table."""
-    slides = open_slides(sdata, Keys(group_key="donor"))
-    return dataclasses.replace(cohort, slides=tuple(slides), looked={})
+    """Give the same slides with all spots of the table."""
+    slides = with_tissue(sdata, open_slides(sdata, Keys(group_key="donor")))
+    return dataclasses.replace(cohort, slides=tuple(slides))
 
 
 @dataclass(frozen=True)
@@ -114,50 +107,50 @@ class Task:
     seed: int
 
     def without(self, slide: str) -> Task:
-        """Only the training spots of the other slides."""
+        """Keep only the training spots of the other slides."""
         keep = self.slides != slide
-        several = {name: getattr(self, name)[keep] for name in ("x", "y", "slides", "groups")}
-        return dataclasses.replace(self, seed=derive_seed(self.seed, slide), **several)
+        kept = {name: getattr(self, name)[keep] for name in ("x", "y", "slides", "groups")}
+        return dataclasses.replace(self, seed=derive_seed(self.seed, slide), **kept)
 
-    def learned(self) -> tuple[np.ndarray, Transform]:
-        """What the model is to learn, and the way back."""
+    def transformed(self) -> tuple[np.ndarray, Transform]:
+        """Transform the targets; returns what the model is to learn, and the way back."""
         return fit_transform(self.transform, self.y, self.slides, self.groups)
 
     def fit(self) -> Callable[[np.ndarray], np.ndarray]:
         """Train a model; what is returned predicts in the unit of the targets."""
-        z, transform = self.learned()
-        model = self.learner.fit(self.x, z, self.groups, seed=self.seed, progress=False)
+        z, transform = self.transformed()
+        model = self.learner.fit(self.x, z, self.groups, seed=self.seed, progress=False, label="")
         return lambda x: transform.invert(model.predict(x))
 
 
 def predictions_of(
     row: Row, data: Data, fold: Fold, values: pd.DataFrame, *, epochs: int, seed: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Predictions of the held-out spots by each method that a row names, and the mean of the training groups."""
+    """Predict the held-out spots by each method that a row names; returns the mean of the training groups, too."""
     cohort, _ = data.cohort(row)
-    x, y = data.extract_features(row, fold), values.to_numpy(np.float32)
+    x, y = data.features_of(row, fold), values.to_numpy(np.float32)
     learner = dataclasses.replace(row.learner, epochs=epochs) if hasattr(row.learner, "epochs") else row.learner
     task = Task(
         learner, row.transform,
         x[fold.train], y[fold.train], cohort.names[fold.train], cohort.groups[fold.train],
         x[fold.test], y[fold.test], cohort.names[fold.test], derive_seed(seed, fold.name),
     )  # fmt: skip
-    found = RUNS[row.run](task)
-    return dict(zip(row.methods, found, strict=True)), group_mean(task.y, task.groups)
+    predictions = RUNS[row.run](task)
+    return dict(zip(row.methods, predictions, strict=True)), group_mean(task.y, task.groups)
 
 
 def one(task: Task) -> list[np.ndarray]:
-    """One model of all training spots."""
+    """Predict with one model of all training spots."""
     return [task.fit()(task.x_test)]
 
 
 def sections(task: Task) -> list[np.ndarray]:
-    """The mean of the models of all training spots but those of one section."""
+    """Average the models of all training spots but those of one section."""
     return [np.mean([task.without(slide).fit()(task.x_test) for slide in np.unique(task.slides)], axis=0)]
 
 
 def in_sample(task: Task) -> list[np.ndarray]:
-    """The same, and their stack by a perceptron on what each says of all training spots, most of which it was trained on."""
+    """Do the same, and stack them by a perceptron on what each says of all training spots, most of which it was trained on."""
     models = [task.without(slide).fit() for slide in np.unique(task.slides)]
     seen, unseen = (np.stack([model(x) for model in models]) for x in (task.x, task.x_test))
     validation = np.random.default_rng(task.seed).random(len(task.y)) < 0.2
@@ -166,26 +159,22 @@ def in_sample(task: Task) -> list[np.ndarray]:
 
 
 def epochs(task: Task) -> list[np.ndarray]:
-    """The last epoch, and that which is best on the held-out slides: by Spearman over the targets of a spot, as in the source."""
+    """Predict with the last epoch, and with the best on the held-out slides: by Spearman over the targets of a spot, as in the source."""
     learner = task.learner
-    z, transform = task.learned()
+    z, transform = task.transformed()
     mean, scale = mean_and_std(z)
     config = learner._config(z.shape[1])
-    settings = TrainingConfig(
-        learner.epochs, learner.lr, learner.weight_decay, learner.batch_size,
-        learner.symmetries, learner.stain_jitter, learner.ema,
-    )  # fmt: skip
-    found: list[np.ndarray] = []
+    predictions: list[np.ndarray] = []
 
-    def look(network: object) -> None:
-        again = network_of(config, arrays_of(network))
-        scaled = predict(again, task.x_test, symmetries=learner.symmetries)
-        found.append(transform.invert(scaled * scale + mean))
+    def predict_after_epoch(network: object) -> None:
+        copy = network_of(config, arrays_of(network))
+        scaled = predict_views(copy, task.x_test, symmetries=learner.symmetries).mean(axis=0)
+        predictions.append(transform.invert(scaled * scale + mean))
 
     scaled = ((z - mean) / scale).astype(np.float32)
-    train(config, task.x, scaled, settings=settings, seed=task.seed, progress=False, after_epoch=look)
-    within_spot = [h2e.metrics.spot_rho(prediction, task.y_test).mean() for prediction in found]
-    return [found[-1], found[int(np.argmax(within_spot))]]
+    train(config, task.x, scaled, settings=learner, seed=task.seed, progress=False, after_epoch=predict_after_epoch)
+    within_spot = [h2e.metrics.spot_rho(prediction, task.y_test).mean() for prediction in predictions]
+    return [predictions[-1], predictions[int(np.argmax(within_spot))]]
 
 
 RUNS: dict[str, Callable[[Task], list[np.ndarray]]] = {

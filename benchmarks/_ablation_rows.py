@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from h2e._learners.learner import Learner
 from h2e._learners.multiscale import Multiscale
-from h2e._learners.registry import Learner
 from h2e._learners.texture import Texture
 
 
@@ -20,7 +20,7 @@ class Row:
     images: str = "raw"  # or "normalized"
     spots: str = "as recorded"  # or "realigned", "displaced", "displaced, realigned"
     filtered: bool = True  # spots without tissue are left out of training
-    run: str = "one"  # a name of ``ablation_runs.RUNS``: how the models of a fold become predictions
+    run: str = "one"  # a name of ``_ablation_runs.RUNS``: how the models of a fold become predictions
     also: dict[str, str] = field(default_factory=dict)  # further methods that the same models give
 
     @property
@@ -73,3 +73,14 @@ NETWORK = (
     Row("subtile 78 px", "tile 104, nine subtiles of 78 that overlap", replace(BASE, tile_px=104, subtile_px=78)),
 )  # fmt: skip
 """What says most comes first."""
+
+
+def smoke_rows() -> list[Row]:
+    """Give one row for each way through the code, the networks small."""
+    texture = ("base", "stain normalization", "displaced, all kept", "displaced, realigned")
+    network = ("base", "source, last epoch", "source, several models", "several models")
+    return [row for row in CHEAP if row.name in texture] + [
+        replace(row, learner=replace(row.learner, encoders=("center",), subtile_px=16))
+        for row in NETWORK
+        if row.name in network
+    ]
