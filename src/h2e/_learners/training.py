@@ -81,15 +81,16 @@ def train(
     # Batches are of equal size: a last batch of one or two tiles would spoil the batch statistics.
     n_batches = max(1, round(len(tiles) / settings.batch_size))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * n_batches, eta_min=1e-6)
-    source, truth = torch.from_numpy(tiles).to(device_), torch.from_numpy(np.asarray(y, np.float32)).to(device_)
+    # A copy, since the tiles may be read-only.
+    images, target = torch.tensor(tiles, device=device_), torch.tensor(y, dtype=torch.float32, device=device_)
     history: list[dict[str, float]] = []
     bar = tqdm(range(1, settings.epochs + 1), disable=not progress, desc=label or "multiscale")
     for epoch in bar:
         start, total = time.perf_counter(), torch.zeros((), device=device_)
         network.train()
         for rows in torch.randperm(len(tiles), generator=generator).to(device_).tensor_split(n_batches):
-            batch = augment(source[rows], generator, symmetries=settings.symmetries, stain_jitter=settings.stain_jitter)
-            loss = _step(network, optimizer, batch, truth[rows])
+            batch = augment(images[rows], generator, symmetries=settings.symmetries, stain_jitter=settings.stain_jitter)
+            loss = _step(network, optimizer, batch, target[rows])
             schedule.step()
             if averaged is not None:
                 averaged.update_parameters(network)
@@ -107,7 +108,8 @@ def predict_views(
 ) -> np.ndarray:
     """Predictions of each of the eight symmetries of each tile, ``float32`` (8, n, n_targets), or of the tile as it is.
 
-    The last batch is filled up, so that a tile meets the same arithmetic whatever else is predicted with it.
+    In ``float32`` whatever it was trained in, so that a stored network predicts the same on other processors. The last
+    batch is filled up, so that a tile meets the same arithmetic whatever else is predicted with it.
 
     Examples
     --------
@@ -122,14 +124,14 @@ def predict_views(
     step = BATCH // n_views
     turns = symmetry_table(network.config.tile_px).to(device_)[:n_views]
     out = np.empty((n_views, len(tiles), network.config.n_targets), np.float32)
-    with torch.inference_mode(), mixed_precision(device_):
+    with torch.inference_mode():
         for start in range(0, len(tiles), step):
-            batch = torch.from_numpy(np.ascontiguousarray(tiles[start : start + step])).to(device_)
+            batch = torch.tensor(np.ascontiguousarray(tiles[start : start + step]), device=device_)
             n = len(batch)
             batch = nn.functional.pad(batch, (0, 0, 0, 0, 0, 0, 0, step - n))
             views = batch.flatten(2)[:, :, turns]  # (step, 3, n_views, p²)
             views = views.transpose(1, 2).reshape(-1, *batch.shape[1:])  # (step · n_views, 3, p, p)
-            predictions = network(views).float().unflatten(0, (step, n_views)).transpose(0, 1)
+            predictions = network(views).unflatten(0, (step, n_views)).transpose(0, 1)
             out[:, start : start + n] = predictions[:, :n].cpu().numpy()
     return out
 
@@ -140,7 +142,7 @@ def find_device(device: str | None) -> torch.device:
 
 
 def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
-    """bfloat16 where the device computes faster in it, else ``float32``; a fixed rule, so that a run can be repeated.
+    """bfloat16 where the device trains faster in it, else ``float32``; a fixed rule, so that a run can be repeated.
 
     On a processor these are Intel's AMX, and AMD's AVX-512 instructions for bfloat16 (which double the rate of float32
     at most). The same instructions of Intel without AMX made this network slower (Emerald Rapids: 40 tiles a
@@ -167,12 +169,12 @@ def network_of(config: NetworkConfig, arrays: dict[str, np.ndarray]) -> Multisca
     return network.eval()
 
 
-def _step(network: MultiscaleNetwork, optimizer: torch.optim.Optimizer, batch: Tensor, truth: Tensor) -> Tensor:
+def _step(network: MultiscaleNetwork, optimizer: torch.optim.Optimizer, batch: Tensor, target: Tensor) -> Tensor:
     """One step down the squared error of a batch; returns the error."""
     optimizer.zero_grad(set_to_none=True)
     with mixed_precision(batch.device):
         prediction = network(batch)
-    loss = nn.functional.mse_loss(prediction.float(), truth)
+    loss = nn.functional.mse_loss(prediction.float(), target)
     loss.backward()
     optimizer.step()
     return loss.detach()
