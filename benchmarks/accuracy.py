@@ -43,7 +43,7 @@ SPLITS = {
     "her2st donor, 22 cell types": ("her2st", "donor", "minor"),
     "her2st section, 8 cell types": ("her2st", "region", "major"),
 }
-"""Name of a data set and of what is left out of it: the data set, the column of the table, and what is predicted if not genes."""
+"""Name of a split: the data set, the column of the table that is left out, and what is predicted if not genes."""
 
 GENES = list(SPLITS)[:3]
 DEFAULTS = {"learners": "default", "images": "raw", "transform": "mixed", "programmes": 10, "stack": "mean"}

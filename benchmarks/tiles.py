@@ -34,7 +34,7 @@ from _tiles_methods import CHUNK, LIMIT, METHODS, N_LEVELS, OWN, SIDE, open_leve
 
 
 def make_texture(side: int) -> np.ndarray:
-    """Paint two stains of smooth concentration, (y, x, 3) uint8; zstd shrinks it 3 times, a real section about 5 times."""
+    """Paint two stains of smooth concentration, (y, x, 3) uint8; zstd shrinks it 3 times, a real section 5 times."""
     from scipy.ndimage import zoom
 
     rng = np.random.default_rng(0)

@@ -78,7 +78,7 @@ def compare(sdata: SpatialData, slide: Slide, *, squidpy: bool) -> dict[str, obj
 
 
 def planted(slide: Slide, counts: np.ndarray, *, n: int = 8, seed: int = 0) -> dict[str, object]:
-    """Make one row of the table of shifts: where the spots are said to be, and how well planted shifts are recovered."""
+    """Make one row of the table of shifts: where the spots are, and how well planted shifts are recovered."""
     rng = np.random.default_rng(seed)
     mask = tissue_mask(slide.image, um_per_px=slide.um_per_px)
     xy = slide.xy[counts >= FEW_COUNTS * np.median(counts)]

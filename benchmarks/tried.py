@@ -1,4 +1,4 @@
-"""What was tried to predict better than the default learners, on the same slides, folds and targets, and how high one can get.
+"""What was tried to predict better than the default learners, on the same folds and targets, and how high one can get.
 
     H2E_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/tried.py   # adds the rows that are missing to
     results/tried.csv python benchmarks/tried.py --table   # prints the table of docs/trust.md, from the file
@@ -60,7 +60,7 @@ class Data:
         self.values = {fold.name: self.targets.measured(fold.train) for fold in self.folds}
 
     def features_of(self, name: str, copy: int = 0, *, standardized: bool = False) -> np.ndarray:
-        """Compute features of all spots; those of a copy are of jittered stains, the same jitter for all views of a spot."""
+        """Compute features of all spots; of a copy with jittered stains, the same jitter for all views of a spot."""
         if " + " in name:
             return np.hstack([self.features_of(part, copy, standardized=standardized) for part in name.split(" + ")])
         if (name, copy) not in self.features:
@@ -134,7 +134,7 @@ def one_run(row: Row, data: Data) -> pd.DataFrame:
 
 
 def perfect(data: Data) -> pd.DataFrame:
-    """Estimate the Pearson correlation that counts so shallow allow, averaged over slides, groups and targets like a score."""
+    """Estimate the correlation that counts so shallow allow, averaged over slides, groups and targets like a score."""
     cohort, parts = data.cohort, []
     for fold in data.folds:
         genes = cohort.table.var_names.get_indexer(data.values[fold.name].columns)

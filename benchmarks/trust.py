@@ -63,7 +63,7 @@ def draw_leak(table: pd.DataFrame, options: Namespace) -> None:
 
 
 def draw_failures(sdata: SpatialData, ensemble: h2e.Ensemble, options: Namespace) -> None:
-    """Draw held-out maps on C3, whose donor is left out: the gene with the best, a middling and the worst correlation."""
+    """Draw held-out maps on C3, whose donor is left out: the best, a middling and the worst gene."""
     h2e.tl.predict(sdata, ensemble, progress=False)
     scores = h2e.metrics.score_adata(sdata["table"], key="h2e_loo", metrics="pearson")
     by_target = select(scores, slide="C3").set_index("target")["value"].sort_values()

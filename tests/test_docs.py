@@ -1,4 +1,4 @@
-"""What the documentation says about storing data and about versions is true, and its pictures are described in words."""
+"""What the documentation says about storing and about versions is true, and its pictures are described in words."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ DIRECTIVE = re.compile(r"^`{3,}\{(?:image|figure)\} (?P<file>\S+)\n(?P<options>(
 
 
 def pictures_of(text: str) -> dict[str, str]:
-    """The pictures that a page names anywhere but in code, and the words beside each; none where it is not known how."""
+    """The pictures that a page names outside of code, and the words beside each; none where it is not known how."""
     text = BLOCK.sub(lambda block: block[0] if block["kind"].startswith(("{image}", "{figure}")) else "", text)
     words = {found["file"]: found["words"] for found in MARKDOWN.finditer(text)}
     for found in DIRECTIVE.finditer(text):

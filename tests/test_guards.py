@@ -1,4 +1,4 @@
-"""What must not change by accident: ensembles of released formats, predictions, scores, names, defaults and stored keys.
+"""What must not change by accident: saved ensembles, predictions, scores, names, defaults and stored keys.
 
 The fixtures are made by ``tests/fixtures/make.py``.
 """
@@ -19,7 +19,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 ENSEMBLES = sorted(path.stem for path in FIXTURES.glob("v*_*.csv"))
 
 CLOSE, CLOSE_NEIGHBOURS = 1e-3, 1e-2
-"""Median difference of predictions, in spreads of the target: processors round differently, which can swap neighbours."""
+"""Median difference of predictions in spreads of the target: processors round differently, which swaps neighbours."""
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ TEXTURE = h2e.tl.Texture(views=(View(2, 16),))
 
 @pytest.fixture(scope="module")
 def planted() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logarithms of the rates of 80 genes on two slides, which three programmes drive; of counts of them; the slides."""
+    """Log rates of 80 genes on two slides, which three programmes drive; the same of counts; the slides."""
     rng = np.random.default_rng(0)
     slides = np.repeat(["A", "B"], [150, 100])
     rates = np.exp(rng.normal(size=(250, 3)) @ rng.normal(0, 0.7, (3, 80)) + (slides == "B")[:, None])

@@ -1,4 +1,4 @@
-"""Runs that are killed, on a full disk, or find damaged files: the ensemble is that of a run that nothing happened to."""
+"""Runs that are killed, on a full disk, or find damaged files: the ensemble is that of an undisturbed run."""
 
 from __future__ import annotations
 

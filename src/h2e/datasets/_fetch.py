@@ -6,10 +6,8 @@ import logging
 import os
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pooch import Pooch
+from pooch import Pooch
 
 log = logging.getLogger(__name__)
 
