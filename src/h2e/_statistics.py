@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 import numpy as np
 from scipy import sparse
@@ -12,6 +12,11 @@ Matrix: TypeAlias = np.ndarray | sparse.sparray | sparse.spmatrix
 
 ROUNDING = 1e-6
 """Values that differ by less than this share of the largest magnitude are one value written with rounding errors."""
+
+
+def is_sparse(values: Matrix) -> TypeGuard[sparse.sparray]:
+    """Whether the matrix is sparse, in words that type checkers follow."""
+    return sparse.issparse(values)
 
 
 def is_constant(values: np.ndarray) -> np.ndarray:

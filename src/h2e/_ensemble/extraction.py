@@ -91,7 +91,7 @@ def extract_features(
 
 def from_middle_um(slide: Slide) -> np.ndarray:
     """Positions in µm from the middle of the tissue, which does not depend on the spots that are there."""
-    mask, scale = slide.tissue or (np.zeros((0, 0), bool), 1.0)
+    mask, scale = slide.require_tissue()
     rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
     middle = np.array([columns[[0, -1]].sum() + 1, rows[[0, -1]].sum() + 1]) / 2 * scale if len(rows) else 0.0
-    return ((slide.xy - middle) * slide.um_per_px).astype(np.float32)
+    return ((slide.xy - middle) * slide.require_size()).astype(np.float32)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy import sparse
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.keys import Keys
@@ -25,6 +24,7 @@ from h2e._slide.image import thumbnail
 from h2e._slide.slide import Slide
 from h2e._stains.reference import StainReference, sampling_of
 from h2e._stains.slides import fit_reference
+from h2e._statistics import is_sparse
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -101,7 +101,7 @@ class Cohort:
             msg = f"{key!r} is not in table.obsm; it has {list(self.table.obsm)}."
             raise KeyError(msg)
         values = self.table[slide.rows].obsm[key]
-        features = np.asarray(values.toarray() if sparse.issparse(values) else values, np.float32)
+        features = np.asarray(values.toarray() if is_sparse(values) else values, np.float32)
         if bad := int((~np.isfinite(features)).any(axis=1).sum()):
             msg = f"obsm[{key!r}] has NaN or infinite features for {bad} of {len(slide)} spots on tissue."
             raise ValueError(msg)

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from anndata import AnnData
-from scipy import sparse
 
 from h2e._sdata.table import labels_of
-from h2e._statistics import Matrix, log_normalize
+from h2e._statistics import Matrix, is_sparse, log_normalize
 
 LARGEST_LOG = 25.0
 """More than the logarithm of any normalized count, to base 2 of ten million, too."""
@@ -39,7 +38,7 @@ def expression(
     else:
         check_counts(values, name)
         chosen = log_normalize(chosen, totals=values.sum(axis=1))
-    return (chosen.tocsr() if sparse.issparse(chosen) else np.asarray(chosen)).astype(np.float32)
+    return (chosen.tocsr() if is_sparse(chosen) else np.asarray(chosen)).astype(np.float32)
 
 
 def is_marked(adata: AnnData, layer: str | None) -> bool:
@@ -127,7 +126,7 @@ def positions_of(adata: AnnData, slides: np.ndarray) -> np.ndarray:
 
 def _stored(values: Matrix) -> np.ndarray:
     """The values that are stored: of a sparse matrix the rest are zeros, which need no check."""
-    return values.data if sparse.issparse(values) else np.asarray(values)
+    return np.asarray(values.data if is_sparse(values) else values)
 
 
 def _is_whole(stored: np.ndarray) -> bool:

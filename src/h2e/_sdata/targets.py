@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy import sparse
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import expression
+from h2e._statistics import is_sparse
 
 
 def resolve_targets(adata: AnnData, targets: Sequence[str] | None = None, *, obsm: str | None = None) -> list[str]:
@@ -59,7 +59,7 @@ def measured(
     if obsm is None:
         # Normalized over all genes: the depth of a spot is not that of its targets.
         x = expression(adata, adata.var_names.get_indexer_for(names), layer=layer, log_normalized=log_normalized)
-        values = x.toarray() if sparse.issparse(x) else x
+        values = x.toarray() if is_sparse(x) else x
     else:
         frame = frame_of(adata, obsm)
         values = frame.set_axis(frame.columns.astype(str), axis=1)[names].to_numpy(dtype=np.float32)

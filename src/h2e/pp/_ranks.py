@@ -16,7 +16,7 @@ from h2e._sdata import keys as _keys
 from h2e._sdata.expression import check_values, slide_labels, values_of
 from h2e._sdata.provenance import check_adata, check_free, is_ours, set_provenance
 from h2e._sdata.targets import resolve_targets
-from h2e._statistics import Matrix
+from h2e._statistics import Matrix, is_sparse
 
 log = logging.getLogger(__name__)
 
@@ -134,9 +134,9 @@ def rank_values(
             by_gene = place[np.flatnonzero(labels == slide)].tocsc()
             data[by_gene.data] = _rank_segments()(positive.data[by_gene.data], by_gene.indptr, by_gene.shape[0])
     ranks = sparse.csr_array((data, positive.indices, positive.indptr), shape=positive.shape)
-    if not sparse.issparse(x):
-        return ranks.toarray()
-    return (sparse.csr_matrix(ranks) if sparse.isspmatrix(x) else ranks).asformat(x.format)
+    if is_sparse(x):
+        return (sparse.csr_matrix(ranks) if sparse.isspmatrix(x) else ranks).asformat(x.format)
+    return ranks.toarray()
 
 
 @cache
@@ -170,4 +170,4 @@ def _widen(ranks: Matrix, columns: np.ndarray, n_vars: int) -> Matrix:
     """The ranks in their columns of a matrix of ``n_vars`` genes, the others 0."""
     ones = np.ones(len(columns), np.float32)
     wide = ranks @ sparse.csr_array((ones, (np.arange(len(columns)), columns)), shape=(len(columns), n_vars))
-    return wide.asformat(ranks.format) if sparse.issparse(ranks) else wide
+    return wide.asformat(ranks.format) if is_sparse(ranks) else wide
