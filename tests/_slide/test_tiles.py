@@ -165,5 +165,5 @@ def test_no_points_give_empty_batches():
     "wrong", [{"extent": 0, "px": 5}, {"extent": 1, "px": 0}, {"extent": 1, "px": 5, "unit": "px"}]
 )
 def test_a_view_that_makes_no_sense_is_refused(wrong: dict):
-    with pytest.raises(ValueError, match="no view"):
+    with pytest.raises(ValueError, match="extent and px of a view must be positive"):
         View(**wrong)

@@ -6,8 +6,10 @@ import logging
 import os
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pooch import Pooch
+if TYPE_CHECKING:
+    from pooch import Pooch
 
 log = logging.getLogger(__name__)
 

@@ -13,12 +13,14 @@ from h2e._sdata.expression import check_counts, positions_of, slide_labels, valu
 from h2e._sdata.table import table_of
 from h2e._sdata.targets import measured
 from h2e._statistics import unit_deviations
-from h2e.pl._axes import Mosaic, make_axes
+from h2e.pl._axes import make_axes
 from h2e.pl._dots import draw_map, name_slides, side_by_side
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
+
+    from h2e.pl._axes import Mosaic
 
 BOX: dict[str, Any] = {"widths": 0.7, "whis": (1, 99), "showfliers": False, "patch_artist": True}
 BOX |= {"orientation": "horizontal", "boxprops": {"facecolor": "0.8"}, "medianprops": {"color": "k"}}
