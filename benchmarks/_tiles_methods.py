@@ -7,6 +7,7 @@ tiles at points.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,8 @@ def slide_of(levels: list) -> Slide:
     from h2e._slide.slide import Slide
 
     image = Image("image", tuple(levels), tuple(2.0**k for k in range(len(levels))))
-    return Slide("A", "A", "A", image, np.empty((0, 2)), np.empty(0, int), SIDE / 6, SIDE / 3, 1.0)
+    bare = Slide.without_spots(image, 1.0, "made so")
+    return replace(bare, radius_px=SIDE / 6, spacing_px=SIDE / 3)
 
 
 def h2e_views(*sizes: tuple[int, int], n_levels: int = N_LEVELS) -> Callable:

@@ -19,12 +19,12 @@ from _record import CommandLine, write
 
 from h2e._sdata.keys import Keys
 from h2e._sdata.masks import find_mask
+from h2e._sdata.placement import FEW_COUNTS, MIN_LEAD, MIN_SCORE
 from h2e._sdata.slides import open_slides
 from h2e._slide.lattice import lattice
 from h2e._slide.registration import place
 from h2e._slide.slide import Slide
 from h2e._slide.tissue import tissue_mask
-from h2e.pp._realign import FEW_COUNTS, MIN_LEAD, MIN_SCORE
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
