@@ -218,5 +218,5 @@ def test_limits_that_are_none_are_refused(cohort, limits):
 
 @pytest.mark.parametrize("scale", [0, -4, float("nan"), 1e6])
 def test_a_scale_that_is_none_is_refused(cohort, scale):
-    with pytest.raises(ValueError, match="between 1 and 416 pixels"):
+    with pytest.raises(ValueError, match="between 1 and 416 image pixels"):
         h2e.pp.detect_tissue(cohort, scale=scale)

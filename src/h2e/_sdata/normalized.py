@@ -66,6 +66,7 @@ def write_normalized(
         results[key] = own, map_image(slide.image, own, reference, tissue, keep_residual=keep_residual)
     for key, (own, image) in results.items():
         target = targets[key]
+        did = "replaced" if target in sdata.images else "wrote"
         sdata.images[target] = image_like(sdata.images[key], image)
         facts = {
             "image": key,
@@ -76,7 +77,7 @@ def write_normalized(
             "tissue_mask_key": tissue_mask_key or "",
         }
         set_provenance(sdata, _keys.STAINS, target, facts)
-        log.info("wrote images[%r]: %s, lazily", target, reference.method)
+        log.info("%s images[%r]: %s, lazily", did, target, reference.method)
 
 
 def normalized_of(
