@@ -10,9 +10,9 @@ from h2e._slide.tiles import View
 
 
 @pytest.fixture(scope="module")
-def scores():
+def scores(cohort_source):
     options = {"targets": ["TOY01", "TOY02"], "group_key": "donor", "progress": False, "metrics": "pearson"}
-    found = h2e.tl.evaluate(h2e.datasets.toy_cohort(), learners="mean", **options)
+    found = h2e.tl.evaluate(cohort_source, learners="mean", **options)
     return found[found["metric"] == "pearson"].groupby("method")["value"].mean()
 
 
@@ -28,13 +28,11 @@ def test_what_cannot_know_scores_nothing_and_what_can_does(scores):
 
 
 @pytest.mark.parametrize("stack", ["mean", "ridge"])
-def test_an_ensemble_without_a_learner_is_the_ensemble_of_the_others(stack: str):
+def test_an_ensemble_without_a_learner_is_the_ensemble_of_the_others(few_source, stack: str):
     learners = [Texture(views=(View(2, 32),), head=head) for head in ("ridge", "knn", "pls")]
     options = {"targets": ["TOY01", "TOY02"], "group_key": "region", "progress": False, "metrics": ["pearson", "skill"]}
     options |= {"stack": stack, "baselines": []}
-    more, fewer = (
-        h2e.tl.evaluate(h2e.datasets.toy_cohort(), learners=some, **options) for some in (learners, learners[:2])
-    )
+    more, fewer = (h2e.tl.evaluate(few_source, learners=some, **options) for some in (learners, learners[:2]))
     without = more.loc[more["method"] == "without pls", "value"].to_numpy()
     alone = fewer.loc[(fewer["method"] == "ensemble") & fewer["metric"].isin(options["metrics"]), "value"].to_numpy()
     assert len(alone) == 2 * 2 * 4
@@ -75,9 +73,9 @@ def test_domains_are_found_slide_by_slide():
         assert len(set(kind[domains == domain])) == 1  # no domain has spots of both kinds
 
 
-def test_a_baseline_that_is_not_known_is_refused():
+def test_a_baseline_that_is_not_known_is_refused(cohort_source):
     with pytest.raises(ValueError, match=r"baselines must be some of .*, got \['magic'\]"):
-        h2e.tl.evaluate(h2e.datasets.toy_cohort(), baselines=["magic"], progress=False)
+        h2e.tl.evaluate(cohort_source, baselines=["magic"], progress=False)
 
 
 def test_a_slide_of_few_spots_has_domain_means():

@@ -22,7 +22,7 @@ SCRIPT = """
 import sys, h2e
 from h2e.tl import Multiscale
 network = Multiscale(epochs={epochs}, tile_px=26, subtile_px=16, encoders=("center",), symmetries=False)
-ensemble = h2e.tl.fit(h2e.datasets.toy_cohort(), learners=network, targets=["TOY01", "TOY02"], group_key="donor",
+ensemble = h2e.tl.fit(h2e.datasets.toy_cohort(side=6), learners=network, targets=["TOY01", "TOY02"], group_key="donor",
                       run_dir=sys.argv[1], progress=False)
 ensemble.save(sys.argv[2])
 """
@@ -38,7 +38,7 @@ def start(run_dir: Path, out: Path) -> subprocess.Popen:
 def fit(run_dir: Path | None) -> Ensemble:
     network = h2e.tl.Multiscale(epochs=EPOCHS, tile_px=26, subtile_px=16, encoders=("center",), symmetries=False)
     options = {"targets": ["TOY01", "TOY02"], "group_key": "donor", "run_dir": run_dir, "progress": False}
-    return h2e.tl.fit(h2e.datasets.toy_cohort(), learners=network, **options)
+    return h2e.tl.fit(h2e.datasets.toy_cohort(side=6), learners=network, **options)
 
 
 @pytest.fixture(scope="module")

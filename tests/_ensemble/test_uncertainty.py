@@ -7,20 +7,17 @@ import pytest
 import h2e
 from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.novelty import fit_novelty
+from h2e._learners.texture import Texture
+from h2e._slide.tiles import View
 from h2e.metrics import residual_quantile
 
 TARGETS = ["TOY01", "TOY02", "TOY03"]
+TEXTURE, KNN = (Texture(head=head, views=(View(2, 32),)) for head in ("ridge", "knn"))
 
 
 @pytest.fixture(scope="module")
-def fitted():
-    sdata = h2e.datasets.toy_cohort()
-    return h2e.tl.fit(sdata, learners=["texture", "knn"], targets=TARGETS, group_key="donor", progress=False)
-
-
-@pytest.fixture
-def new():
-    return h2e.datasets.toy_cohort(seed=1)
+def fitted(cohort_source):
+    return h2e.tl.fit(cohort_source, learners=[TEXTURE, KNN], targets=TARGETS, group_key="donor", progress=False)
 
 
 def test_intervals_are_as_wide_as_the_held_out_errors(fitted: Ensemble, new):
@@ -32,8 +29,8 @@ def test_intervals_are_as_wide_as_the_held_out_errors(fitted: Ensemble, new):
     np.testing.assert_allclose(width, np.tile(expected, (len(width), 1)), rtol=1e-4)
     lower = (table.obsm["h2e"] - expected).clip(lower=0)  # expression is not negative
     np.testing.assert_allclose(table.obsm["h2e_lower"], lower, rtol=1e-4, atol=1e-6)
-    assert table.uns["h2e"]["params"]["interval"] == 0.8
-    assert table.uns["h2e"]["params"]["n_calibration_groups"] == 3
+    assert table.uns["h2e"]["settings"]["interval"] == 0.8
+    assert table.uns["h2e"]["settings"]["n_calibration_groups"] == 3
 
 
 def test_intervals_hold_about_what_they_should_on_donors_like_those_of_training(fitted: Ensemble, new):
@@ -51,23 +48,22 @@ def test_intervals_hold_about_what_they_should_on_donors_like_those_of_training(
 
 @pytest.mark.parametrize("interval", [0, 1, 90])
 def test_a_share_is_asked_for(fitted: Ensemble, new, interval: float):
-    with pytest.raises(ValueError, match="is no share; pass a number between 0 and 1"):
+    with pytest.raises(ValueError, match="interval must be between 0 and 1"):
         h2e.tl.predict(new, fitted, interval=interval, progress=False)
     assert "h2e" not in new["table"].obsm
 
 
-def test_a_stack_that_saw_all_of_its_training_spots_has_no_intervals(new):
+def test_a_stack_that_saw_all_of_its_training_spots_has_no_intervals(cohort_source, new):
     options = {"targets": TARGETS, "group_key": "donor", "progress": False, "stack": "in_sample"}
-    ensemble = h2e.tl.fit(h2e.datasets.toy_cohort(), learners="texture", **options)
+    ensemble = h2e.tl.fit(cohort_source, learners=TEXTURE, **options)
     h2e.tl.predict(new, ensemble, progress=False)
     assert "h2e_std" in new["table"].obsm
     assert not {"h2e_lower", "h2e_upper"} & set(new["table"].obsm)
 
 
-def test_evaluate_measures_coverage_with_widths_of_the_other_groups():
-    sdata = h2e.datasets.toy_cohort()
-    options = {"learners": "texture", "targets": TARGETS, "baselines": "mean", "group_key": "donor", "progress": False}
-    scores = h2e.tl.evaluate(sdata, **options)
+def test_evaluate_measures_coverage_with_widths_of_the_other_groups(cohort_source):
+    options = {"learners": TEXTURE, "targets": TARGETS, "baselines": "mean", "group_key": "donor", "progress": False}
+    scores = h2e.tl.evaluate(cohort_source, **options, metrics="pearson")
     cover = scores[scores["metric"].isin(["coverage_80", "coverage_90"])]
     assert set(cover["method"]) == {"ensemble"}
     assert cover["value"].between(0, 1).all()

@@ -63,9 +63,10 @@ def of_tiles(**parts: object) -> h2e.tl.Learner:
     return type("Other", (Own,), usual | parts)()
 
 
-def test_the_example_of_the_documentation_is_trained_evaluated_saved_loaded_and_predicts(cohort, tmp_path, monkeypatch):
+def test_the_example_of_the_documentation_is_trained_evaluated_saved_loaded_and_predicts(
+    cohort, new, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    new = h2e.datasets.toy_cohort(seed=1)
     names = {"__name__": "example", "sdata": cohort, "new": new}
     for number, block in enumerate(BLOCKS, start=1):
         exec(compile(block, f"{PAGE.name}, block {number}", "exec", dont_inherit=True), names)

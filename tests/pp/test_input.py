@@ -57,7 +57,7 @@ def state(sdata: SpatialData) -> dict[str, object]:
 NO_RGB = {
     "grayscale": (lambda x: (x[:1], {}), r"has 1 channels named \['0'\], h2e reads RGB"),
     "float": (lambda x: (x / np.float32(255), {}), "must be 8-bit RGB, got float32"),
-    "16 bit": (lambda x: (x.astype(np.uint16) * 257, {}), r"holds uint16 values.*\(image // 257\)"),
+    "16 bit": (lambda x: (x.astype(np.uint16) * 257, {}), r"got uint16\..*\(image // 257\)"),
     "channels last": (
         lambda x: (np.ascontiguousarray(x.transpose(1, 2, 0)), {}),
         r"has 416 channels.*channels go first, \(c, y, x\)",

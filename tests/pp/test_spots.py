@@ -373,5 +373,5 @@ def test_an_image_that_no_spots_need_and_that_is_no_rgb_is_left_out(cohort, capl
     pixels = np.zeros((3, 50, 50), np.uint16)
     cohort.images["dapi"] = Image2DModel.parse(pixels, dims=("c", "y", "x"), transformations={"other": Identity()})
     h2e.pp.normalize(cohort)
-    assert "an image without spots is left out: image 'dapi' holds uint16 values" in caplog.text
+    assert "an image without spots is left out: image 'dapi' must be 8-bit RGB, got uint16" in caplog.text
     assert "dapi_normalized" not in cohort.images

@@ -299,7 +299,7 @@ def test_genes_that_are_named_by_identifiers_are_excluded_by_their_symbols(
 
 @pytest.mark.parametrize("n_targets", [0, -3, 2.5, None])
 def test_a_number_of_targets_is_a_positive_whole_number(table: AnnData, n_targets: object):
-    with pytest.raises(ValueError, match="it must be a positive whole number"):
+    with pytest.raises(ValueError, match="n_targets must be a positive whole number"):
         h2e.pp.select_targets(table, n_targets=n_targets)
 
 

@@ -288,7 +288,7 @@ def test_polygons_are_a_mask_with_their_holes():
     assert abs(mask.sum() - both.area) < 0.01 * both.area
     assert overlap(mask, shapely.contains_xy(both, x, y)) > 0.985
     sdata.shapes["spots"] = ShapesModel.parse(np.array([[5.0, 5.0]]), geometry=0, radius=2)
-    with pytest.raises(ValueError, match="holds a Point"):
+    with pytest.raises(ValueError, match="must be labels or polygons, got a Point"):
         find_mask(sdata, open_image(sdata, "he"), "spots")
 
 
