@@ -176,7 +176,7 @@ def test_an_anndata_is_told_how_to_become_a_spatialdata(cohort, ensemble):
         lambda: h2e.pp.tissue_fraction(table),
         lambda: h2e.pl.tissue(table),
     ):
-        with pytest.raises(TypeError, match=r"needs a SpatialData, got AnnData.*from_legacy_anndata"):
+        with pytest.raises(TypeError, match=r"must be a SpatialData, got AnnData.*from_legacy_anndata"):
             call()
 
 

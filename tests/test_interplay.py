@@ -275,7 +275,7 @@ def test_bins_are_prepared_learned_from_and_exported(cohort: SpatialData):
     assert len(h2e.pl.tiles(cohort, n=1)) == 4
     ax = h2e.pl.spatial_pred(cohort, "TOY01", slides="toy_B1", measured=False)
     assert not ax.patches  # no scale bar: nothing tells the size of a pixel
-    with pytest.raises(KeyError, match=r"um_per_px names \['toy_Z9'\], which are no slides and no images"):
+    with pytest.raises(KeyError, match=r"um_per_px names \['toy_Z9'\], which are neither slides nor images"):
         h2e.pp.normalize(cohort, um_per_px=sizes | {"toy_Z9": 1.0})
 
 
