@@ -161,7 +161,7 @@ def test_bad_input_is_refused_and_nothing_is_written(change: dict, arguments: di
     adata = ad.AnnData(x, layers={"raw": x})
     with pytest.raises(error, match=match):
         h2e.pp.rank_transform(adata, **arguments)
-    assert list(adata.layers) == ["raw"]
+    assert set(adata.layers) - {None} == {"raw"}  # anndata 0.13 has X under None
     assert not adata.uns
 
 

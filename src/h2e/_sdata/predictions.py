@@ -65,7 +65,8 @@ class Predicted:
         """Measured values of the targets that have any, spots × targets, in the unit of the predictions."""
         table, learned = self.table, settings_of(self.table, self.base)
         # As it was learned.
-        if layer is None and learned.get("layer") in table.layers:
+        # From anndata 0.13 on X is a layer, too, with the name None.
+        if layer is None and learned.get("layer") in set(table.layers) - {None}:
             layer, log_normalized = learned["layer"], log_normalized or bool(learned.get("log_normalized"))
         for name, frame in table.obsm.items():
             if isinstance(frame, pd.DataFrame) and self.unit == f"as in obsm[{name!r}]":
