@@ -86,7 +86,7 @@ CASES = {
         None,
         {"transform": "spot_rank", "targets": ["TOY01"]},
         ValueError,
-        "'spot_rank' ranks the targets of",
+        "transform 'spot_rank' must have several targets",
     ),
     "dash": (dash, {}, ValueError, "a group is called '–'"),
     "no stack": (None, {"stack": "magic"}, ValueError, "stack must be one of .*, got 'magic'"),
