@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from anndata import AnnData
 
-from h2e._sdata.images import open_image
+from h2e._sdata.images import open_image, systems_of
 from h2e._sdata.keys import Keys
 from h2e._sdata.pairing import find_pairing, to_pixels
 from h2e._sdata.regions import Opener, Region
 from h2e._sdata.scale import check_sizes
-from h2e._sdata.table import check_sdata, get_table, labels_of, region_keys
+from h2e._sdata.table import check_sdata, get_table, labels_of, region_keys, shapes_of
 from h2e._slide.slide import Slide, by_image
 
 if TYPE_CHECKING:
@@ -55,8 +55,9 @@ def open_on_image(sdata: SpatialData, image_key: str, keys: Keys) -> list[Slide]
     check_sdata(sdata)
     image = open_image(sdata, image_key)
     _check_sizes(sdata, keys)
-    for choice in (None, image_key) if keys.table_key in sdata.tables else ():
+    for by_itself in (True, False) if keys.table_key in sdata.tables else ():
         try:
+            choice = None if by_itself else _all_that_can(sdata, image_key, keys)
             slides = open_slides(sdata, replace(keys, image_key=choice))
         except (KeyError, ValueError) as error:
             log.info("image %r is taken without spots: %s", image_key, error)
@@ -64,6 +65,16 @@ def open_on_image(sdata: SpatialData, image_key: str, keys: Keys) -> list[Slide]
         if on_image := [slide for slide in slides if slide.image.key == image_key]:
             return on_image
     return [Opener(sdata, keys, find_pairing(sdata), {image_key: image}).without_spots(image_key)]
+
+
+def _all_that_can(sdata: SpatialData, image_key: str, keys: Keys) -> dict[str, str]:
+    """An image for each region: this one where they share a coordinate system, else that on which it lies."""
+    pairing, table = find_pairing(sdata), get_table(sdata, keys.table_key)
+    systems = set(systems_of(sdata.images[image_key]))
+    return {
+        region: image_key if systems & set(systems_of(shapes_of(sdata, region))) else pairing.image_of(region)
+        for region in sorted(set(labels_of(table, region_keys(table)[0])))
+    }
 
 
 def open_by_image(
