@@ -361,12 +361,12 @@ def test_predicting_a_subset_of_the_spots_gives_the_same_values(cohort, three):
 def test_positions_do_not_depend_on_the_other_spots_and_are_in_um(cohort):
     from h2e._ensemble.extraction import from_middle_um
 
-    slide = find_slides(cohort)[0]
     mask = np.zeros((104, 104), bool)
     mask[20:80, 10:60] = True  # in pixels of 4: from (40, 80) to (240, 320)
-    xy = from_middle_um(slide, (mask, 4.0))
+    slide = replace(find_slides(cohort)[0], tissue=(mask, 4.0))
+    xy = from_middle_um(slide)
     np.testing.assert_allclose(xy, (slide.xy - [140, 200]) * 6.25, rtol=1e-5)
-    np.testing.assert_array_equal(from_middle_um(slide.take(np.arange(0, 60, 7)), (mask, 4.0)), xy[::7])
+    np.testing.assert_array_equal(from_middle_um(slide.take(np.arange(0, 60, 7))), xy[::7])
 
 
 # Stored keys.
