@@ -156,10 +156,8 @@ def check_interface(learner: Learner) -> None:
     try:
         hash((learner, dataclasses.fields(learner)))  # type: ignore[arg-type]
     except TypeError as error:
-        msg = (
-            f"learner {kind.__name__} must be a frozen dataclass, @dataclass(frozen=True), with settings that can be "
-            f"hashed, such as tuples in place of lists, got {error}."
-        )
+        msg = f"learner {kind.__name__} must be a frozen dataclass, @dataclass(frozen=True), with settings that can be "
+        msg += f"hashed, such as tuples in place of lists, got {error}."
         raise TypeError(msg) from error
     if not isinstance(name, str) or not name.isidentifier() or name == "ensemble":
         msg = f"name of learner {kind.__name__} must be an identifier other than 'ensemble', got {name!r}."

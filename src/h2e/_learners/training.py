@@ -187,7 +187,6 @@ def _check(config: NetworkConfig, tiles: np.ndarray, y: np.ndarray | None = None
         msg = f"tiles must be uint8 of shape (n, {', '.join(map(str, expected))}), got {tiles.dtype} {tiles.shape}."
         raise ValueError(msg)
     if y is not None and (y.shape != (len(tiles), config.n_targets) or len(tiles) < 2 or not np.isfinite(y).all()):
-        msg = (
-            f"y must be finite, of {len(tiles)} tiles and {config.n_targets} targets, at least 2 tiles, got {y.shape}."
-        )
+        msg = f"y must be finite, of {len(tiles)} tiles and {config.n_targets} targets, at least 2 tiles, got "
+        msg += f"{y.shape}."
         raise ValueError(msg)

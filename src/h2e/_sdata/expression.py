@@ -70,10 +70,8 @@ def check_values(values: Matrix, name: str) -> None:
         msg += "genes first."
         raise ValueError(msg)
     if n := int((stored < 0).sum()):
-        msg = (
-            f"{name} holds {n} negative values (smallest {stored.min():g}), as scaled or centred data do; pass layer= "
-        )
-        msg += "with counts or with log-normalized expression (those in adata.raw become a layer with "
+        msg = f"{name} holds {n} negative values (smallest {stored.min():g}), as scaled or centred data do; pass "
+        msg += "layer= with counts or with log-normalized expression (those in adata.raw become a layer with "
         msg += "adata.layers['counts'] = adata.raw[:, adata.var_names].X)."
         raise ValueError(msg)
 
@@ -97,9 +95,8 @@ def slide_labels(adata: AnnData, library_key: str | None = None) -> np.ndarray:
         return labels_of(adata, key)
     slides = list(adata.uns.get("spatial", {}))
     if len(slides) > 1:
-        msg = (
-            f"uns['spatial'] has the slides {slides}; pass library_key, the column of obs that says which a spot is on."
-        )
+        msg = f"uns['spatial'] has the slides {slides}; pass library_key, the column of obs that says which a spot is "
+        msg += "on."
         raise ValueError(msg)
     return np.full(adata.n_obs, "all")
 

@@ -42,10 +42,8 @@ class Pairing:
         if len(finest) == 1:
             return finest[0]
         several = f"{len(shared)} images {shared} that do not show one scene at several resolutions"
-        msg = (
-            f"region {region!r} shares a coordinate system with {several if shared else 'no image'}; sdata.images has "
-        )
-        msg += f"{sorted(self.sdata.images)}. Pass image_key: a name, or a mapping from region to name."
+        msg = f"region {region!r} shares a coordinate system with {several if shared else 'no image'}; sdata.images "
+        msg += f"has {sorted(self.sdata.images)}. Pass image_key: a name, or a mapping from region to name."
         raise ValueError(msg)
 
     def _image_asked_for(self, region: str, image_key: str | Mapping[str, str], grid: str | None) -> str:
@@ -56,10 +54,8 @@ class Pairing:
             raise ValueError(msg)
         check_image_key(self.sdata, key)
         if grid is not None and not is_same_scene(self.sdata, key, grid):
-            msg = (
-                f"the spots {region!r} are a grid over image {grid!r}, not over {key!r}; lay one over that, too, with "
-            )
-            msg += f"h2e.pp.make_spots(sdata, image_key={key!r}, …), and leave image_key out."
+            msg = f"the spots {region!r} are a grid over image {grid!r}, not over {key!r}; lay one over that, too, "
+            msg += f"with h2e.pp.make_spots(sdata, image_key={key!r}, …), and leave image_key out."
             raise ValueError(msg)
         return key
 
