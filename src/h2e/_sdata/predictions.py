@@ -24,11 +24,7 @@ Frames = Mapping[str, tuple[np.ndarray, np.ndarray]]
 NEW, HELD_OUT, IN_SAMPLE = 0, 1, 2
 """Of a prediction: the models never saw the spot; those that predicted it did not; they did."""
 
-TITLES = {
-    _keys.std: "spread",
-    _keys.lower: "lower end of the interval",
-    _keys.upper: "upper end of the interval",
-}
+TITLES = {_keys.std: "spread", _keys.lower: "lower end of the interval", _keys.upper: "upper end of the interval"}
 """What is stored beside predictions, by the function that gives its key."""
 
 

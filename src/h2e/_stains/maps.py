@@ -103,12 +103,7 @@ def shrink_to_reference(slide: StainReference, reference: StainReference) -> Sta
 
 
 def map_image(
-    image: Image,
-    slide: StainReference | None,
-    reference: StainReference,
-    tissue: Tissue,
-    *,
-    keep_residual: bool,
+    image: Image, slide: StainReference | None, reference: StainReference, tissue: Tissue, *, keep_residual: bool
 ) -> Image:
     """The image with the colours of its tissue mapped, lazily, level by level; unchanged if ``slide`` is ``None``."""
     mask, mask_scale = tissue

@@ -9,13 +9,4 @@ from h2e.pl._tiles import tiles
 from h2e.pl._tissue import tissue
 from h2e.pl._training import history, target_scores
 
-__all__ = [
-    "history",
-    "spatial_pred",
-    "spots",
-    "stains",
-    "target_overview",
-    "target_scores",
-    "tiles",
-    "tissue",
-]
+__all__ = ["history", "spatial_pred", "spots", "stains", "target_overview", "target_scores", "tiles", "tissue"]
