@@ -13,14 +13,6 @@ from h2e.pp._targets import select_targets
 from h2e.pp._tissue import detect_tissue
 
 __all__ = [
-    "StainReference",
-    "detect_tissue",
-    "fit_stain_reference",
-    "make_spots",
-    "normalize",
-    "normalize_stains",
-    "rank_transform",
-    "realign_spots",
-    "select_targets",
-    "tissue_fraction",
-]
+    "StainReference", "detect_tissue", "fit_stain_reference", "make_spots", "normalize", "normalize_stains",
+    "rank_transform", "realign_spots", "select_targets", "tissue_fraction",
+]  # fmt: skip
