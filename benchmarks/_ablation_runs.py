@@ -150,7 +150,7 @@ def sections(task: Task) -> list[np.ndarray]:
 
 
 def in_sample(task: Task) -> list[np.ndarray]:
-    """Do the same, and stack by a perceptron on predictions of all training spots, most of which a model was trained on."""
+    """Do the same, and stack by a perceptron on predictions of all training spots, most of them trained on."""
     models = [task.without(slide).fit() for slide in np.unique(task.slides)]
     seen, unseen = (np.stack([model(x) for model in models]) for x in (task.x, task.x_test))
     validation = np.random.default_rng(task.seed).random(len(task.y)) < 0.2
@@ -159,7 +159,7 @@ def in_sample(task: Task) -> list[np.ndarray]:
 
 
 def epochs(task: Task) -> list[np.ndarray]:
-    """Predict with the last epoch, and with the best by Spearman within spots of the held-out slides, as in the source."""
+    """Predict with the last epoch, and with the best by Spearman within held-out spots, as in the source."""
     learner = task.learner
     z, transform = task.transformed()
     mean, scale = mean_and_std(z)

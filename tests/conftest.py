@@ -110,7 +110,7 @@ def spots() -> Spots:
 
 @pytest.fixture(scope="module")
 def quick_models() -> Iterator[None]:
-    """Let colours stand in for the features of the default learners, and few genes for all of which programmes are found.
+    """Let colours stand in for the features of the default learners, and few genes for those that programmes are of.
 
     For modules that run pages of the documentation: these two take most of their time, and have tests of their own.
     """

@@ -450,7 +450,8 @@ def watched(sides: tuple[int, ...], chunk: int) -> tuple[list[da.Array], list[tu
 
     arrays = [
         da.map_blocks(
-            load, level, dtype=np.uint8, chunks=da.core.normalize_chunks((3, chunk, chunk), (3, side, side)), meta=np.empty((0, 0, 0), np.uint8)
+            load, level, dtype=np.uint8, chunks=da.core.normalize_chunks((3, chunk, chunk), (3, side, side)),
+            meta=np.empty((0, 0, 0), np.uint8),
         )
         for level, side in enumerate(sides)
     ]  # fmt: skip
@@ -625,7 +626,9 @@ def test_history_has_a_line_for_each_model(ensemble: h2e.Ensemble):
     ax = h2e.pl.history(ensemble)
     lines = {line.get_label(): line for line in ax.lines}
     assert set(lines) == {
-        f"{learner}, {what}" for learner in ("multiscale", "multiscale 2") for what in ("without A", "without B", "all groups")
+        f"{learner}, {what}"
+        for learner in ("multiscale", "multiscale 2")
+        for what in ("without A", "without B", "all groups")
     }  # fmt: skip
     line = lines["multiscale, without B"]
     np.testing.assert_allclose(line.get_xydata(), [(1, 2), (2, 1.5), (3, 1 / 3 + 1)])
