@@ -57,7 +57,7 @@ def values_of(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
             raise ValueError(msg)
         return adata.X, "adata.X"
     if layer not in adata.layers:
-        msg = f"{layer!r} is not in adata.layers; it has {list(adata.layers)}."
+        msg = f"{layer!r} is not in adata.layers; it has {[name for name in adata.layers if name is not None]}."
         raise KeyError(msg)
     return adata.layers[layer], f"adata.layers[{layer!r}]"
 
@@ -109,7 +109,7 @@ def positions_of(adata: AnnData, slides: np.ndarray) -> np.ndarray:
         msg = f"no positions: adata.obsm has {list(adata.obsm)} and no 'spatial', adata.obs has {list(adata.obs)} and "
         msg += "not both 'array_row' and 'array_col'; add one of them."
         raise KeyError(msg)
-    xy = adata.obs[["array_col", "array_row"]].to_numpy(dtype=np.float64)
+    xy = adata.obs[["array_col", "array_row"]].to_numpy(dtype=np.float64, copy=True)
     # Columns of Visium count half pitches, and its rows are √3/2 pitches apart. Rows of other arrays alternate, too,
     # and their steps are about the same both ways; but none has so many columns, and only Visium says what is under
     # tissue.
