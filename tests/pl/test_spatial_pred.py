@@ -768,7 +768,7 @@ def test_what_was_measured_is_of_the_layer_that_was_learned(known):
     expected = measured(table, GENES)
     table.layers["counts"] = table.X.copy()
     table.X = table.X * 0.37
-    table.uns["h2e"]["settings"]["layer"] = "counts"
+    table.uns["h2e"]["params"]["layer"] = "counts"
     axes = h2e.pl.spatial_pred(known, "TOY01", slides="toy_A1")
     np.testing.assert_allclose(shown(axes[1]), expected["TOY01"][rows_of(known, "toy_A1")], rtol=1e-6)
 
