@@ -22,7 +22,7 @@ SRC = ROOT / "src" / "h2e"
 SOURCES = sorted(SRC.rglob("*.py"))
 
 LAYERS = [
-    "_compiled", "_statistics", "_parallel", "_slide", "_stains", "_sdata", "_learners", "_ensemble",
+    "_warnings", "_statistics", "_parallel", "_slide", "_stains", "_sdata", "_learners", "_ensemble",
     "metrics", "pp", "tl", "get", "pl", "datasets",
 ]  # fmt: skip
 """A module imports only from those before it; the reading order of the package."""

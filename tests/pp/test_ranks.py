@@ -11,7 +11,7 @@ import pytest
 from scipy import sparse, stats
 
 import h2e.pp
-from h2e._compiled import compiled
+from h2e._slide.compiled import compiled
 from h2e.pp._ranks import rank_values
 
 if TYPE_CHECKING:

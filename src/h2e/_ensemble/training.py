@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,6 +20,7 @@ from h2e._learners.learner import Learner
 from h2e._learners.registry import learner_of, with_settings
 from h2e._sdata.cohort import Cohort
 from h2e._sdata.target_spec import TargetSpec
+from h2e._warnings import warn
 
 log = logging.getLogger(__name__)
 
@@ -37,17 +37,17 @@ def learners_of(learners: str | Learner | Sequence[str | Learner], device: str |
     return tuple(instances)
 
 
-def check_cohort(cohort: Cohort, spec: TargetSpec, group_key: str | None, *, stacklevel: int = 3) -> None:
+def check_cohort(cohort: Cohort, spec: TargetSpec, group_key: str | None) -> None:
     """Refuse a group with the name that stands for all; warn of scores that are too good and spots without counts."""
     if ALL in cohort.groups:
         msg = f"a group is called {ALL!r}, which h2e calls the models of all groups; give it another name."
         raise ValueError(msg)
     if group_key is None and len(cohort.slides) > 1:
         msg = "no group_key: slides are left out; scores are too good if a donor has several. Pass group_key."
-        warnings.warn(msg, stacklevel=stacklevel)
+        warn(msg)
     if len(cohort.slides) == 1:
         msg = "one slide: its quarters are left out, so scores say nothing of another slide. Add slides."
-        warnings.warn(msg, stacklevel=stacklevel)
+        warn(msg)
     for key in sorted({slide.image.key for slide in cohort.slides}):
         groups = sorted({slide.group for slide in cohort.slides if slide.image.key == key})
         if len(groups) > 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -20,6 +19,7 @@ from h2e._slide.slide import Slide
 from h2e._stains.maps import map_image
 from h2e._stains.reference import StainReference
 from h2e._stains.slides import slide_stains
+from h2e._warnings import warn
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -138,7 +138,7 @@ def stored_reference(
         if lost := [key for key in map(_keys.normalized, image_keys) if key in stains]:
             msg = f"images {lost} were made once and are not there: models see the images as they are. Run "
             msg += "h2e.pp.normalize again if they should not."
-            warnings.warn(msg, stacklevel=4)
+            warn(msg)
         return None, True, True
     foreign = [name for name in versions.values() if name not in stains]
     if foreign:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +12,7 @@ from anndata import AnnData
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import expression
 from h2e._statistics import is_sparse
+from h2e._warnings import warn
 
 
 def resolve_targets(adata: AnnData, targets: Sequence[str] | None = None, *, obsm: str | None = None) -> list[str]:
@@ -76,7 +76,7 @@ def storable_names(names: Sequence[str]) -> list[str]:
     columns = [stored_name(name) for name in names]
     if columns != list(names):
         changed = [name for name in names if "/" in name]
-        warnings.warn(f"'/' cannot be stored in a column name; replaced by '_' in {changed}.", stacklevel=2)
+        warn(f"'/' cannot be stored in a column name; replaced by '_' in {changed}.")
     refuse_duplicates(np.asarray(columns, dtype=str), "targets ('/' counts as '_')")
     return columns
 

@@ -7,7 +7,7 @@ from functools import cache, partial
 
 import numpy as np
 
-from h2e._compiled import compiled
+from h2e._slide.compiled import compiled
 
 
 @cache

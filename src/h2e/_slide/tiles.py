@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -13,6 +12,7 @@ import numpy as np
 from h2e._slide.image import Image
 from h2e._slide.resampling import resample, weights
 from h2e._slide.slide import Slide
+from h2e._warnings import warn
 
 BATCH_BYTES = 2**23
 """How many bytes of pixels are decoded at a time."""
@@ -79,7 +79,7 @@ def warn_of_enlarging(slides: Sequence[Slide], views: Sequence[View], *, spacing
     if coarse:
         msg = f"tiles ask for {finest:.3g} µm/px, and these slides have larger pixels (µm/px): {', '.join(coarse)}. "
         msg += "Their tiles are enlarged and show less than those of others."
-        warnings.warn(msg, stacklevel=4)
+        warn(msg)
 
 
 def tile_bytes(slide: Slide, views: Sequence[View], *, spacing_um: float) -> int:

@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from h2e._compiled import compiled
+from h2e._slide.compiled import compiled
 
 LOOSE = {"error_model": "numpy", "fastmath": {"nnan", "ninf", "nsz"}}
 """The compiler may assume that there are no infinities. It may not reorder or fuse, so any split into chunks agrees."""

@@ -11,11 +11,11 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
-from h2e._compiled import compiled
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import check_values, slide_labels, values_of
 from h2e._sdata.provenance import check_adata, check_free, is_ours, set_provenance
 from h2e._sdata.targets import resolve_targets
+from h2e._slide.compiled import compiled
 from h2e._statistics import Matrix, is_sparse
 
 log = logging.getLogger(__name__)
