@@ -107,8 +107,11 @@ def test_slides_with_and_without_spots_are_prepared_together(cohort):
 
 
 def test_a_given_pixel_size_of_one_slide_is_used_for_its_areas(cohort):
+    obs = cohort["table"].obs
+    obs.loc[obs["region"] == "toy_A1", "um_per_px"] = np.nan
     h2e.pp.normalize(cohort, um_per_px={"toy_A1": 12.5})
     report = h2e.get.report(cohort)
+    assert report["um_per_px_from"].tolist() == ["um_per_px=", *["table.obs"] * 3]
     assert report["um_per_px"].tolist() == [12.5, 6.25, 6.25, 6.25]
     mask, scale = find_mask(cohort, open_image(cohort, "toy_A1_image"))
     assert report["tissue_mm2"]["toy_A1"] == pytest.approx(mask.sum() * (scale * 12.5e-3) ** 2)

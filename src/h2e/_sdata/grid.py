@@ -13,6 +13,7 @@ from h2e._sdata import keys as _keys
 from h2e._sdata.keys import Keys
 from h2e._sdata.masks import with_tissue
 from h2e._sdata.provenance import check_free, get_provenance, set_provenance
+from h2e._sdata.regions import DIAMETER_FRAC
 from h2e._sdata.scale import check_sizes, positive, require_size
 from h2e._sdata.slides import open_bare_images
 from h2e._sdata.table import check_sdata, region_keys
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 log = logging.getLogger(__name__)
-
-DIAMETER_FRAC = 0.55
-"""Diameter of a spot in spacings, as in Visium (55 µm, every 100 µm)."""
 
 
 def lay_grids(sdata: SpatialData, keys: Keys, *, spacing_um: float, key_added: str | None, overwrite: bool) -> None:
@@ -53,7 +51,7 @@ def lay_grids(sdata: SpatialData, keys: Keys, *, spacing_um: float, key_added: s
     circles = []
     for slide, name, (xy, array) in zip(slides, names, grids, strict=True):
         key, size = slide.image.key, slide.require_size()
-        circles.append(_circles(sdata, key, xy, DIAMETER_FRAC / 2 * spacing_um / size))
+        circles.append(_circles(sdata, key, xy, DIAMETER_FRAC / 2 * spacing_um / size, spacing_um))
         table = _add_rows(table, name, array, size)
         facts = {"function": "make_spots", "image": key, "spacing_um": float(spacing_um)}
         set_provenance(table, _keys.PARAMS, name, facts)
@@ -79,13 +77,15 @@ def _points_on_tissue(slide: Slide, spacing_um: float) -> tuple[np.ndarray, np.n
     return xy[on_tissue], array[on_tissue]
 
 
-def _circles(sdata: SpatialData, image_key: str, xy: np.ndarray, radius: float) -> GeoDataFrame:
-    """Circles in pixels of an image, where the image is."""
+def _circles(sdata: SpatialData, image_key: str, xy: np.ndarray, radius: float, spacing_um: float) -> GeoDataFrame:
+    """Circles in pixels of an image, where the image is; they know their spacing, whatever becomes of the table."""
     from spatialdata.models import ShapesModel
     from spatialdata.transformations import get_transformation
 
     placed = dict(get_transformation(sdata.images[image_key], get_all=True))
-    return ShapesModel.parse(xy, geometry=0, radius=radius, transformations=placed)
+    circles = ShapesModel.parse(xy, geometry=0, radius=radius, transformations=placed)
+    circles[_keys.SPACING_UM] = float(spacing_um)
+    return circles
 
 
 def _replace(elements: MutableMapping, name: str, new: object) -> None:

@@ -18,7 +18,10 @@ TISSUE_FRACTION = "tissue_fraction"
 """``table.obs``: share of the spot's own subtile that is tissue."""
 
 UM_PER_PX = "um_per_px"
-"""``table.obs``: µm per unit of the spots' own coordinates (a pixel of the full-resolution image)."""
+"""``table.obs``: µm per pixel of level 0 of the image that the spots are paired with."""
+
+SPACING_UM = "spacing_um"
+"""``sdata.shapes[grid]``: distance of neighbouring spots of a grid that h2e laid, in µm."""
 
 PREDICTION = "h2e"
 """``table.obsm``: predictions, a ``float32`` DataFrame, spots × targets; ``table.uns``: how they were made;

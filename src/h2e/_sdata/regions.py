@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
+from h2e._sdata import keys as _keys
 from h2e._sdata.images import open_image
 from h2e._sdata.keys import Keys
 from h2e._sdata.pairing import Pairing
-from h2e._sdata.scale import given_size, pixel_size
-from h2e._sdata.table import angle_of, array_of, in_tissue, positions_of_instances, radius_of, region_keys, shapes_of
+from h2e._sdata.scale import (
+    GIVEN,
+    Evidence,
+    check_not_of_scan,
+    settle,
+    size_by_affine,
+    size_by_bin_name,
+    size_by_scalefactors,
+    size_given,
+    size_in_obs,
+)
+from h2e._sdata.table import (
+    angle_of,
+    array_of,
+    in_tissue,
+    positions_of_instances,
+    radius_of,
+    region_keys,
+    scalefactors_of,
+    shapes_of,
+)
 from h2e._slide.image import Image
-from h2e._slide.lattice import lattice, pitch_of
+from h2e._slide.lattice import VISIUM_UM, is_visium, lattice, pitch_of
 from h2e._slide.slide import Slide
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-log = logging.getLogger(__name__)
+DIAMETER_FRAC = 0.55
+"""Diameter of a spot of a grid that h2e lays, in spacings, as in Visium (55 µm, every 100 µm)."""
+
+BINS_FROM = 0.8
+"""Diameter in pitches from which on shapes are bins, which leave no gaps; spots of arrays have 0.5 to 0.71."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +66,12 @@ class Opener:
 
     def without_spots(self, key: str) -> Slide:
         """A slide of which there is only the image."""
-        size = given_size(self.keys.um_per_px, key)
-        return Slide.without_spots(self.image(key), size, "no spots tell it" if size is None else "um_per_px=")
+        image = self.image(key)
+        given = size_given(self.keys.um_per_px, key)
+        by_affine = size_by_affine(self.sdata, key)
+        if given and not by_affine:
+            check_not_of_scan(self.sdata, image, given[0].um_per_px)
+        return Slide.without_spots(image, *settle(given + by_affine, key, image, missing="no spots tell it"))
 
 
 @dataclass(eq=False)
@@ -63,27 +91,61 @@ class Region:
         return centres @ self.to_px[:2, :2].T + self.to_px[:2, 2]
 
     @cached_property
-    def lattice(self) -> tuple[float, str]:
-        """Pitch in pixels and kind of the lattice of all shapes."""
-        return lattice(self.centres)
+    def pitch_px(self) -> float:
+        """Pitch of the lattice of all shapes that have a place."""
+        return lattice(self.centres[np.isfinite(self.centres).all(axis=1)])[0]
+
+    @cached_property
+    def factor(self) -> float:
+        """Pixels per unit of the shapes' coordinates."""
+        return float(np.sqrt(abs(np.linalg.det(self.to_px[:2, :2]))))
 
     def slide(self, name: str, group: str, table: AnnData, rows: np.ndarray) -> Slide:
         """The slide of some rows of the table."""
         shapes = shapes_of(self.opener.sdata, self.name)
         index = positions_of_instances(shapes, self.name, table.obs[region_keys(table)[1]].to_numpy()[rows])
         obs, xy = table.obs.iloc[rows], self.centres[index]
-        (spacing_px, kind), pitch_px = pitch_of(self.lattice, xy, array_of(obs))
-        factor = float(np.sqrt(abs(np.linalg.det(self.to_px[:2, :2]))))
-        radius_px = radius_of(shapes) * factor
-        given = given_size(self.opener.keys.um_per_px, name, self.image.key)
-        radius_frac = radius_px / spacing_px if "radius" in shapes else np.nan
-        um_per_px, told_by = pixel_size(
-            name, given, obs, factor=factor, radius_frac=radius_frac, kind=kind, pitch_px=pitch_px
-        )
-        if told_by.startswith("lattice"):
-            what = "slide %r: the size of a pixel is guessed from the %s; pass um_per_px if it is another"
-            log.info(what, name, told_by)
+        if lost := int((~np.isfinite(xy)).any(axis=1).sum()):
+            first = obs.index[~np.isfinite(xy).all(axis=1)][0]
+            msg = f"{lost} of {len(xy)} spots of slide {name!r} are without a position (NaN), such as {str(first)!r}: "
+            msg += "the file of positions may lack them. Add their positions, or drop them from the table."
+            raise ValueError(msg)
+        spacing_px, pitch_px = pitch_of(self.pitch_px, xy, array_of(obs))
+        radius_px = radius_of(shapes) * self.factor
+        um_per_px, told_by = self._size(name, table, obs, xy, pitch_px)
         return Slide(
             name, group, self.name, self.image, xy, rows, in_tissue(table)[rows], self.to_px,
             radius_px, spacing_px, um_per_px, told_by, angle_of(shapes, self.to_px),
         )  # fmt: skip
+
+    def _size(
+        self, name: str, table: AnnData, obs: pd.DataFrame, xy: np.ndarray, pitch_px: float
+    ) -> tuple[float | None, str]:
+        """The size of a pixel by every source that there is, and what tells it."""
+        keys, sdata, shapes = self.opener.keys, self.opener.sdata, shapes_of(self.opener.sdata, self.name)
+        radius_px, round_spots = radius_of(shapes) * self.factor, "radius" in shapes
+        diameter_px = (2 if round_spots else np.sqrt(np.pi)) * radius_px
+        evidence = size_given(keys.um_per_px, name, self.image.key)
+        # What h2e wrote about a grid is about the image that it was laid over.
+        if self.opener.pairing.grids.get(self.name, self.image.key) == self.image.key:
+            evidence += size_in_obs(obs, name)
+        others = size_by_affine(sdata, self.image.key)
+        if _keys.SPACING_UM in shapes:
+            laid_um = DIAMETER_FRAC * float(shapes[_keys.SPACING_UM].median())
+            others.append(Evidence(laid_um / diameter_px, "grid of h2e"))
+        others += size_by_scalefactors(scalefactors_of(table, name, self.name), diameter_px, self.factor)
+        # Bins touch each other.
+        if diameter_px > BINS_FROM * pitch_px:
+            others += size_by_bin_name([self.name, keys.table_key], pitch_px)
+        elif round_spots and _keys.SPACING_UM not in shapes and self._is_visium(xy, array_of(obs)):
+            others.append(Evidence(VISIUM_UM / pitch_px, "guessed from the lattice: Visium"))
+        if evidence and evidence[0].source == GIVEN and not others:
+            check_not_of_scan(sdata, self.image, evidence[0].um_per_px)
+        missing = "nothing tells it (a lattice of spots does only for Visium: hexagonal, 55 µm every 100 µm)"
+        return settle(evidence + others, name, self.image, missing=missing)
+
+    def _is_visium(self, xy: np.ndarray, array: np.ndarray | None) -> bool:
+        """Whether all shapes lie as spots of Visium do or, of scattered ones, those of a slide by their array."""
+        radius_px = radius_of(shapes_of(self.opener.sdata, self.name)) * self.factor
+        every = self.centres[np.isfinite(self.centres).all(axis=1)]
+        return is_visium(every, None, radius_px) or (array is not None and is_visium(xy, array, radius_px))

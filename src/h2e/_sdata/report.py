@@ -40,12 +40,17 @@ def store_report(sdata: SpatialData, report: pd.DataFrame, table_key: str) -> No
     replace_provenance(sdata, _keys.REPORT, plain)
 
 
-def _tissue(slide: Slide) -> dict[str, float]:
+def _tissue(slide: Slide) -> dict[str, float | str]:
     """How much tissue there is; without the size of a pixel only its share of the image."""
     mask, scale = slide.require_tissue()
     um_per_px = np.nan if slide.um_per_px is None else float(slide.um_per_px)
     area_mm2 = float(mask.sum() * (scale * um_per_px / 1000) ** 2)
-    return {"um_per_px": um_per_px, "tissue_mm2": area_mm2, "tissue_share": float(mask.mean())}
+    return {
+        "um_per_px": um_per_px,
+        "um_per_px_from": slide.um_per_px_from,
+        "tissue_mm2": area_mm2,
+        "tissue_share": float(mask.mean()),
+    }
 
 
 def _stains(sdata: SpatialData, image_key: str) -> dict[str, str]:

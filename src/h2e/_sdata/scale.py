@@ -1,40 +1,130 @@
-"""How large a pixel is, and who says so."""
+"""How large a pixel is, and what says so: every source is heard, and sources that contradict each other are refused."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from numbers import Real
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from h2e._sdata import keys as _keys
-from h2e._slide.lattice import PITCH_UM
+from h2e._sdata.images import affine_of, systems_of
+from h2e._slide.image import Image
 from h2e._slide.slide import Slide
 
-SPACED = 0.4
-"""Spots of Visium and Spatial Transcriptomics have a smaller radius, in pitches; bins read as circles touch, at 0.5."""
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+GIVEN = "um_per_px="
+"""What tells the size of a pixel that the caller gave."""
+
+AGREE = 1.05
+"""Ratio up to which two sources say the same."""
+
+IN_UM = r"(^|[^a-z])(um|µm|μm|mum|microns?|micromet(er|re)s?)$"
+"""Names of coordinate systems whose unit is a µm."""
+
+BIN_UM = r"(?:^|[^0-9.])0*(\d+) ?um(?![a-z])"
+"""Names of bins that say their size, such as ``square_016um``."""
+
+NARROW_MM = 1.0
+"""Longer side of an image that, as a smaller copy of another, is too narrow for a slide: a scan has 5 to 75 mm."""
 
 Sizes = float | Mapping[str, float] | None
 """µm per pixel: one number for all, or by the name of the slide or of the image."""
 
 
-def pixel_size(
-    name: str, given: float | None, obs: pd.DataFrame, *, factor: float, radius_frac: float, kind: str, pitch_px: float
-) -> tuple[float | None, str]:
-    """µm per pixel of level 0, and what tells it; ``None`` and what would be needed where nothing does.
+class Evidence(NamedTuple):
+    """A size of a pixel, and what says so."""
 
-    ``factor`` is pixels per unit of the spots' coordinates, ``radius_frac`` the radius of a spot in spacings (NaN of
-    what is no circle).
+    um_per_px: float
+    source: str
+
+
+def settle(evidence: Sequence[Evidence], name: str, image: Image, *, missing: str) -> tuple[float | None, str]:
+    """The size of a pixel of level 0 by its first source, which the others must agree with; else what is missing."""
+    if not evidence:
+        return None, missing
+    first, *others = evidence
+    for other in others:
+        if not 1 / AGREE <= other.um_per_px / first.um_per_px <= AGREE:
+            height, width = image.shape
+            msg = f"the size of a pixel of slide {name!r} must be one, got {first.um_per_px:.4g} µm "
+            msg += f"({first.source}) and {other.um_per_px:.4g} µm ({other.source}) for image {image.key!r} "
+            msg += f"({width} × {height} px). um_per_px is µm per pixel of this image at its finest level, not of a "
+            msg += "scan that it is a smaller copy of; remove or correct what is wrong."
+            raise ValueError(msg)
+    return first.um_per_px, first.source
+
+
+def size_given(um_per_px: Sizes, *names: str) -> list[Evidence]:
+    """What the caller gave as the size of a pixel: one number for all, or that of the first name that has one."""
+    if not isinstance(um_per_px, Mapping):
+        named = [] if um_per_px is None else [um_per_px]
+    else:
+        named = [um_per_px[name] for name in names if name in um_per_px][:1]
+    return [Evidence(positive(size, f"um_per_px of slide {names[0]!r}"), GIVEN) for size in named]
+
+
+def size_in_obs(obs: pd.DataFrame, name: str) -> list[Evidence]:
+    """The size that the table states for the spots of a slide."""
+    if _keys.UM_PER_PX not in obs or not obs[_keys.UM_PER_PX].notna().any():
+        return []
+    what, sizes = f"table.obs[{_keys.UM_PER_PX!r}] of slide {name!r}", obs[_keys.UM_PER_PX].dropna()
+    low, high = (positive(float(size), what) for size in (sizes.min(), sizes.max()))
+    if high > AGREE * low:
+        msg = f"{what} must be one number, got {low:g} to {high:g}."
+        raise ValueError(msg)
+    return [Evidence(float(sizes.median()), "table.obs")]
+
+
+def size_by_affine(sdata: SpatialData, image_key: str) -> list[Evidence]:
+    """The sizes by the coordinate systems that are in µm by their names."""
+    image = sdata.images[image_key]
+    in_um = [system for system in systems_of(image) if re.search(IN_UM, system, re.IGNORECASE)]
+    return [Evidence(_unit_of(image, system), f"affine to µm: {system!r}") for system in in_um]
+
+
+def size_by_scalefactors(factors: Mapping[str, Any], diameter_px: float, factor: float) -> list[Evidence]:
+    """The sizes by ``scalefactors_json.json`` of Space Ranger, as readers keep it in ``uns["spatial"]``.
+
+    These speak of pixels of the full-resolution image; ``factor`` is pixels of this image per unit of the spots'
+    coordinates. Where the diameter of a spot denies that these units are pixels of the full-resolution image, nothing
+    is told.
     """
-    if given is not None:
-        return positive(given, f"um_per_px of slide {name!r}"), "um_per_px="
-    if _keys.UM_PER_PX in obs and obs[_keys.UM_PER_PX].notna().any():
-        stored = positive(float(obs[_keys.UM_PER_PX].median()), f"table.obs[{_keys.UM_PER_PX!r}] of slide {name!r}")
-        return stored / factor, "table.obs"
-    if radius_frac < SPACED:
-        return PITCH_UM[kind] / pitch_px, f"lattice: {kind}, {PITCH_UM[kind]:g} µm"
-    return None, "its shapes have no gaps between them (bins?), so their pitch is that of no technology that h2e knows"
+    diameter, um, side = (factors.get(key) for key in ("spot_diameter_fullres", "microns_per_pixel", "bin_size_um"))
+    if diameter and not 1 / AGREE <= diameter_px / (float(diameter) * factor) <= AGREE:
+        return []
+    evidence = [Evidence(float(um) / factor, "scalefactors: microns_per_pixel")] if um else []
+    return evidence + ([Evidence(float(side) / diameter_px, "scalefactors: bin_size_um")] if side else [])
+
+
+def size_by_bin_name(names: Sequence[str], pitch_px: float) -> list[Evidence]:
+    """The size by the name of bins, which have no gaps between them."""
+    sizes = (re.search(BIN_UM, name, re.IGNORECASE) for name in names)
+    return [Evidence(int(size[1]) / pitch_px, f"bins of {int(size[1])} µm by name") for size in sizes if size][:1]
+
+
+def check_not_of_scan(sdata: SpatialData, image: Image, um_per_px: float) -> None:
+    """Refuse the size of the scan's pixels for a thumbnail: the image would be too narrow for a slide."""
+    side_mm = max(image.shape) * um_per_px / 1000
+    element = sdata.images[image.key]
+    unit = max(_unit_of(element, system) for system in systems_of(element))
+    # An image that is scaled by the size of its own pixels lies in a system in µm.
+    if side_mm >= NARROW_MM or unit < 1.5 or 1 / AGREE <= unit / um_per_px <= AGREE:
+        return
+    msg = f"um_per_px={um_per_px:g} would make image {image.key!r} {side_mm:.2g} mm wide. A pixel of it is {unit:g} "
+    msg += "units of its coordinate system wide: it is a smaller copy of a scan. um_per_px is µm per pixel of this "
+    msg += f"image: pass {um_per_px * unit:.4g} if {um_per_px:g} is that of the scan."
+    raise ValueError(msg)
+
+
+def _unit_of(image: object, system: str) -> float:
+    """Units of a coordinate system per pixel of an image."""
+    return float(np.sqrt(abs(np.linalg.det(affine_of(image, system)[:2, :2]))))
 
 
 def require_size(slides: Sequence[Slide]) -> list[Slide]:
@@ -42,13 +132,6 @@ def require_size(slides: Sequence[Slide]) -> list[Slide]:
     for slide in slides:
         slide.require_size()
     return list(slides)
-
-
-def given_size(um_per_px: Sizes, *names: str) -> float | None:
-    """What the user gave as the size of a pixel: one number for all, or that of the first name that has one."""
-    if not isinstance(um_per_px, Mapping):
-        return um_per_px
-    return next((um_per_px[name] for name in names if name in um_per_px), None)
 
 
 def positive(value: float, what: str) -> float:

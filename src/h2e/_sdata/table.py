@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,6 +120,16 @@ def array_of(obs: pd.DataFrame) -> np.ndarray | None:
     if not {"array_row", "array_col"} <= set(obs):
         return None
     return obs[["array_col", "array_row"]].to_numpy(float)
+
+
+def scalefactors_of(table: AnnData, name: str, region: str) -> Mapping[str, Any]:
+    """What readers kept of Space Ranger's ``scalefactors_json.json`` about a slide, in ``uns["spatial"]``."""
+    every = table.uns.get("spatial", {})
+    if not isinstance(every, Mapping):
+        return {}
+    only = next(iter(every)) if len(every) == 1 and table.obs[region_keys(table)[0]].nunique() == 1 else None
+    facts = next((every[key] for key in (name, region, only) if key in every), {})
+    return facts.get("scalefactors", {}) if isinstance(facts, Mapping) else {}
 
 
 def shapes_of(sdata: SpatialData, region: str) -> GeoDataFrame:

@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import positions_of, slide_labels
-from h2e._sdata.scale import Sizes, check_sizes, given_size
+from h2e._sdata.scale import Sizes, check_sizes, size_given
 from h2e._sdata.table import turn_deg
 from h2e._slide.image import Image
 from h2e._slide.lattice import lattice
@@ -41,7 +41,8 @@ def slides_of_table(adata: AnnData, *, library_key: str | None, um_per_px: Sizes
         facts = _facts(adata, name) if "spatial" in adata.obsm else {}
         factors = facts.get("scalefactors", {})
         # Of obsm["spatial"], which need not have the unit of the shapes.
-        um = given_size(um_per_px, name) or factors.get("microns_per_pixel")
+        given = size_given(um_per_px, name)
+        um = given[0].um_per_px if given else factors.get("microns_per_pixel")
         if um is None and _keys.UM_PER_PX in adata.obs and "spatial" in adata.obsm:
             um = float(adata.obs[_keys.UM_PER_PX].iloc[rows[0]])
         radius, angle = RADIUS * pitch, None

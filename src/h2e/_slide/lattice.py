@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-PITCH_UM = {"hexagonal": 100.0, "square": 200.0}
-"""Pitch of the technology in µm: Visium (hexagonal), Spatial Transcriptomics version 1 (square)."""
+VISIUM_UM, VISIUM_RADIUS = 100.0, (0.25, 0.35)
+"""Pitch of Visium in µm, and the radius of its spots in pitches: they are 55 µm wide, and Space Ranger says 65."""
 
 
 def lattice(xy: np.ndarray) -> tuple[float, str]:
@@ -61,20 +61,60 @@ def lattice_of_array(xy: np.ndarray, array: np.ndarray) -> tuple[float, str] | N
     return round(float(pitch), 9), "hexagonal" if hexagonal else "square"
 
 
-def pitch_of(whole: tuple[float, str], xy: np.ndarray, array: np.ndarray | None) -> tuple[tuple[float, str], float]:
-    """Pitch and kind from the array coordinates or from the lattice of all shapes, and the pitch that tells the scale.
+def pitch_of(whole: float, xy: np.ndarray, array: np.ndarray | None) -> tuple[float, float]:
+    """Pitch from the array coordinates or from the lattice of all shapes, and the pitch that tells the scale.
 
     Either can be too large only: a few spots of an array may by chance share a parity, and scattered spots lack their
     neighbours. So the smaller holds where they disagree. A subset of the spots must not change the scale, which is
     that of all shapes unless these are scattered, too.
     """
     if array is None:
-        return whole, whole[0]
+        return whole, whole
     known = np.isfinite(array).all(axis=1)
     of_array = lattice_of_array(xy[known], array[known]) if known.any() else None
-    if of_array is None or of_array[0] > 1.2 * whole[0]:
-        return whole, whole[0]
-    return of_array, of_array[0] if of_array[0] < 0.8 * whole[0] else whole[0]
+    if of_array is None or of_array[0] > 1.2 * whole:
+        return whole, whole
+    return of_array[0], of_array[0] if of_array[0] < 0.8 * whole else whole
+
+
+def is_visium(xy: np.ndarray, array: np.ndarray | None, radius: float) -> bool:
+    """Whether spots lie as those of Visium do: regular, hexagonal, and of its radius.
+
+    A regular lattice has no two spots between 1.2 and 1.6 pitches apart, cells at irregular places have many. Of
+    scattered spots the array coordinates tell it.
+
+    Examples
+    --------
+    >>> xy, _ = hexagonal_grid((90, 90), 10.0)
+    >>> is_visium(xy, None, 2.75), is_visium(xy, None, 5.0)
+    (True, False)
+    """
+    pitch, kind = lattice(xy)
+    if array is not None and np.isfinite(array).all(axis=1).any():
+        known = np.isfinite(array).all(axis=1)
+        of_array = lattice_of_array(xy[known], array[known])
+        if of_array is None or of_array[1] != "hexagonal" or _misfit(xy[known], array[known]) > 0.2 * of_array[0]:
+            return False
+        return VISIUM_RADIUS[0] < radius / of_array[0] < VISIUM_RADIUS[1]
+    between, near = (_links(xy, low * pitch, high * pitch) for low, high in ((1.2, 1.6), (0.0, 1.2)))
+    regular = kind == "hexagonal" and between < 0.05 * near and near > len(xy)
+    return regular and VISIUM_RADIUS[0] < radius / pitch < VISIUM_RADIUS[1]
+
+
+def _links(xy: np.ndarray, low: float, high: float) -> int:
+    """How many pairs of spots are farther than ``low`` and no farther than ``high`` apart, each counted once."""
+    from scipy.spatial import KDTree
+
+    tree = KDTree(xy)
+    fewer, more = (tree.count_neighbors(tree, distance) for distance in (low, high))
+    return int(more - fewer) // 2
+
+
+def _misfit(xy: np.ndarray, array: np.ndarray) -> float:
+    """Median distance of spots from where an affine map of their array coordinates puts them."""
+    design = np.column_stack([array, np.ones(len(array))])
+    residual = xy - design @ np.linalg.lstsq(design, xy, rcond=None)[0]
+    return float(np.median(np.linalg.norm(residual, axis=1)))
 
 
 def hexagonal_grid(shape: tuple[int, int], spacing: float) -> tuple[np.ndarray, np.ndarray]:

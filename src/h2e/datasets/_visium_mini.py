@@ -10,7 +10,7 @@ import anndata as ad
 import numpy as np
 
 from h2e._sdata import keys as _keys
-from h2e._slide.lattice import PITCH_UM, lattice
+from h2e._slide.lattice import VISIUM_UM, lattice
 from h2e.datasets._cohort import Section, assemble
 from h2e.datasets._fetch import fetch, local_folder, read_registry, require
 from h2e.datasets._pyramids import open_pyramid
@@ -76,7 +76,7 @@ def visium_mini(folder: str | Path | None = None, *, progress: bool = True) -> S
     table.obs["region"] = NAME
     table.obs["instance_id"] = np.arange(table.n_obs)
     table.obs["donor"] = NAME
-    table.obs[_keys.UM_PER_PX] = PITCH_UM["hexagonal"] / lattice(xy)[0]
+    table.obs[_keys.UM_PER_PX] = VISIUM_UM / lattice(xy)[0]
     (facts,) = adata.uns["spatial"].values()
     radius = facts["scalefactors"]["spot_diameter_fullres"] / 2
     image = open_pyramid(picture, NAME, n_levels=N_LEVELS)

@@ -14,6 +14,7 @@ from h2e._sdata.normalized import check_normalized_free, write_normalized
 from h2e._sdata.placement import move_spots, placement_of, remove_corrections
 from h2e._sdata.report import report_of, store_report
 from h2e._sdata.rollback import all_or_nothing
+from h2e._sdata.scale import require_size
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import check_sdata, get_table
 from h2e._slide.slide import by_image, by_region
@@ -112,6 +113,7 @@ def normalize(
             if realign:
                 remove_corrections(sdata, table)
         slides = open_slides(sdata, keys, bare=True)
+        require_size([slide for slide in slides if slide.region is not None])
         if not realign:
             require_inside(slides)
         targets = check_normalized_free(sdata, list(by_image(slides)), None, overwrite=overwrite)
