@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,15 @@ import pytest
 from scipy.spatial import KDTree
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, TableModel
-from spatialdata.transformations import Identity, Scale, Translation
+from spatialdata.transformations import (
+    Affine,
+    Identity,
+    Scale,
+    Sequence,
+    Translation,
+    get_transformation,
+    set_transformation,
+)
 
 import h2e
 from h2e._ensemble import mlp as _mlp
@@ -706,3 +715,58 @@ def test_spots_that_space_ranger_saw_no_tissue_at_are_left_out(cohort):
     h2e.tl.predict(cohort, fit(cohort, targets=["TOY01"]), progress=False, in_sample=True)
     assert table.obsm["h2e"].notna().sum().item() == 223
     assert table.obsm["h2e"].iloc[out].isna().all(axis=None)
+
+
+# 11. Sources of the size of a pixel: tests/_sdata/test_scale.py.
+
+
+# 12. An affine of image and spots changes nothing; one of the spots alone is noticed, or the report says that it cannot.
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [[[-2, 0, 30], [0, 2, 5], [0, 0, 1]], [[0, 0.5, 7], [0.5, 0, -3], [0, 0, 1]]],
+    ids=["mirrored", "exchanged"],
+)
+def test_an_affine_of_image_and_spots_alike_changes_no_prediction(new, one, matrix: list):
+    h2e.tl.predict(new, one, progress=False)
+    expected = new["table"].obsm.pop("h2e")
+    for region in new.shapes:
+        for element in (new.shapes[region], new.images[f"{region}_image"]):
+            placed = Affine(matrix, ("x", "y"), ("x", "y"))
+            set_transformation(element, {region: Sequence([get_transformation(element, region), placed])}, set_all=True)
+    h2e.tl.predict(new, one, progress=False)
+    np.testing.assert_allclose(new["table"].obsm["h2e"], expected, atol=1e-5)
+
+
+MISPLACED = {
+    "mirrored": [[-1, 0, 416], [0, 1, 0], [0, 0, 1]],
+    "rows for columns": [[0, 1, 0], [1, 0, 0], [0, 0, 1]],
+    "turned": [[-1, 0, 416], [0, -1, 416], [0, 0, 1]],
+    "two spacings away": [[1, 0, 64], [0, 1, 0], [0, 0, 1]],
+}
+
+
+@pytest.mark.parametrize("how", MISPLACED)
+def test_an_affine_of_the_spots_alone_is_noticed_or_the_report_says_that_it_cannot_be(cohort, how: str):
+    for region, shapes in cohort.shapes.items():
+        set_transformation(shapes, {region: Affine(MISPLACED[how], ("x", "y"), ("x", "y"))}, set_all=True)
+        beside = ~((slide_positions(cohort, region) > 0) & (slide_positions(cohort, region) < 416)).all(axis=1)
+        of_region = cohort["table"].obs["region"] == region
+        cohort["table"].obs.loc[of_region, "in_tissue"] = ~beside
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        h2e.pp.normalize(cohort)
+    told = " ".join(str(one.message) for one in said)
+    report = h2e.get.report(cohort)
+    for region, row in report.iterrows():
+        assert f"'{region}'" in told or row["orientation"] == "cannot be told", row["placement"]
+    assert all(one.filename == __file__ for one in said)
+
+
+def slide_positions(sdata, region: str) -> np.ndarray:
+    """Where the spots of a region lie on its image, in the order of the table."""
+    placed = get_transformation(sdata.shapes[region], region).to_affine_matrix(("x", "y"), ("x", "y"))
+    table = sdata["table"]
+    xy = sdata.shapes[region].get_coordinates().loc[table.obs["instance_id"][table.obs["region"] == region]].to_numpy()
+    return xy @ placed[:2, :2].T + placed[:2, 2]

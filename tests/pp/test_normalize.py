@@ -17,8 +17,8 @@ from h2e._sdata.masks import find_mask
 from h2e.pp import _normalize
 
 COLUMNS = [
-    "um_per_px", "tissue_mm2", "tissue_share", "spots", "spots_invalid", "spots_kept", "shift", "moved", "placement",
-    "hematoxylin", "eosin",
+    "um_per_px", "um_per_px_from", "tissue_mm2", "tissue_share", "spots", "spots_invalid", "spots_kept", "shift", "moved", "placement",
+    "orientation", "hematoxylin", "eosin",
 ]  # fmt: skip
 TOY = ["toy_A1", "toy_A2", "toy_B1", "toy_C1"]
 

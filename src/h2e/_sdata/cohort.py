@@ -16,6 +16,7 @@ from h2e._sdata import keys as _keys
 from h2e._sdata.keys import Keys
 from h2e._sdata.masks import with_tissue
 from h2e._sdata.normalized import stored_reference
+from h2e._sdata.placement import check_placed, with_counts
 from h2e._sdata.provenance import get_provenance
 from h2e._sdata.scale import require_size
 from h2e._sdata.slides import open_slides, require_inside
@@ -25,6 +26,7 @@ from h2e._slide.slide import Slide
 from h2e._stains.reference import StainReference, sampling_of
 from h2e._stains.slides import fit_reference
 from h2e._statistics import is_sparse
+from h2e._warnings import warn
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -110,10 +112,11 @@ class Cohort:
 
 def open_cohort(sdata: SpatialData, keys: Keys) -> Cohort:
     """The slides to train on, with what their images were normalized with."""
-    valid = _with_valid_spots(_open(sdata, keys))
+    table = get_table(sdata, keys.table_key)
+    valid = _with_valid_spots(table, _open(sdata, keys))
     image_keys = sorted({slide.image.key for slide in valid})
     how = stored_reference(sdata, image_keys, keys.normalized_key)
-    return Cohort(get_table(sdata, keys.table_key), tuple(valid), *how)
+    return Cohort(table, tuple(valid), *how)
 
 
 def open_new_cohort(
@@ -121,8 +124,9 @@ def open_new_cohort(
 ) -> Cohort:
     """The slides to predict; a spot's own subtile is as large as those of training, whatever the spacing here."""
     slides = _open(sdata, keys, bare=keys.image_key is None)
-    valid = _with_valid_spots(slides, spacing_um=spacing_um)
-    return Cohort(get_table(sdata, keys.table_key), tuple(valid), reference, pooled=False, keep_residual=keep_residual)
+    table = get_table(sdata, keys.table_key)
+    valid = _with_valid_spots(table, slides, spacing_um=spacing_um)
+    return Cohort(table, tuple(valid), reference, pooled=False, keep_residual=keep_residual)
 
 
 def _open(sdata: SpatialData, keys: Keys, *, bare: bool = False) -> list[Slide]:
@@ -141,14 +145,18 @@ def _open(sdata: SpatialData, keys: Keys, *, bare: bool = False) -> list[Slide]:
             raise ValueError(msg)
         normalized_on = [facts.get("tissue_mask_key") for facts in stains.values() if facts["image"] == key]
         masks[key] = next(filter(None, [keys.tissue_mask_key, *normalized_on]), "")
-    return with_tissue(sdata, slides, masks)
+    slides = with_tissue(sdata, slides, masks)
+    check_placed(get_table(sdata, keys.table_key), slides)
+    return slides
 
 
-def _with_valid_spots(slides: Sequence[Slide], *, spacing_um: float | None = None) -> list[Slide]:
+def _with_valid_spots(table: AnnData, slides: Sequence[Slide], *, spacing_um: float | None = None) -> list[Slide]:
     """The slides with their valid spots only; slides without any are left out."""
-    valid = []
+    valid, measured = [], []
     for slide in slides:
         keep = slide.valid_spots(None if spacing_um is None else spacing_um / slide.require_size())
+        if n := int((with_counts(table, slide.rows) & slide.in_tissue & ~keep).sum()) if table.n_vars else 0:
+            measured.append(f"{n} of {len(slide)} spots of slide {slide.name!r}")
         if not keep.all():
             what = "slide %r: %d of %d spots have no tissue (%d by obs['in_tissue']) and are left out"
             log.info(what, slide.name, (~keep).sum(), len(slide), (~slide.in_tissue).sum())
@@ -156,6 +164,10 @@ def _with_valid_spots(slides: Sequence[Slide], *, spacing_um: float | None = Non
             valid.append(slide.take(keep))
         else:
             log.warning("slide %r has no spot on tissue and is left out", slide.name)
+    if measured and valid:
+        msg = f"spots with counts have no tissue under them and are left out: {', '.join(measured)}. Look at "
+        msg += "h2e.pl.tissue: is the mask right, and are the spots in place?"
+        warn(msg)
     if not valid:
         msg = f"none of the {sum(map(len, slides))} spots of slides {[slide.name for slide in slides]} lies on "
         msg += "tissue. Look at h2e.pl.tissue, or pass tissue_mask_key."

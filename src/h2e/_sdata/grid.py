@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
 
 from h2e._sdata import keys as _keys
+from h2e._sdata.images import systems_of
 from h2e._sdata.keys import Keys
 from h2e._sdata.masks import with_tissue
+from h2e._sdata.pairing import find_pairing
 from h2e._sdata.provenance import check_free, get_provenance, set_provenance
 from h2e._sdata.regions import DIAMETER_FRAC
 from h2e._sdata.scale import check_sizes, positive, require_size
 from h2e._sdata.slides import open_bare_images
-from h2e._sdata.table import check_sdata, region_keys
+from h2e._sdata.table import angle_of, check_sdata, is_derived, region_keys
 from h2e._slide.lattice import hexagonal_grid
 from h2e._slide.slide import Slide
 
@@ -52,13 +54,44 @@ def lay_grids(sdata: SpatialData, keys: Keys, *, spacing_um: float, key_added: s
     for slide, name, (xy, array) in zip(slides, names, grids, strict=True):
         key, size = slide.image.key, slide.require_size()
         circles.append(_circles(sdata, key, xy, DIAMETER_FRAC / 2 * spacing_um / size, spacing_um))
-        table = _add_rows(table, name, array, size)
+        about = {_keys.UM_PER_PX: size, "array_row": array[:, 1], "array_col": array[:, 0]}
+        table = _add_rows(table, name, np.arange(len(array)), **about)
         facts = {"function": "make_spots", "image": key, "spacing_um": float(spacing_um)}
         set_provenance(table, _keys.PARAMS, name, facts)
     for name, shapes in zip(names, circles, strict=True):
         _replace(sdata.shapes, name, shapes)
         log.info("wrote shapes[%r]: %d spots every %g µm; tables[%r]", name, len(shapes), spacing_um, keys.table_key)
     _replace(sdata.tables, keys.table_key, table)
+
+
+def adopt_spots(sdata: SpatialData, keys: Keys) -> bool:
+    """Make a table of the spots that lie on images without a table; whether images are left that have none.
+
+    Spots are circles or squares that no tool derived: neither a grid of quality control or of tiles nor one of h2e's.
+    """
+    pairing, image_key = find_pairing(sdata), keys.image_key
+    spots: dict[str, list[str]] = {}
+    for name, shapes in sdata.shapes.items():
+        if is_derived(name, shapes) or not ("radius" in shapes or angle_of(shapes, np.eye(3)) is not None):
+            continue
+        images = pairing.in_systems(systems_of(shapes))
+        if images and (image_key is None or image_key in images):
+            spots.setdefault(pairing.image_of(name, image_key), []).append(name)
+    for image, names in spots.items():
+        if len(names) > 1:
+            msg = f"sdata.shapes has several sets of spots on image {image!r}, {names}, and no table says which is meant. "
+            msg += "Make a table that annotates one (spatialdata.models.TableModel.parse), or lay a grid with "
+            msg += "h2e.pp.make_spots."
+            raise ValueError(msg)
+    table = None
+    for (name,) in spots.values():
+        table = _add_rows(table, name, sdata.shapes[name].index.to_numpy())
+        log.info("the %d spots of shapes[%r] are taken: tables[%r]", len(sdata.shapes[name]), name, keys.table_key)
+    if table is not None:
+        sdata.tables[keys.table_key] = table
+    return (
+        not spots if image_key is not None else bool(pairing.images_without_spots([name for (name,) in spots.values()]))
+    )
 
 
 def _points_on_tissue(slide: Slide, spacing_um: float) -> tuple[np.ndarray, np.ndarray]:
@@ -95,17 +128,16 @@ def _replace(elements: MutableMapping, name: str, new: object) -> None:
     elements[name] = new
 
 
-def _add_rows(table: AnnData | None, region: str, array: np.ndarray, um_per_px: float) -> AnnData:
+def _add_rows(table: AnnData | None, region: str, instances: np.ndarray, **columns: Any) -> AnnData:
     """Add a region's spots to a table without genes; rows of that region are replaced."""
     import anndata as ad
     import pandas as pd
     from spatialdata.models import TableModel
 
     region_key, instance_key = ("region", "instance_id") if table is None else region_keys(table)
-    obs = pd.DataFrame({region_key: region, instance_key: np.arange(len(array))})
-    obs.index = [f"{region}_{i}" for i in range(len(array))]
-    obs[_keys.UM_PER_PX], obs["array_row"], obs["array_col"] = um_per_px, array[:, 1], array[:, 0]
-    rows = ad.AnnData(np.zeros((len(array), 0), np.float32), obs=obs)
+    obs = pd.DataFrame({region_key: region, instance_key: instances, **columns})
+    obs.index = [f"{region}_{instance}" for instance in instances]
+    rows = ad.AnnData(np.zeros((len(obs), 0), np.float32), obs=obs)
     if table is not None:
         kept = table[table.obs[region_key].astype(str) != region]
         if kept.n_obs:

@@ -25,8 +25,11 @@ def report_of(sdata: SpatialData, slides: Sequence[Slide], placements: Mapping[s
     for slide in slides:
         n_valid = int(slide.valid_spots().sum())
         spots: dict[str, Any] = {"spots": len(slide), "spots_invalid": len(slide) - n_valid, "spots_kept": n_valid}
-        facts = placements.get(slide.region or "", {"shift": np.nan, "moved": False, "reason": "no spots"})
+        facts = placements.get(
+            slide.region or "", {"shift": np.nan, "moved": False, "reason": "no spots", "orientation": ""}
+        )
         spots |= {"shift": float(facts["shift"]), "moved": bool(facts["moved"]), "placement": str(facts["reason"])}
+        spots["orientation"] = str(facts.get("orientation", ""))
         rows[slide.name] = _tissue(slide) | spots | _stains(sdata, slide.image.key)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("slide")
 

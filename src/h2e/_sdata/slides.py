@@ -108,10 +108,10 @@ def open_bare_images(sdata: SpatialData, keys: Keys) -> list[Slide]:
 
 
 def require_inside(slides: Sequence[Slide]) -> list[Slide]:
-    """The same slides, if the centres of all spots are on their images."""
+    """The same slides, if all spots are on their images but those that are said to lie beside the tissue."""
     for slide in slides:
         height, width = slide.image.shape
-        outside = ~((slide.xy >= 0) & (slide.xy <= (width, height))).all(axis=1)
+        outside = ~((slide.xy >= 0) & (slide.xy <= (width, height))).all(axis=1) & slide.in_tissue
         if outside.any():
             (x0, y0), (x1, y1) = slide.xy.min(axis=0), slide.xy.max(axis=0)
             msg = f"{outside.sum()} of {len(slide)} spots of slide {slide.name!r} lie outside of image "

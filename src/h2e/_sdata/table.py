@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 Ring = list[list[float]]
 """A closed line, (corners + 1, 2)."""
+
+DERIVED = r"^qc_|_(tiles|tissue|tissues|grid)$|^(tiles|tissue|tissues)$"
+"""Names of shapes that tools derive from images."""
 
 CORNERS = 32
 """Of the polygon in place of a circle."""
@@ -122,13 +126,18 @@ def array_of(obs: pd.DataFrame) -> np.ndarray | None:
     return obs[["array_col", "array_row"]].to_numpy(float)
 
 
+def is_derived(name: str, shapes: GeoDataFrame) -> bool:
+    """Whether shapes are tiles, grids of quality control or outlines that h2e, squidpy or LazySlide made of an image."""
+    return _keys.SPACING_UM in shapes or "tile_id" in shapes or re.search(DERIVED, name) is not None
+
+
 def scalefactors_of(table: AnnData, name: str, region: str) -> Mapping[str, Any]:
     """What readers kept of Space Ranger's ``scalefactors_json.json`` about a slide, in ``uns["spatial"]``."""
     every = table.uns.get("spatial", {})
     if not isinstance(every, Mapping):
         return {}
     only = next(iter(every)) if len(every) == 1 and table.obs[region_keys(table)[0]].nunique() == 1 else None
-    facts = next((every[key] for key in (name, region, only) if key in every), {})
+    facts: Mapping[str, Any] = next((every[key] for key in (name, region, only) if key in every), {})
     return facts.get("scalefactors", {}) if isinstance(facts, Mapping) else {}
 
 

@@ -54,12 +54,12 @@ def place(
     if max_rotation_deg or max_zoom:
         limits = (max_rotation_deg, max_zoom)
         turn, zoom = _turn_and_zoom(mask, scale, xy, spacing, max_shift, limits, cells=max(2, cells // 2))
-    fine = _cells_of(mask, scale, spacing / cells)
-    scores = _scores(fine, _turned(xy, centre, turn, zoom), spacing, max_shift, cells)
+    fine = cells_of(mask, scale, spacing / cells)
+    scores = correlations(fine, _turned(xy, centre, turn, zoom), spacing, max_shift, cells)
     middle = scores.shape[0] // 2
     before = scores[middle, middle]
     if (turn, zoom) != (0.0, 1.0):
-        before = _scores(fine, xy, spacing, 0, cells).max()
+        before = correlations(fine, xy, spacing, 0, cells).max()
     peak, score = _peak(scores)
     yy, xx = np.indices(scores.shape)
     away = np.hypot(xx - peak[0], yy - peak[1]) > cells
@@ -79,14 +79,14 @@ def _turn_and_zoom(
     cells: int,
 ) -> tuple[float, float]:
     """The rotation and zoom whose best shift is best: in steps of a degree and a percent, then of a quarter of that."""
-    tissue = _cells_of(mask, scale, spacing / cells)
+    tissue = cells_of(mask, scale, spacing / cells)
     centre, best, span = xy.mean(axis=0), (0.0, 1.0), limits
     for step in ((1.0, 0.01), (0.25, 0.0025)):
         turns, zooms = (_about(*values) for values in zip(best, span, step, strict=True))
         pairs = [(turn, zoom) for turn in turns for zoom in zooms]
         near = [to for to in pairs if abs(to[0]) <= limits[0] + 1e-9 and abs(to[1] - 1) <= limits[1] + 1e-9]
         turned = (_turned(xy, centre, *to) for to in near)
-        scores = [_scores(tissue, at, spacing, max_shift, cells, trim=True).max() for at in turned]
+        scores = [correlations(tissue, at, spacing, max_shift, cells, trim=True).max() for at in turned]
         best = near[int(np.argmax(scores))]
         span = (min(limits[0], step[0]), min(limits[1], step[1]))
     return best
@@ -109,14 +109,14 @@ def rotation(degrees: float) -> np.ndarray:
     return np.array([[c, -s], [s, c]])
 
 
-def _cells_of(mask: np.ndarray, scale: float, cell_px: float) -> np.ndarray:
+def cells_of(mask: np.ndarray, scale: float, cell_px: float) -> np.ndarray:
     """Share of tissue in square cells of ``cell_px`` pixels of level 0."""
     n_y, n_x = (int(np.ceil(n * scale / cell_px)) for n in mask.shape)
     centres = np.stack(np.meshgrid(np.arange(n_x), np.arange(n_y)), axis=-1).reshape(-1, 2) + 0.5
     return fraction_at(mask, scale, centres * cell_px, cell_px).reshape(n_y, n_x)
 
 
-def _scores(
+def correlations(
     tissue: np.ndarray, xy: np.ndarray, spacing: float, max_shift: float, cells: int, *, trim: bool = False
 ) -> np.ndarray:
     """Correlation of 'under spots' and tissue for each shift, (y, x) in cells, over spots and rim on the image."""

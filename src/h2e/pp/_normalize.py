@@ -11,7 +11,7 @@ from h2e._sdata.expression import check_values, values_of
 from h2e._sdata.keys import Keys
 from h2e._sdata.masks import with_stored_tissue, write_fraction
 from h2e._sdata.normalized import check_normalized_free, write_normalized
-from h2e._sdata.placement import move_spots, placement_of, remove_corrections
+from h2e._sdata.placement import move_spots, placement_of, remove_corrections, warn_of_misplaced
 from h2e._sdata.report import report_of, store_report
 from h2e._sdata.rollback import all_or_nothing
 from h2e._sdata.scale import require_size
@@ -123,6 +123,7 @@ def normalize(
             require_inside(slides)
         else:
             placements = {key: placement_of(sdata, table, key, slide) for key, slide in by_region(slides).items()}
+        warn_of_misplaced(placements)
         images = by_image(slides)
         pooled = reference is None
         reference = fit_reference(slides, method=method or "macenko") if pooled else as_reference(reference, method)

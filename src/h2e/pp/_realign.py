@@ -28,6 +28,7 @@ def realign_spots(
     max_shift: float = 3.0,
     max_rotation_deg: float = 0.0,
     max_zoom: float = 0.0,
+    reorient: bool = False,
     undo: bool = False,
 ) -> None:
     """Put the spots of each slide where the tissue is, if they are not.
@@ -58,6 +59,9 @@ def realign_spots(
         Largest rotation to try, in degrees; 0 tries none.
     max_zoom
         Largest stretch to try, 0.03 for 3 %; 0 tries none.
+    reorient
+        Turn or mirror the spots of a slide first where another of the eight orientations fits the tissue clearly better
+        (rows taken for columns, an image that was scanned the other way round).
     undo
         Take away what an earlier call did, and do no more.
 
@@ -101,4 +105,4 @@ def realign_spots(
             table.uns.get(_keys.PREDICTION, {}).pop(_keys.REALIGN, None)
             return
         slides = with_tissue(sdata, open_slides(sdata, keys), tissue_mask_key)
-        move_spots(sdata, table, slides, **limits)
+        move_spots(sdata, table, slides, reorient=reorient, **limits)

@@ -12,7 +12,7 @@ from h2e._ensemble.extraction import Features
 from h2e._ensemble.recognition import NEW, training_rows
 from h2e._sdata import keys as _keys
 from h2e._sdata.cohort import Cohort, open_new_cohort
-from h2e._sdata.grid import lay_grids
+from h2e._sdata.grid import adopt_spots, lay_grids
 from h2e._sdata.keys import Keys
 from h2e._sdata.predictions import check_predictions_free, write_predictions
 from h2e._sdata.rollback import all_or_nothing
@@ -40,8 +40,9 @@ def predict(
     """Predict the targets at every spot on tissue, and write them to the table.
 
     Tiles have the extent in µm that the training slides had, whatever the spacing of these spots. Images are brought to
-    the stain reference of the ensemble, lazily. Without a table, a hexagonal grid of spots with the spacing of the
-    training slides is laid over the tissue (:func:`h2e.pp.make_spots`).
+    the stain reference of the ensemble, lazily. Without a table, the one set of circles or squares in
+    ``sdata.shapes`` that lies on an image gets one; where there is none, a hexagonal grid of spots with the spacing of
+    the training slides is laid over the tissue (:func:`h2e.pp.make_spots`).
 
     Parameters
     ----------
@@ -128,7 +129,8 @@ def predict(
                 msg = "image_key maps regions to images, but without a table there are no regions; pass the name of "
                 msg += f"one image of {sorted(sdata.images)}, or None for all."
                 raise ValueError(msg)
-            lay_grids(sdata, keys, spacing_um=ensemble.spacing_um, key_added=None, overwrite=overwrite)
+            if adopt_spots(sdata, keys):
+                lay_grids(sdata, keys, spacing_um=ensemble.spacing_um, key_added=None, overwrite=overwrite)
         check_predictions_free(get_table(sdata, table_key), key_added, overwrite=overwrite)
         keep_residual = bool(ensemble.settings.get("keep_residual", True))
         spacing, reference = ensemble.spacing_um, ensemble.reference

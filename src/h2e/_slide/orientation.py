@@ -1,0 +1,96 @@
+"""Which of the eight orientations of the spots fits the tissue: arrays in, numbers out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from h2e._slide.registration import cells_of, correlations
+
+AS_THEY_ARE = "as they are"
+
+ORIENTATIONS = {
+    AS_THEY_ARE: ((1, 0), (0, 1)),
+    "turned by 180°": ((-1, 0), (0, -1)),
+    "mirrored left to right": ((-1, 0), (0, 1)),
+    "mirrored top to bottom": ((1, 0), (0, -1)),
+    "turned by 90° clockwise": ((0, -1), (1, 0)),
+    "turned by 90° counterclockwise": ((0, 1), (-1, 0)),
+    "with x and y exchanged": ((0, 1), (1, 0)),
+    "with x and y exchanged and turned by 180°": ((0, -1), (-1, 0)),
+}
+"""Matrices from (x, y) to (x, y), on images whose y points down."""
+
+ACROSS = 40
+"""Spacings across the spots; of finer arrays several spots are one here."""
+
+CELLS = 2
+"""Cells per such spacing."""
+
+MIN_SCORE, MIN_LEAD = 0.65, 0.08
+"""Correlation without which no orientation fits, and by how much one must be better than the others to be told. Ten real
+slides in each wrong orientation are told with 0.13 and more; of 177 crops of slides as they are none has over 0.063."""
+
+CLEAR = 0.75
+"""Correlation from which on spots are in place: a wrong orientation of these slides has 0.71 at its best place."""
+
+Verdict = Literal["right", "other orientation", "shifted", "cannot be told"]
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How well the spots fit the tissue as they are, and at their best orientation and place."""
+
+    verdict: Verdict
+    name: str  # of the best orientation
+    score_here: float  # correlation of 'under spots' with 'tissue' as they are, up to a spacing away
+    score: float  # of the best orientation at its best place
+    runner_up: float  # of the best of the other orientations
+    shift: tuple[float, float]  # (x, y) in pixels of level 0, after turning about the middle of the spots
+
+
+def orientation(mask: np.ndarray, scale: float, xy: np.ndarray, spacing: float) -> Orientation:
+    """Compare all orientations of the spots, each at its best place on the image.
+
+    ``xy`` and ``spacing`` are in pixels of level 0, as many of which as ``scale`` make a pixel of the mask. The outline
+    of the tissue tells only where it differs between the orientations.
+    """
+    unit, some = _coarser(xy, spacing)
+    centre, cell = xy.mean(axis=0), unit / CELLS
+    tissue = cells_of(mask, scale, cell)
+    reach = max(tissue.shape) / CELLS
+    best: dict[str, tuple[float, tuple[float, float]]] = {}
+    for name, matrix in ORIENTATIONS.items():
+        turned = centre + (some - centre) @ np.array(matrix, float).T
+        scores = correlations(tissue, turned, unit, reach, CELLS)
+        middle = scores.shape[0] // 2
+        y, x = np.unravel_index(np.argmax(scores), scores.shape)
+        best[name] = float(scores[y, x]), (float(x - middle) * cell, float(y - middle) * cell)
+    here = score_here(mask, scale, xy, spacing)
+    name = max(best, key=lambda one: best[one][0])
+    score, shift = best[name]
+    runner_up = max(value for one, (value, _) in best.items() if one != name)
+    return Orientation(_verdict(name, here, score, runner_up), name, here, score, runner_up, shift)
+
+
+def score_here(mask: np.ndarray, scale: float, xy: np.ndarray, spacing: float) -> float:
+    """Correlation of 'under spots' with 'tissue' where the spots are, or up to a spacing away."""
+    unit, some = _coarser(xy, spacing)
+    return float(correlations(cells_of(mask, scale, unit / CELLS), some, unit, 1.0, CELLS).max())
+
+
+def _coarser(xy: np.ndarray, spacing: float) -> tuple[float, np.ndarray]:
+    """A spacing of which there are at most 40 across the spots, and spots that are no denser than half of it."""
+    unit = max(spacing, float(np.ptp(xy, axis=0).max()) / ACROSS)
+    return unit, xy if unit == spacing else np.unique(np.floor(2 * xy / unit), axis=0) * unit / 2 + unit / 4
+
+
+def _verdict(name: str, here: float, score: float, runner_up: float) -> Verdict:
+    """What the scores tell."""
+    if score < MIN_SCORE or score - runner_up < MIN_LEAD:
+        return "cannot be told"
+    if score - here < MIN_LEAD:
+        return "right"
+    return "shifted" if name == AS_THEY_ARE else "other orientation"
