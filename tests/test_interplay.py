@@ -229,27 +229,25 @@ def test_an_anndata_with_images(run: Any, start: dict[str, Any], floats: bool):
         np.testing.assert_allclose(of_slide, slide["table"].obsm["h2e"], atol=0.02)
 
 
-def test_visium_hd(run: Any, start: dict[str, Any], tmp_path: Path):
+def test_visium_hd(run: Any, start: dict[str, Any]):
     new = new_slide(start["ensemble"])
     (slide,) = find_slides(new)
     side = 3 * slide.spacing_px / 4
+    name = f"toy_E1_square_{round(side * slide.um_per_px):03}um"
     squares = [shapely.box(x - side / 2, y - side / 2, x + side / 2, y + side / 2) for x, y in slide.xy]
     transformations = get_transformation(new.shapes["toy_E1"], get_all=True)
     table = new["table"]
     bins = ad.AnnData(table.X, var=table.var, obs=pd.DataFrame(index=table.obs_names))
-    bins.obs["region"] = pd.Categorical(["toy_E1_square_016um"] * len(bins))
+    bins.obs["region"] = pd.Categorical([name] * len(bins))
     bins.obs["location_id"] = np.arange(len(bins))
-    bins = TableModel.parse(bins, region="toy_E1_square_016um", region_key="region", instance_key="location_id")
+    bins = TableModel.parse(bins, region=name, region_key="region", instance_key="location_id")
     frame = gpd.GeoDataFrame(geometry=squares, index=pd.Index(np.arange(len(bins)), name="location_id"))
     hd = SpatialData(
         images=dict(new.images),
-        shapes={"toy_E1_square_016um": ShapesModel.parse(frame, transformations=transformations)},
+        shapes={name: ShapesModel.parse(frame, transformations=transformations)},
         tables={"square_016um": bins},
     )
-    scales = tmp_path / "binned_outputs/square_016um/spatial/scalefactors_json.json"
-    scales.parent.mkdir(parents=True)
-    scales.write_text(json.dumps({"microns_per_pixel": slide.um_per_px, "bin_size_um": 16.0}))
-    run("Visium HD", hd=hd, folder=tmp_path)
+    run("Visium HD", hd=hd)
     np.testing.assert_allclose(hd["square_016um"].obsm["h2e"], table.obsm["h2e"], atol=1e-5)
     dots = plt.gcf().axes[0].collections[1]
     np.testing.assert_allclose(dots.get_widths(), side)

@@ -107,7 +107,7 @@ def test_spots_more_than_a_spacing_beside_the_tissue_are_told_of(hook, shift: fl
 def test_measured_spots_without_tissue_are_counted_aloud(hook):
     counts = hook["table"].X
     hook.labels["he_tissue"] = _mask_without(hook, 80, 140)
-    (message,) = [str(one.message) for one in said_while_training(hook) if "left out" in str(one.message)]
+    (message,) = [str(one.message) for one in said_while_training(hook) if "are left out: " in str(one.message)]
     assert int(re.search(r"left out: (\d+) of \d+ spots of slide 's'", message)[1]) > 10
     # Spots without counts, or said to lie beside the tissue, were not lost.
     lost = ~open_slides(hook, Keys())[0].in_tissue

@@ -46,7 +46,7 @@ DIAMETER_FRAC = 0.55
 """Diameter of a spot of a grid that h2e lays, in spacings, as in Visium (55 µm, every 100 µm)."""
 
 BINS_FROM = 0.8
-"""Diameter in pitches from which on shapes are bins, which leave no gaps; spots of arrays have 0.5 to 0.71."""
+"""Diameter in pitches from which on circles stand for bins, which leave no gaps; spots of arrays have 0.5 to 0.71."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,10 +134,9 @@ class Region:
             laid_um = DIAMETER_FRAC * float(shapes[_keys.SPACING_UM].median())
             others.append(Evidence(laid_um / diameter_px, "grid of h2e"))
         others += size_by_scalefactors(scalefactors_of(table, name, self.name), diameter_px, self.factor)
-        # Bins touch each other.
-        if diameter_px > BINS_FROM * pitch_px:
-            others += size_by_bin_name([self.name, keys.table_key], pitch_px)
-        elif round_spots and _keys.SPACING_UM not in shapes and self._is_visium(xy, array_of(obs)):
+        if not round_spots or diameter_px > BINS_FROM * pitch_px:
+            others += size_by_bin_name([self.name, keys.table_key], diameter_px)
+        elif _keys.SPACING_UM not in shapes and self._is_visium(xy, array_of(obs)):
             others.append(Evidence(VISIUM_UM / pitch_px, "guessed from the lattice: Visium"))
         if evidence and evidence[0].source == GIVEN and not others:
             check_not_of_scan(sdata, self.image, evidence[0].um_per_px)

@@ -102,10 +102,10 @@ def size_by_scalefactors(factors: Mapping[str, Any], diameter_px: float, factor:
     return evidence + ([Evidence(float(side) / diameter_px, "scalefactors: bin_size_um")] if side else [])
 
 
-def size_by_bin_name(names: Sequence[str], pitch_px: float) -> list[Evidence]:
-    """The size by the name of bins, which have no gaps between them."""
+def size_by_bin_name(names: Sequence[str], side_px: float) -> list[Evidence]:
+    """The size by the side of bins, which their name says."""
     sizes = (re.search(BIN_UM, name, re.IGNORECASE) for name in names)
-    return [Evidence(int(size[1]) / pitch_px, f"bins of {int(size[1])} µm by name") for size in sizes if size][:1]
+    return [Evidence(int(size[1]) / side_px, f"bins of {int(size[1])} µm by name") for size in sizes if size][:1]
 
 
 def check_not_of_scan(sdata: SpatialData, image: Image, um_per_px: float) -> None:

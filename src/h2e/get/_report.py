@@ -25,9 +25,11 @@ def report(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) -> pd.D
 
     Returns
     -------
-    A new table: µm per pixel; tissue in mm² and as a share of the image; spots, those without tissue (invalid) and
+    A new table: µm per pixel and what told it (``um_per_px_from``); tissue in mm² and as a share of the image; spots, those without tissue (invalid) and
     those kept; ``shift``, how far in spot spacings the spots were from where they fit the tissue best, whether they
-    were ``moved``, and why (``placement``); the stain vectors before normalization.
+    were ``moved``, and why (``placement``); ``orientation``, ``"as they are"``, the one of the eight that fits the
+    tissue better, or ``"cannot be told"`` where the outline of the tissue is too symmetric or not on the image; the
+    stain vectors before normalization.
 
     Raises
     ------

@@ -101,8 +101,8 @@ def spatial_pred(
     library_key
         Column of ``table.obs`` that says which slide a spot belongs to; by default the table's region key.
     um_per_px
-        Size of a pixel in µm, or a mapping from slide or image to it, where neither ``table.obs["um_per_px"]`` nor the
-        lattice tells it.
+        µm per pixel of the image at its finest level, or a mapping from slide or image to it, where nothing else tells
+        it; refused where it contradicts what does.
     cmap
         Colour map; the default can be read by the colour-blind and in gray.
     size

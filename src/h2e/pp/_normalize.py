@@ -65,8 +65,8 @@ def normalize(
     library_key
         Column of ``table.obs`` that says which slide a spot belongs to; by default the table's region key.
     um_per_px
-        Size of a pixel in µm, or a mapping from slide or image to it, where neither ``table.obs["um_per_px"]`` nor the
-        lattice tells it.
+        µm per pixel of the image at its finest level, or a mapping from slide or image to it, where nothing else tells
+        it; refused where it contradicts what does.
     realign
         Whether spots that lie beside the tissue are put back onto it. Otherwise the report says how far off they are.
     overwrite
@@ -85,7 +85,7 @@ def normalize(
     ``table.uns["h2e"]["report"]`` : ``DataFrame``
         A row per slide, for :func:`h2e.get.report`: µm per pixel, tissue area in mm² and as a share of the image;
         spots, those without tissue and those kept; how many spacings the spots were off, whether they were moved, and
-        why; the stain vectors before. Without a table it is in ``sdata.attrs["h2e"]``.
+        why; the orientation that fits the tissue; the stain vectors before. Without a table it is in ``sdata.attrs["h2e"]``.
 
     Raises
     ------

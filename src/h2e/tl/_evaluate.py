@@ -109,7 +109,7 @@ def evaluate(
     table_key
         Table over all slides.
     um_per_px
-        Size of a pixel in µm, or a mapping from slide or image to it.
+        As in :func:`h2e.tl.fit`.
     run_dir
         Folder that keeps each finished model; an interrupted run continues where it was.
     seed

@@ -114,8 +114,8 @@ def fit(
     table_key
         Table over all slides.
     um_per_px
-        Size of a pixel in µm, or a mapping from slide or image to it, where neither ``table.obs["um_per_px"]`` nor the
-        lattice tells it.
+        µm per pixel of the image at its finest level, or a mapping from slide or image to it, where nothing else tells
+        it; refused where it contradicts what does.
     run_dir
         Folder that keeps each finished model; an interrupted run continues where it was. What was changed in the code
         of a learner of your own is not noticed: give it a new folder.

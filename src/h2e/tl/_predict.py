@@ -62,8 +62,8 @@ def predict(
     library_key
         Column of ``table.obs`` that says which slide a spot belongs to; by default the table's region key.
     um_per_px
-        Size of a pixel in µm, or a mapping from slide or image to it, where neither ``table.obs["um_per_px"]`` nor the
-        lattice tells it.
+        µm per pixel of the image at its finest level, or a mapping from slide or image to it, where nothing else tells
+        it; refused where it contradicts what does.
     interval
         Share of the truths that the intervals are meant to hold.
     in_sample
