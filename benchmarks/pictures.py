@@ -1,8 +1,8 @@
-"""Pictures of real slides before and after preparation, for docs/preprocessing.md.
+"""Pictures of real slides before and after preparation, for docs/preprocessing.md and docs/read_right.md.
 
     H2E_DATA=../shared/data python benchmarks/pictures.py   # half a minute
 
-Writes stains.jpg, tissue.jpg and tiles.jpg to docs/_static.
+Writes stains.jpg, tissue.jpg, tiles.jpg and placement.jpg to docs/_static.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from _data import load
 from _record import CommandLine, save_picture
-from spatialdata.transformations import Sequence, Translation, get_transformation, set_transformation
+from matplotlib.figure import Figure
+from spatialdata import SpatialData
+from spatialdata.transformations import Affine, Sequence, Translation, get_transformation, set_transformation
 
 import h2e
+from h2e._sdata.images import levels_of
 
 SECTIONS = ["A1", "B4", "C2", "C4"]
 SPOTS = ["B4_18x28", "B4_11x26", "C4_22x20", "C4_13x17"]
@@ -46,6 +49,29 @@ def main() -> None:
         ax.set_title(f"C4, {name}: {ax.get_title().split(', ')[1]}")
         h2e.pp.realign_spots(sdata)
     save_picture(figure, options.pictures / "tissue.jpg", dpi=100)
+    save_picture(placements(sdata, "C2"), options.pictures / "placement.jpg", dpi=100)
+
+
+def placements(sdata: SpatialData, name: str) -> Figure:
+    """The spots of a slide as they are, mirrored, and three spacings away, each with what the report says."""
+    slide, shapes = sdata[f"{name}_image"], sdata[name]
+    width = levels_of(slide)[0].sizes["x"]
+    pitch = 200 / sdata["table"].obs.query("region == @name")["um_per_px"].iloc[0]
+    moves = {
+        "right": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+        "mirrored": [[-1, 0, width], [0, 1, 0], [0, 0, 1]],
+        "shifted": [[1, 0, 3 * pitch], [0, 1, 0], [0, 0, 1]],
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(12, 4.4), layout="constrained")
+    recorded = get_transformation(shapes, name)
+    for (title, matrix), ax in zip(moves.items(), axes, strict=True):
+        set_transformation(shapes, Sequence([recorded, Affine(matrix, ("x", "y"), ("x", "y"))]), name)
+        h2e.pp.normalize(sdata)
+        row = h2e.get.report(sdata).loc[name]
+        h2e.pl.tissue(sdata, image_key=f"{name}_image", ax=ax)
+        where = "" if title == "mirrored" else f"; shift: {row['shift']:.1f} spacings"
+        ax.set_title(f"{title}\norientation: {row['orientation']}{where}", fontsize=10)
+    return figure
 
 
 if __name__ == "__main__":

@@ -145,3 +145,10 @@ def test_a_spot_without_a_position_is_called_that(hook):
         ValueError, match=r"2 of \d+ spots of slide 's' are without a position \(NaN\), such as 'spot 3'"
     ):
         h2e.pp.normalize(hook)
+
+
+def test_a_record_of_spots_that_were_in_place_says_nothing_of_where_they_lie_now(hook):
+    h2e.pp.realign_spots(hook)
+    place(hook, WRONG["mirrored left to right"])
+    with pytest.warns(UserWarning, match="mirrored left to right"):
+        h2e.pp.normalize(hook)

@@ -59,7 +59,8 @@ def move_spots(
 def placement_of(sdata: SpatialData, table: AnnData, region: str, slide: Slide) -> dict[str, Any]:
     """What was done about the place of the spots of a region or, if nothing was, what ``move_spots`` would do."""
     done = get_provenance(table, _keys.REALIGN).get(region)
-    if done is not None and (not done["moved"] or is_in_place(sdata, region, done)):
+    # What was not moved may lie elsewhere since.
+    if done is not None and done["moved"] and is_in_place(sdata, region, done):
         return dict(done)
     facts, _ = estimate(table, slide)
     if facts["moved"]:
