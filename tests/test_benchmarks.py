@@ -19,6 +19,7 @@ RECORD = ["h2e", "date", "processor"]
 PAGES = {
     "ablation": "ablation.md",
     "accuracy": "trust.md",
+    "scale_cue": "trust.md",
     "spatial_null": "method.md",
     "transforms": "targets.md",
     "tried": "trust.md",

@@ -16,6 +16,7 @@ from h2e._ensemble import store as _store
 from h2e._ensemble.fold_models import ALL, FoldModel, averaged_members, names_of
 from h2e._ensemble.novelty import Novelty
 from h2e._ensemble.saving import describe, rebuild
+from h2e._ensemble.scale_cue import ScaleCue
 from h2e._ensemble.stack import PER_MODEL, Stack
 from h2e._learners.learner import Learner
 from h2e._stains.reference import StainReference
@@ -51,6 +52,7 @@ class Ensemble:
     spacing_um: float
     reference: StainReference | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)  # plain numbers and strings
+    scale_cue: ScaleCue | None = None  # None of one group, where no image is looked at, and of older ensembles
 
     def __repr__(self) -> str:
         n_slides, groups = self.training["slide"].nunique(), sorted(self.training["group"].unique())

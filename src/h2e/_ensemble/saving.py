@@ -10,6 +10,7 @@ import pandas as pd
 
 from h2e._ensemble.fold_models import FoldModel, names_of
 from h2e._ensemble.novelty import Novelty
+from h2e._ensemble.scale_cue import ScaleCue
 from h2e._ensemble.stack import restore_stack
 from h2e._ensemble.transforms import Transform
 from h2e._learners.learner import Learner
@@ -29,6 +30,8 @@ def describe(ensemble: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     arrays |= {f"stack/{key}": value for key, value in ensemble.stack.arrays().items()}
     if ensemble.novelty is not None:
         arrays |= {f"novelty/{key}": value for key, value in ensemble.novelty.arrays().items()}
+    if ensemble.scale_cue is not None:
+        arrays |= {f"scale_cue/{key}": value for key, value in ensemble.scale_cue.arrays().items()}
     arrays |= {f"thumbnail/{region}": colours for region, colours in ensemble.thumbnails.items()}
     for i, member in enumerate(ensemble.members):
         arrays |= {f"{i}/{key}": getattr(member.transform, key) for key in TRANSFORM}
@@ -63,7 +66,7 @@ def rebuild(
         transform = Transform(kind, **{key: arrays[f"{i}/{key}"] for key in TRANSFORM})
         members.append(FoldModel(name, held_out, by_name[name].restore(_under(f"{i}/model/", arrays)), transform))
     index = pd.MultiIndex.from_tuples(map(tuple, about["index"]), names=["region", "instance"])
-    novelty, reference = about["novelty"], about["reference"]
+    novelty, reference, scale_cue = about["novelty"], about["reference"], _under("scale_cue/", arrays)
     return {
         **{key: arrays[key] for key in ("held_out", "truth", "calibration")},
         **{key: about[key] for key in ("spacing_um", "settings")},
@@ -73,6 +76,7 @@ def rebuild(
         "stack": restore_stack(about["stack"], _under("stack/", arrays)),
         "loo": pd.DataFrame(arrays["held_out"].mean(axis=0), index=index, columns=about["targets"]),
         "novelty": None if novelty is None else Novelty.restore(novelty, _under("novelty/", arrays)),
+        "scale_cue": ScaleCue.restore(scale_cue) if scale_cue else None,
         "training": pd.DataFrame(about["training"], index=index),
         "thumbnails": _under("thumbnail/", arrays),
         "history": pd.DataFrame(about["history"]).astype(HISTORY),

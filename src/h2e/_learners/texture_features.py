@@ -78,10 +78,24 @@ def stain_maps(tiles: np.ndarray) -> np.ndarray:
     return np.stack([sum(table[c][tiles[:, c]] for c in range(3)) for table in tables], axis=1)
 
 
+def octave_features(tiles: np.ndarray) -> np.ndarray:
+    """Those of the features that say how coarse the pattern of each tile is, ``float32``, (n, d).
+
+    Six for each octave of haematoxylin, then of eosin.
+    """
+    stains = stain_maps(_without_black(tiles))
+    octaves = _octaves("haematoxylin", stains[:, 0]) | _octaves("eosin", stains[:, 1])
+    return np.stack(list(octaves.values()), axis=1)
+
+
+def _without_black(tiles: np.ndarray) -> np.ndarray:
+    """Black pixels become white: no stain is black, but cut-outs, borders and pen are, which are not tissue."""
+    return np.where(tiles.max(axis=1, keepdims=True) < BLACK, np.uint8(255), tiles)
+
+
 def _describe(tiles: np.ndarray) -> dict[str, np.ndarray]:
     """All features of a few tiles, by name."""
-    # Black pixels become white: no stain is black, but cut-outs, borders and pen are, which are not tissue.
-    tiles = np.where(tiles.max(axis=1, keepdims=True) < BLACK, np.uint8(255), tiles)
+    tiles = _without_black(tiles)
     colours, stains = tiles.astype(np.float32) / 255, stain_maps(tiles)
     top, bottom = colours.max(1), colours.min(1)
     saturation = (top - bottom) / np.maximum(top, 1 / 255)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import numpy as np
 from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.extraction import Features
 from h2e._ensemble.fitting import FitConfig
+from h2e._ensemble.scale_cue import fit_scale_cue
 from h2e._ensemble.stack import StackKind
 from h2e._ensemble.training import check_cohort, folds_within, learners_of, train
 from h2e._ensemble.transforms import TransformKind
@@ -158,4 +160,5 @@ def fit(
     ensemble, values, _ = train(Features(cohort, progress), spec, spots, folds, config, left_out=left_out)
     if constant := [name for name, column in values.items() if column.nunique() == 1]:
         log.warning("targets %s have one value at all %d spots: there is nothing to learn", constant, len(spots))
-    return ensemble
+    # Learners that look at no image get along with any size of a pixel.
+    return ensemble if ensemble.novelty is None else replace(ensemble, scale_cue=fit_scale_cue(cohort.slides))

@@ -10,6 +10,7 @@ import numpy as np
 from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.extraction import Features
 from h2e._ensemble.recognition import NEW, training_rows
+from h2e._ensemble.scale_cue import warn_of_sizes
 from h2e._sdata import keys as _keys
 from h2e._sdata.cohort import Cohort, open_new_cohort
 from h2e._sdata.grid import adopt_spots, lay_grids
@@ -63,7 +64,8 @@ def predict(
         Column of ``table.obs`` that says which slide a spot belongs to; by default the table's region key.
     um_per_px
         µm per pixel of the image at its finest level, or a mapping from slide or image to it, where nothing else tells
-        it; refused where it contradicts what does.
+        it; refused where it contradicts what does. You are warned where the pixels look larger or smaller, compared
+        with the training slides.
     interval
         Share of the truths that the intervals are meant to hold.
     in_sample
@@ -135,6 +137,8 @@ def predict(
         keep_residual = bool(ensemble.settings.get("keep_residual", True))
         spacing, reference = ensemble.spacing_um, ensemble.reference
         cohort = open_new_cohort(sdata, keys, spacing_um=spacing, reference=reference, keep_residual=keep_residual)
+        if ensemble.scale_cue is not None:
+            warn_of_sizes(cohort, ensemble.scale_cue)
         x = Features(cohort, progress).extract(ensemble.learners, spacing_um=spacing, reference=reference)
         frames, novelty = _values(cohort, ensemble, x, key_added, interval=interval, in_sample=in_sample)
         about = about_ensemble(ensemble, in_sample=in_sample, interval=interval)
