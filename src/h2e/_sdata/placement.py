@@ -11,6 +11,7 @@ import numpy as np
 from anndata import AnnData
 
 from h2e._sdata import keys as _keys
+from h2e._sdata.expression import gene_values, genes_of
 from h2e._sdata.provenance import get_provenance, replace_provenance, set_provenance
 from h2e._slide.registration import Placement, place, rotation
 from h2e._slide.slide import Slide, by_region
@@ -132,8 +133,8 @@ def is_in_place(sdata: SpatialData, region: str, earlier: Mapping[str, Any]) -> 
 
 def _present(table: AnnData, rows: np.ndarray) -> np.ndarray:
     """Which spots have counts enough to be on tissue; all, if there is no expression, or values that are no amounts."""
-    if table.X is not None and table.n_vars:
-        counts = np.asarray(table.X[rows].sum(axis=1), dtype=float).ravel()
+    if table.X is not None and len(genes_of(table)):
+        counts = np.asarray(gene_values(table[rows], None)[0].sum(axis=1), dtype=float).ravel()
         if (np.isfinite(counts) & (counts >= 0)).all():
             return counts >= FEW_COUNTS * np.median(counts)
     return np.ones(len(rows), bool)

@@ -84,6 +84,6 @@ class Region:
             what = "slide %r: the size of a pixel is guessed from the %s; pass um_per_px if it is another"
             log.info(what, name, told_by)
         return Slide(
-            name, group, self.name, self.image, xy, rows, in_tissue(table)[rows], self.to_px,
+            name, group, self.name, self.image, xy, rows, in_tissue(obs, name), self.to_px,
             radius_px, spacing_px, um_per_px, told_by, angle_of(shapes, self.to_px),
         )  # fmt: skip
