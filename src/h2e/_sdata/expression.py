@@ -94,8 +94,12 @@ def values_of(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
     if layer is None:
         if adata.X is None:
             layers = [name for name in adata.layers if name is not None]
-            msg = f"adata.X is empty; pass layer=, one of {layers}." if layers else "adata.X is empty, and there is no "
-            msg += "" if layers else "layer: no expression. Name columns of obs, or obsm=, as targets."
+            msg = "adata.X is empty; pass layer=, "
+            msg += (
+                f"one of {layers}."
+                if layers
+                else "which the table has none of yet, or obsm= or columns of obs as targets."
+            )
             raise ValueError(msg)
         if adata.isbacked:
             msg = "adata.X is on disk (backed); bring it into memory with adata.to_memory()."
