@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import anndata as ad
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
 from scipy import sparse
 
-from h2e._sdata.expression import expression, slide_labels
+import h2e
+from h2e._sdata.expression import _in_memory, expression, slide_labels
 from h2e._sdata.table import labels_of
+from h2e._sdata.targets import measured, resolve_targets
 
 
 def table(*, dense: bool = False) -> ad.AnnData:
@@ -98,3 +101,97 @@ def test_what_is_not_there_is_named_beside_what_is():
 
 def test_without_a_key_or_a_region_all_spots_are_one_slide():
     assert set(slide_labels(table())) == {"all"}
+
+
+KINDS = {
+    "10x": ("Gene Expression", "Antibody Capture"),
+    "lower case": ("gene expression", "antibody capture"),
+    "underscores": ("Gene_Expression", "CRISPR_Guide_Capture"),
+    "short": ("Gene", "Protein"),
+    "muon": ("GEX", "ADT"),
+    "Xenium": ("Gene Expression", "Negative Control Probe"),
+    "another word": ("RNA", "Custom"),
+    "missing": (np.nan, "Antibody Capture"),
+}
+
+
+def with_proteins(gene: object, other: object) -> tuple[ad.AnnData, ad.AnnData]:
+    """The same genes alone, and between features of another kind with far more counts, one of a gene's name."""
+    genes = table()
+    proteins = np.random.default_rng(1).poisson(500.0, (20, 3)).astype(np.float32)
+    x = sparse.hstack([proteins[:, :2], genes.X, proteins[:, 2:]], format="csr")
+    both = ad.AnnData(x)
+    both.var_names = ["P0", "P1", *genes.var_names, genes.var_names[4]]
+    both.var["feature_types"] = pd.Categorical([other, other, *[gene] * 15, other])
+    return genes, both
+
+
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+@pytest.mark.parametrize(("gene", "other"), KINDS.values(), ids=KINDS)
+def test_only_genes_count_in_the_total_and_are_targets(gene: object, other: object):
+    genes, both = with_proteins(gene, other)
+    np.testing.assert_array_equal(expression(both).toarray(), expression(genes).toarray())
+    names = list(genes.var_names[[4, 2]])
+    pd.testing.assert_frame_equal(measured(both, names), measured(genes, names))
+    both.var["h2e_target"] = both.var_names == genes.var_names[4]
+    assert resolve_targets(both) == [genes.var_names[4]]
+    both.X[:, :2] = -1  # what is no gene may be normalized by its own rules
+    np.testing.assert_array_equal(expression(both).toarray(), expression(genes).toarray())
+    with pytest.raises(ValueError, match=rf"targets must be genes, got \['P1'\], which are '{other}'"):
+        measured(both, ["P1"])
+
+
+@pytest.mark.parametrize("word", ["Gene Expression", "protein_coding", "", None])
+def test_a_column_that_tells_nothing_changes_nothing(word: str | None):
+    adata = table()
+    expected = expression(adata).toarray()
+    adata.var["feature_types"] = word
+    np.testing.assert_array_equal(expression(adata).toarray(), expected)
+
+
+def test_proteins_alone_are_no_expression():
+    adata = table()
+    adata.var["feature_types"] = "Antibody Capture"
+    with pytest.raises(ValueError, match=r"features of other kinds only: .* \['Antibody Capture'\]"):
+        expression(adata)
+
+
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+def test_ranks_and_chosen_targets_are_of_genes_only():
+    _, both = with_proteins("Gene Expression", "Antibody Capture")
+    both.var_names = [f"F{i}" for i in range(both.n_vars)]
+    both.obsm["spatial"] = np.stack(np.divmod(np.arange(20), 5), axis=1).astype(float)
+    h2e.pp.rank_transform(both, axis="spot")
+    ranks = both.layers["rank"].toarray()
+    assert not ranks[:, [0, 1, -1]].any()
+    assert ranks[:3].max(axis=1).min() > 0.8
+    h2e.pp.select_targets(both, n_targets=15)
+    assert both.var["h2e_target"].tolist() == [False, False, *[True] * 15, False]
+
+
+LAZY = {
+    "dense blocks": lambda x: da.from_array(x.toarray(), chunks=(7, 4)),
+    "csr blocks": lambda x: da.from_array(x.toarray(), chunks=(7, 4)).map_blocks(sparse.csr_matrix),
+    "csc blocks": lambda x: da.from_array(x.toarray(), chunks=(7, 15)).map_blocks(sparse.csc_matrix),
+    "csr_array blocks": lambda x: da.from_array(x.toarray(), chunks=(7, 15)).map_blocks(sparse.csr_array),
+}
+
+
+@pytest.mark.parametrize("layer", [None, "counts"])
+@pytest.mark.parametrize("lazy", LAZY.values(), ids=LAZY)
+def test_lazily_read_counts_are_computed(lazy, layer: str | None):
+    adata = table()
+    expected = dense(expression(adata))
+    if layer is None:
+        adata.X = lazy(adata.X)
+    else:
+        adata.layers[layer] = lazy(adata.X)
+    np.testing.assert_array_equal(dense(expression(adata, layer=layer)), expected)
+    np.testing.assert_array_equal(dense(expression(adata[3:9], [2, 5], layer=layer)), expected[3:9][:, [2, 5]])
+
+
+def test_expression_elsewhere_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"adata.X must be in memory, got list; bring it there with adata.to_memory"):
+        _in_memory([[1]], "adata.X")
+    with pytest.raises(ValueError, match="pass layer=, which the table has none of yet, or obsm= or columns of obs"):
+        expression(ad.AnnData(obs=table().obs, var=table().var))

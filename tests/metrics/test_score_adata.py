@@ -107,3 +107,35 @@ def test_a_gene_that_is_there_twice_is_no_truth(adata):
         metrics.score_adata(adata, library_key="slide", metrics="pearson")
     adata.var_names = ["c", "b", "c", "d"]  # of those that are not predicted, nothing is asked
     assert set(metrics.score_adata(adata, library_key="slide", metrics="pearson")["target"]) == {"b", "d"}
+
+
+def test_spots_without_a_measured_value_are_left_out_and_counted(adata, caplog):
+    adata.obsm["cells"] = adata.obsm["h2e"] * 2 + 1
+    adata.obsm["cells"].iloc[::5, 1] = np.nan
+    scores = metrics.score_adata(adata, obsm="cells", library_key="slide", metrics="pearson")
+    assert "16 of 80 spots have no measured value of some target" in caplog.text
+    np.testing.assert_allclose(scores["value"], 1)
+    assert set(scores["n_spots"]) == {32}
+
+
+def test_columns_of_obs_are_a_truth_where_the_record_or_the_names_say_so(adata):
+    truth = pd.DataFrame({"x": np.arange(80.0), "a": np.arange(80.0) ** 2}, index=adata.obs_names)
+    adata.obs[["x", "a"]], adata.obsm["h2e"] = truth, truth * 2
+    adata.obs.loc[adata.obs_names[3], "x"] = np.nan
+    with pytest.raises(ValueError, match=r"got genes \['a'\] and columns \['x', 'a'\]"):
+        metrics.score_adata(adata, library_key="slide")  # a gene is called so, too
+    adata.uns["h2e"] = {"unit": "as in obs"}
+    scores = metrics.score_adata(adata, library_key="slide", metrics="pearson")
+    np.testing.assert_allclose(scores["value"], 1)
+    adata.uns["h2e"], adata.obsm["h2e"] = {"unit": "log-normalized expression"}, truth[["a"]]
+    assert metrics.score_adata(adata, library_key="slide", metrics="pearson")["value"].abs().max() < 0.9
+
+
+def test_antibodies_do_not_count_in_the_total(adata):
+    expected = metrics.score_adata(adata, library_key="slide", metrics="pearson")
+    proteins = ad.AnnData(np.random.default_rng(0).poisson(500.0, (80, 2)).astype(np.float32), obs=adata.obs)
+    proteins.var_names = ["p", "q"]
+    both = ad.concat([adata, proteins], axis="var", merge="first")
+    both.var["feature_types"] = ["Gene Expression"] * 4 + ["Antibody Capture"] * 2
+    both.obsm["h2e"] = adata.obsm["h2e"]
+    pd.testing.assert_frame_equal(metrics.score_adata(both, library_key="slide", metrics="pearson"), expected)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import logging
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 from spatialdata import SpatialData, read_zarr
 from spatialdata.models import Image2DModel
 from spatialdata.transformations import Identity, get_transformation, set_transformation
@@ -223,3 +226,50 @@ def test_limits_that_are_none_are_refused(cohort, limits):
 def test_a_scale_that_is_none_is_refused(cohort, scale):
     with pytest.raises(ValueError, match="between 1 and 416 image pixels"):
         h2e.pp.detect_tissue(cohort, scale=scale)
+
+
+NO_EXPRESSION = {
+    "no X": lambda table: setattr(table, "X", None),
+    "no genes": None,
+    "antibodies only": lambda table: table.var.__setitem__("feature_types", "Antibody Capture"),
+}
+
+
+@pytest.mark.parametrize("change", NO_EXPRESSION.values(), ids=NO_EXPRESSION)
+def test_slides_without_expression_are_prepared_and_the_report_says_so(two_slides, caplog, change):
+    if change is None:
+        two_slides["table"] = two_slides["table"][:, :0].copy()
+    else:
+        change(two_slides["table"])
+    with caplog.at_level(logging.INFO):
+        h2e.pp.normalize(two_slides, realign=True)
+    assert "ranks skipped: no expression, on slides ['toy_A1', 'toy_B1']" in caplog.text
+    assert set(h2e.get.report(two_slides)["ranks"]) == {"ranks skipped: no expression"}
+    assert "rank" not in two_slides["table"].layers
+    assert "toy_A1_image_normalized" in two_slides.images
+
+
+def test_a_slide_without_counts_beside_others_is_named(two_slides):
+    table = two_slides["table"]
+    x = table.X.toarray()
+    x[table.obs["donor"] == "B"] = 0
+    table.X = x
+    h2e.pp.normalize(two_slides)
+    assert h2e.get.report(two_slides)["ranks"].to_dict() == {"toy_A1": "", "toy_B1": "ranks skipped: no expression"}
+
+
+def test_a_layer_that_waits_to_be_named_is_asked_for(two_slides):
+    table = two_slides["table"]
+    table.layers["counts"], table.X = table.X, None
+    with pytest.raises(ValueError, match=r"pass layer=, one of \['counts'\]"):
+        h2e.pp.normalize(two_slides)
+    h2e.pp.normalize(two_slides, layer="counts")
+    assert "ranks" not in h2e.get.report(two_slides)
+
+
+def test_lazily_read_counts_are_prepared_as_those_in_memory(two_slides):
+    table = two_slides["table"]
+    expected = h2e.pp.rank_transform(table, copy=True).layers["rank"].toarray()
+    table.X = da.from_array(table.X.toarray(), chunks=(20, 60)).map_blocks(sparse.csr_matrix)
+    h2e.pp.normalize(two_slides, realign=True)
+    np.testing.assert_array_equal(table.layers["rank"].toarray(), expected)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 
 from h2e._ensemble.ensemble import Ensemble
 from h2e._sdata.cohort import Cohort
-from h2e._sdata.targets import measured
+from h2e._sdata.expression import values_of
+from h2e._sdata.targets import AS_IN_OBS, measured
 from h2e._slide.image import same_image
 from h2e._slide.slide import Slide
 
@@ -67,7 +69,8 @@ def _rows_by_record(cohort: Cohort, spots: np.ndarray, ensemble: Ensemble) -> np
     positions = np.full(len(spots), NEW)
     if values is None:
         return positions
-    counted = not (ensemble.settings.get("obsm") or ensemble.settings.get("log_normalized"))
+    setting = ensemble.settings.get
+    counted = not (setting("obsm") or setting("log_normalized") or setting("unit") == AS_IN_OBS)
     for look in (np.asarray, _shares) if counted else (np.asarray,):
         truth = look(ensemble.truth)
         same = np.abs(look(values) - truth[trained[named]]).max(axis=1) < 1e-3
@@ -95,11 +98,15 @@ def _only_ones(values: np.ndarray) -> np.ndarray:
 
 def _measured(cohort: Cohort, spots: np.ndarray, ensemble: Ensemble) -> np.ndarray | None:
     """The targets as they were measured for training, or None if the table has not got them all."""
-    obsm, layer = (ensemble.settings.get(name) or None for name in ("obsm", "layer"))
-    log_normalized = bool(ensemble.settings.get("log_normalized"))
+    setting = ensemble.settings.get
+    obsm, layer, obs = setting("obsm") or None, setting("layer") or None, setting("unit") == AS_IN_OBS
+    of: dict[str, Any] = {"obsm": obsm, "layer": layer, "log_normalized": bool(setting("log_normalized"))}
+    if cohort.table.isbacked and not (obs or obsm or layer):
+        # Refused, and not taken for values that are not there.
+        values_of(cohort.table, layer)
     try:
         table, targets = cohort.table[cohort.rows[spots]], list(ensemble.targets)
-        return measured(table, targets, obsm=obsm, layer=layer, log_normalized=log_normalized).to_numpy(float)
+        return measured(table, targets, obs=obs, allow_missing=True, **of).to_numpy(float)
     except (KeyError, TypeError, ValueError):
         # No such target, layer or counts: not what was trained on.
         return None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from h2e._ensemble.recognition import positions_on_image
 from h2e._ensemble.saving import HISTORY
 from h2e._learners.folds import Fold, make_folds
 from h2e._learners.learner import Learner
-from h2e._learners.registry import learner_of, with_settings
+from h2e._learners.registry import LEARNERS, learner_of, with_settings
 from h2e._sdata.cohort import Cohort
 from h2e._sdata.target_spec import TargetSpec
 from h2e._warnings import warn
@@ -34,11 +35,26 @@ def learners_of(learners: str | Learner | Sequence[str | Learner], device: str |
     instances = [learner_of(learner) for learner in several]
     if device is not None:
         instances = [with_settings(one, device=device) if hasattr(one, "device") else one for one in instances]
+    for name in {device, *(getattr(one, "device", None) for one in instances if type(one) in LEARNERS.values())} - {
+        None
+    }:
+        # Torch takes a second to import.
+        from h2e._learners.training import find_device
+
+        find_device(name)
     return tuple(instances)
 
 
 def check_cohort(cohort: Cohort, spec: TargetSpec, group_key: str | None) -> None:
     """Refuse a group with the name that stands for all; warn of scores that are too good and spots without counts."""
+    if alike := spelled_alike(cohort.groups):
+        msg = (
+            f"groups {alike} differ in case, spaces, dashes or zeros only; if they are one donor, give them one name: "
+        )
+        msg += "a donor on both sides of a split makes scores too good."
+        warn(msg)
+    if spec.targets is not None:
+        warn_absent(spec, spec.targets)
     if ALL in cohort.groups:
         msg = f"a group is called {ALL!r}, which h2e calls the models of all groups; give it another name."
         raise ValueError(msg)
@@ -57,6 +73,30 @@ def check_cohort(cohort: Cohort, spec: TargetSpec, group_key: str | None) -> Non
     if spec.n_empty:
         # To a model they say that there is nothing of any gene.
         log.warning("%d of %d spots on tissue have no counts: drop them", spec.n_empty, len(cohort.rows))
+
+
+def warn_absent(spec: TargetSpec, targets: Sequence[str] | str) -> None:
+    """Warn of genes that a whole slide has not got, as where its panel lacks them."""
+    if absent := spec.absent(targets):
+        msg = f"{len(absent)} times a whole slide has no count of a target, against the other slides: {absent[:5]}. Genes "
+        msg += "that its panel lacks are learned and scored as 0 there: leave out these targets, or the slide."
+        warn(msg)
+
+
+def spelled_alike(names: Iterable[str]) -> list[str]:
+    """Names that are most likely one: they differ in case, spaces, dashes, dots, and zeros before a number only.
+
+    Examples
+    --------
+    >>> spelled_alike(["P1", "p 1", "P-01", "P11", "P1-1", "P2"])
+    ['P-01', 'P1', 'p 1']
+    """
+    same: dict[str, list[str]] = {}
+    for name in sorted(set(map(str, names))):
+        # A separator of two numbers is none: 1-1 is not 11.
+        key = re.sub(r"(?<!\d)[\s_.-]+|[\s_.-]+(?!\d)", "", re.sub(r"\.0$", "", name.casefold()))
+        same.setdefault(re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"[\s_.-]+", "-", key)), []).append(name)
+    return [name for alike in same.values() if len(alike) > 1 for name in alike]
 
 
 def folds_within(cohort: Cohort, spots: np.ndarray, learners: Sequence[Learner]) -> list[Fold]:

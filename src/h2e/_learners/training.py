@@ -137,8 +137,20 @@ def predict_views(
 
 
 def find_device(device: str | None) -> torch.device:
-    """The device asked for, else CUDA if there is one, else the CPU."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """The device asked for, if it is there, else CUDA if there is one, else the CPU."""
+    mps, xpu = torch.backends.mps.is_available(), torch.xpu.is_available()
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": mps, "xpu": xpu}
+    if device is None:
+        return torch.device("cuda" if there["cuda"] else "cpu")
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        found = None
+    if found is None or not there.get(found.type) or (found.index or 0) >= max(torch.cuda.device_count(), 1):
+        msg = f"device must be one of {[name for name in there if there[name]]}, which are here, got {device!r}; None "
+        msg += "takes CUDA if there is one, else the CPU."
+        raise ValueError(msg)
+    return found
 
 
 def mixed_precision(device: torch.device) -> AbstractContextManager[object]:

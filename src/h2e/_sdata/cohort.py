@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -81,6 +81,11 @@ class Cohort:
         """Positions of the slides that some of the spots lie on."""
         names = set(self.names[spots])
         return [i for i, slide in enumerate(self.slides) if slide.name in names]
+
+    def take(self, keep: np.ndarray) -> Cohort:
+        """The cohort with some of its spots, (n,) True where one stays; slides that keep none are left out."""
+        parts = (slide.take(keep[self.names == slide.name]) for slide in self.slides)
+        return replace(self, slides=tuple(slide for slide in parts if len(slide)))
 
     def spacing_um(self, spots: np.ndarray) -> float:
         """Median spacing of the slides of some spots, to five digits.

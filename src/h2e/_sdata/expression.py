@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from h2e._sdata.table import labels_of
@@ -16,19 +18,32 @@ LARGEST_LOG = 25.0
 OTHER_COLUMNS = 66
 """Columns of the largest array of Spatial Transcriptomics (2,000 spots); Visium has 128 and more."""
 
+FEATURE_TYPES = "feature_types"
+"""``var``: what each feature is, as 10x writes it."""
+
+GENE = r"genes?|(gene |rna )?expression|gex|m?rna|transcript(s|ome)?"
+"""What genes are called there, case and kinds of spaces aside."""
+
+NO_GENE = r"antibod|antigen|capture|protein ?expr|\bproteins?$|^adt$|^hto$|crispr|peak|control|codeword|blank"
+"""What features are called that are none; by any other word alone, such as a biotype, all features are genes."""
+
 
 def expression(
     adata: AnnData, columns: Sequence[int] | None = None, *, layer: str | None = None, log_normalized: bool = False
 ) -> Matrix:
-    """Log-normalized expression of all genes or of ``columns``: a ``float32`` CSR, or an array if the table has one.
+    """Log-normalized expression of all genes or of some of them: a ``float32`` CSR, or an array if the table has one.
+
+    ``columns`` are positions among the genes; features that are none (``genes_of``) are not read at all.
 
     Counts are scaled to 10,000 per spot over *all* genes before the logarithm, so that a subset of spots or of
     targets changes nothing. Values are taken as they are with ``log_normalized=True``, or where ``uns["log1p"]``
     (scanpy's mark) says so of an ``adata.X`` that is not whole numbers.
     """
-    values, name = values_of(adata, layer)
+    values, name = gene_values(adata, layer)
     chosen = values if columns is None else values[:, columns]
-    if log_normalized or is_marked(adata, layer):
+    # Scanpy's mark is about X, and not believed of counts.
+    marked = layer is None and "log1p" in adata.uns and not _is_whole(_stored(values))
+    if log_normalized or marked:
         check_values(values, name)
         highest = _stored(values).max(initial=0)
         if highest > LARGEST_LOG:
@@ -41,25 +56,60 @@ def expression(
     return (chosen.tocsr() if is_sparse(chosen) else np.asarray(chosen)).astype(np.float32)
 
 
-def is_marked(adata: AnnData, layer: str | None) -> bool:
-    """Whether ``adata.X``, if that is what is asked for, is log-normalized by scanpy's mark, and no counts."""
-    return layer is None and "log1p" in adata.uns and not _is_whole(_stored(values_of(adata, layer)[0]))
+def genes_of(adata: AnnData) -> np.ndarray:
+    """Positions of the features that are genes: all that ``var["feature_types"]`` does not call something else."""
+    if FEATURE_TYPES not in adata.var:
+        return np.arange(adata.n_vars)
+    types = adata.var[FEATURE_TYPES]
+    words = types.astype(str).str.strip().str.lower().str.replace(r"[\s_-]+", " ", regex=True)
+    gene, other = words.str.fullmatch(GENE), words.str.contains(NO_GENE)
+    return np.flatnonzero((~types.notna() | (gene if gene.any() else ~other)).to_numpy(bool))
+
+
+def gene_names(adata: AnnData) -> pd.Index:
+    """Names of the features that are genes."""
+    return adata.var_names[genes_of(adata)].astype(str)
+
+
+def has_expression(adata: AnnData, layer: str | None = None) -> bool:
+    """Whether there are values of genes, or should be, since a layer is named or waits to be."""
+    there = layer is not None or adata.X is not None or bool(set(adata.layers) - {None})
+    return there and len(genes_of(adata)) > 0
+
+
+def gene_values(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
+    """The values of all genes, and what to call them in an error."""
+    genes = genes_of(adata)
+    if adata.n_vars and not len(genes):
+        kinds = sorted(set(adata.var[FEATURE_TYPES].astype(str)))
+        msg = f"the table must have genes, got features of other kinds only: var['{FEATURE_TYPES}'] has {kinds}. "
+        msg += "Normalize their values yourself, and pass them as a frame, obsm=, or as columns of obs."
+        raise ValueError(msg)
+    values, name = values_of(adata, layer)
+    return (values if len(genes) == adata.n_vars else values[:, genes]), name
 
 
 def values_of(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
     """``adata.X`` or a layer of it, and what to call it in an error."""
     if layer is None:
         if adata.X is None:
-            msg = f"adata.X is empty; pass layer=, one of {list(adata.layers)}."
+            layers = [name for name in adata.layers if name is not None]
+            msg = "adata.X is empty; pass layer=, "
+            msg += (
+                f"one of {layers}."
+                if layers
+                else "which the table has none of yet, or obsm= or columns of obs as targets."
+            )
             raise ValueError(msg)
         if adata.isbacked:
             msg = "adata.X is on disk (backed); bring it into memory with adata.to_memory()."
             raise ValueError(msg)
-        return adata.X, "adata.X"
+        return _in_memory(adata.X, "adata.X"), "adata.X"
     if layer not in adata.layers:
         msg = f"{layer!r} is not in adata.layers; it has {[name for name in adata.layers if name is not None]}."
         raise KeyError(msg)
-    return adata.layers[layer], f"adata.layers[{layer!r}]"
+    name = f"adata.layers[{layer!r}]"
+    return _in_memory(adata.layers[layer], name), name
 
 
 def check_values(values: Matrix, name: str) -> None:
@@ -119,6 +169,16 @@ def positions_of(adata: AnnData, slides: np.ndarray) -> np.ndarray:
         if visium and len(np.unique(xy[rows].sum(axis=1) % 2)) == 1:
             xy[rows, 1] *= np.sqrt(3)
     return xy
+
+
+def _in_memory(values: Any, name: str) -> Matrix:
+    """Compute what dask reads lazily, of dense or sparse blocks; refuse what lies elsewhere."""
+    if hasattr(values, "dask"):
+        values = values.compute()
+    if not isinstance(values, np.ndarray) and not is_sparse(values):
+        msg = f"{name} must be in memory, got {type(values).__name__}; bring it there with adata.to_memory()."
+        raise ValueError(msg)
+    return values
 
 
 def _stored(values: Matrix) -> np.ndarray:

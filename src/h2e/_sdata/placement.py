@@ -11,6 +11,7 @@ import numpy as np
 from anndata import AnnData
 
 from h2e._sdata import keys as _keys
+from h2e._sdata.expression import gene_values, genes_of
 from h2e._sdata.provenance import get_provenance, replace_provenance, set_provenance
 from h2e._slide.orientation import AS_THEY_ARE, CLEAR, ORIENTATIONS, Orientation, orientation, score_here
 from h2e._slide.orientation import MIN_LEAD as FITS_BETTER
@@ -188,9 +189,9 @@ def _evident(table: AnnData, slide: Slide) -> np.ndarray:
 
 
 def with_counts(table: AnnData, rows: np.ndarray) -> np.ndarray:
-    """Rows of spots that have counts enough to be on tissue, (n,); all, if there is no expression, or values that are no amounts."""
-    if table.X is not None and table.n_vars:
-        counts = np.asarray(table.X[rows].sum(axis=1), dtype=float).ravel()
+    """Which of some rows have counts enough to be on tissue; all, if there are none, or values that are no amounts."""
+    if table.X is not None and len(genes_of(table)):
+        counts = np.asarray(gene_values(table[rows], None)[0].sum(axis=1), dtype=float).ravel()
         if (np.isfinite(counts) & (counts >= 0)).all():
             return counts >= FEW_COUNTS * np.median(counts)
     return np.ones(len(rows), bool)

@@ -14,7 +14,7 @@ from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.provenance import check_free, settings_of
-from h2e._sdata.targets import frame_of, measured, targets_there
+from h2e._sdata.targets import AS_IN_OBS, frame_of, measured, targets_there
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +68,11 @@ class Predicted:
             if isinstance(frame, pd.DataFrame) and self.unit == f"as in obsm[{name!r}]":
                 shown = targets_there(table, targets, obsm=name)
                 return measured(table, shown, obsm=name, allow_missing=True)
-        shown = [] if self.unit.startswith("as in obsm") else targets_there(table, targets)
+        obs = self.unit == AS_IN_OBS
+        shown = [] if self.unit.startswith("as in obsm") else targets_there(table, targets, obs=obs)
         if not shown:
             return pd.DataFrame(index=table.obs_names)
-        return measured(table, shown, layer=layer, log_normalized=log_normalized)
+        return measured(table, shown, obs=obs, layer=layer, log_normalized=log_normalized, allow_missing=True)
 
 
 def read_predictions(table: AnnData, key: str) -> Predicted:

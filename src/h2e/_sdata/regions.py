@@ -114,7 +114,7 @@ class Region:
         radius_px = radius_of(shapes) * self.factor
         um_per_px, told_by = self._size(name, table, obs, xy, pitch_px)
         return Slide(
-            name, group, self.name, self.image, xy, rows, in_tissue(table)[rows], self.to_px,
+            name, group, self.name, self.image, xy, rows, in_tissue(obs, name), self.to_px,
             radius_px, spacing_px, um_per_px, told_by, angle_of(shapes, self.to_px),
         )  # fmt: skip
 

@@ -6,26 +6,33 @@ import logging
 import re
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from numbers import Integral
 
 import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
+from h2e._sdata.expression import genes_of
 from h2e._sdata.targets import refuse_duplicates
 from h2e._slide.lattice import lattice
 from h2e._statistics import Matrix, morans_i
 
 log = logging.getLogger(__name__)
 
-HOUSEKEEPING = r"^(MT-|M?RP[LS](A|P?\d+([ABCLX]|AL|[LY]\d)?)$)"
+HOUSEKEEPING = r"^(MT-|MT(CO[123]|ND[1-6]L?|ATP[68]|CYB|RNR[12])$|M?RP[LS](A|P?\d+([ABCLX]|AL|[LY]\d)?)$)"
 """Mitochondrial and ribosomal genes, of human and mouse (matched ignoring case)."""
 
-ENSEMBL = r"ENS[A-Z]*G\d{6,}"
-"""How identifiers of genes begin."""
+ENSEMBL = r"ENS[A-Z]*G\d{6,}(\.\d+)?"
+"""Identifiers of genes."""
 
-SYMBOLS = ("gene_name", "gene_names", "gene_symbol", "gene_symbols", "symbol", "feature_name")
-"""Columns of ``var`` that common readers and atlases keep symbols in."""
+BESIDE_SYMBOL = rf"^(GRC[a-z]\d+|hg\d+|mm\d+|rn\d+|human|mouse)[_.-]+|^{ENSEMBL}[_.|: -]+(?=.*[a-z])"
+# The identifier may stand after it, too, and so may a number that makes it unique.
+BESIDE_SYMBOL += rf"|[_.|: (-]+{ENSEMBL}\)?$|[.-]\d+$"
+"""What tools write before and after a symbol."""
+
+SYMBOLS = r"(external)?(gene|feature|hgnc|mgi)?(short)?(names?|symbols?)|genes?"
+"""Columns of ``var`` that readers and atlases keep symbols in, whatever their case, spaces, dots and dashes."""
 
 
 def choose_targets(
@@ -42,7 +49,7 @@ def choose_targets(
 ) -> list[str]:
     """The ``n_targets`` most spatially variable genes, best first; sees the rows that it is given and nothing else.
 
-    ``symbols`` are what ``exclude`` is matched with, by default the names.
+    ``exclude`` is matched with the names and with ``symbols``, by default what stands in the names.
     """
     if not isinstance(n_targets, Integral) or n_targets < 1:
         msg = f"n_targets must be a positive whole number, got {n_targets!r}."
@@ -60,8 +67,8 @@ def choose_targets(
         detected = np.asarray((x_log[groups == group] > 0).mean(axis=0)).ravel()
         candidate &= (detected >= min_frac) & (detected > 0)
     if exclude is not None:
-        searched = names if symbols is None else symbols
-        candidate &= [re.search(exclude, name, re.IGNORECASE) is None for name in searched]
+        for searched in (names, [_symbol(name) for name in (names if symbols is None else symbols)]):
+            candidate &= [re.search(exclude, name, re.IGNORECASE) is None for name in searched]
     if candidate.sum() < n_targets:
         msg = f"n_targets={n_targets} genes were asked for, {candidate.sum()} of {len(names)} are detected in at least "
         msg += f"{min_frac:.0%} of the spots of each of the groups {np.unique(groups).tolist()}; lower n_targets, or "
@@ -76,16 +83,33 @@ def choose_targets(
 
 def symbols_of(adata: AnnData) -> np.ndarray:
     """Symbols of the genes: their names or, of Ensembl identifiers, the column of ``var`` that has symbols."""
-    names = adata.var_names.to_numpy(dtype=str)
-    if not len(names) or np.mean([re.match(ENSEMBL, name) is not None for name in names]) < 0.5:
+    var = adata.var.iloc[genes_of(adata)]
+    names = var.index.to_numpy(dtype=str)
+    if not _are_identifiers(names):
         return names
-    for column in SYMBOLS:
-        if column in adata.var:
-            return adata.var[column].to_numpy(dtype=str)
+    for column in sorted(var, key=lambda column: "symbol" not in str(column).lower()):
+        if re.fullmatch(SYMBOLS, re.sub(r"[\s_.-]", "", str(column)), re.IGNORECASE):
+            symbols = var[column].to_numpy(dtype=str)
+            if not _are_identifiers(symbols):
+                return symbols
     what = "genes are named by Ensembl identifiers, and var has none of the columns %s: mitochondrial and ribosomal "
     what += "genes cannot be told, and may be chosen"
-    log.warning(what, list(SYMBOLS))
+    log.warning(what, ["symbol", "gene_name", "feature_name", "name", "gene"])
     return names
+
+
+def _are_identifiers(names: np.ndarray) -> bool:
+    """Whether most names are identifiers, and say no symbol."""
+    found = sum(re.fullmatch(ENSEMBL, _symbol(name)) is not None for name in names)
+    return found > 0 and found >= len(names) / 2
+
+
+@cache
+def _symbol(name: str) -> str:
+    """The symbol in a name: without the genome, the identifier or the number beside it, and with R's dots as dashes."""
+    rest = re.sub(BESIDE_SYMBOL, "", name.strip(), flags=re.IGNORECASE)
+    rest = re.sub(BESIDE_SYMBOL, "", rest, flags=re.IGNORECASE) or name
+    return re.sub(r"^(mt)[._](?=.)", r"\1-", rest, flags=re.IGNORECASE)
 
 
 def neighbours_of(xy: np.ndarray) -> sparse.csr_matrix | None:

@@ -186,6 +186,9 @@ def _the_one(values: np.ndarray, complaint: str) -> str:
     """The value that all have in common."""
     distinct = sorted(set(values))
     if len(distinct) != 1:
-        msg = f"{complaint}: {distinct}; a slide has one."
+        msg = (
+            f"{complaint}: {distinct}; a slide has one. Pass as library_key a column that tells the slides apart: that "
+        )
+        msg += "of group_key, where several donors lie on one image, or one of region and donor."
         raise ValueError(msg)
     return distinct[0]

@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._slide.slide import Slide
+from h2e._warnings import warn
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -22,6 +23,13 @@ Ring = list[list[float]]
 
 DERIVED = r"^qc_|_(tiles|tissue|tissues|grid)$|^(tiles|tissue|tissues)$"
 """Names of shapes that tools derive from images."""
+
+ON_TISSUE = r"1( 0+)?|t|true|y|yes|in|inside|on|((in|on|under|inside) )?tissue|covered|foreground"
+"""Spellings of yes in ``obs["in_tissue"]``, case and kinds of spaces, dots and dashes aside."""
+
+BESIDE_TISSUE = r"0( 0+)?|f|false|n|no|out|outside|off|((not( in| on| under)?|no|non|off|outside|out of) )tissue"
+BESIDE_TISSUE += r"|uncovered|background|bg"
+"""Spellings of no."""
 
 CORNERS = 32
 """Of the polygon in place of a circle."""
@@ -40,7 +48,8 @@ def get_table(sdata: SpatialData, table_key: str = _keys.TABLE) -> AnnData:
     check_sdata(sdata)
     if table_key not in sdata.tables:
         names = sorted(sdata.tables)
-        hint = "Pass table_key, or make a table with h2e.pp.make_spots"
+        choice = f"table_key={names[0]!r}" if len(names) == 1 else "table_key=, the one with the spots"
+        hint = f"Pass {choice}" if names else "Make a table with h2e.pp.make_spots"
         if len(names) > 1:
             hint += "; tables of several slides become one with spatialdata.concatenate([...], concatenate_tables=True)"
         msg = f"{table_key!r} is not in sdata.tables; it has {names}. {hint}."
@@ -74,11 +83,26 @@ def labels_of(table: AnnData, key: str) -> np.ndarray:
     return table.obs[key].astype(str).to_numpy(dtype=object)
 
 
-def in_tissue(table: AnnData) -> np.ndarray:
-    """Rows that are not said to lie beside the tissue, as Space Ranger says with ``obs["in_tissue"] == 0``."""
-    if "in_tissue" not in table.obs:
-        return np.ones(table.n_obs, bool)
-    return ~table.obs["in_tissue"].astype(str).isin(["0", "0.0", "False"]).to_numpy()
+def in_tissue(obs: pd.DataFrame, slide: str) -> np.ndarray:
+    """Which spots of a slide are not said to lie beside the tissue, as Space Ranger says with ``obs["in_tissue"]``."""
+    if "in_tissue" not in obs or obs["in_tissue"].isna().all():
+        return np.ones(len(obs), bool)
+    column = obs["in_tissue"]
+    words = column.astype(str).str.strip().str.lower().str.replace(r"[\s_.-]+", " ", regex=True)
+    no, yes = (words.str.fullmatch(pattern).to_numpy(bool) for pattern in (BESIDE_TISSUE, ON_TISSUE))
+    gaps = column.isna().to_numpy()
+    if (unknown := ~(no | yes | gaps)).any():
+        values = sorted(map(str, set(column[unknown])))
+        msg = f"obs['in_tissue'] must say yes or no, such as 1 and 0, got {values[:10]} for {unknown.sum()} of {len(obs)} "
+        msg += f"spots of slide {slide!r}; replace these values, or drop the column."
+        raise ValueError(msg)
+    if gaps.any():
+        msg = (
+            f"obs['in_tissue'] is missing for {gaps.sum()} of {len(obs)} spots of slide {slide!r}: whether they are on "
+        )
+        msg += "tissue is read from the image alone. Fill it, with 0 or 1, to say so yourself."
+        warn(msg)
+    return ~no | gaps
 
 
 def positions_of_instances(shapes: GeoDataFrame, region: str, instances: np.ndarray) -> np.ndarray:

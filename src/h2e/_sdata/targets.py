@@ -1,4 +1,4 @@
-"""Targets that are named: genes, or columns of ``.obsm``; checked, and measured."""
+"""Targets that are named: genes, or columns of ``.obsm`` or ``.obs``; checked, and measured."""
 
 from __future__ import annotations
 
@@ -10,34 +10,58 @@ import pandas as pd
 from anndata import AnnData
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.expression import expression
+from h2e._sdata.expression import FEATURE_TYPES, expression, gene_names
 from h2e._statistics import is_sparse
 from h2e._warnings import warn
 
+AS_IN_OBS = "as in obs"
+"""Unit of targets that are columns of ``.obs``."""
 
-def resolve_targets(adata: AnnData, targets: Sequence[str] | None = None, *, obsm: str | None = None) -> list[str]:
-    """The targets that are meant, as the table names them: genes, or columns of ``.obsm``; checked, in the order asked.
 
-    ``targets=None`` means the genes that ``var["h2e_target"]`` marks, or all columns of the ``.obsm`` frame. A name
-    may also be that of a column of predictions, where ``/`` is ``_``.
+def resolve_targets(
+    adata: AnnData, targets: Sequence[str] | None = None, *, obsm: str | None = None, obs: bool = False
+) -> list[str]:
+    """The targets that are meant, as the table names them: genes, or columns of ``.obsm`` or, with ``obs``, of ``.obs``.
+
+    Checked, in the order asked. ``targets=None`` means the genes that ``var["h2e_target"]`` marks, or all columns of
+    the ``.obsm`` frame. A name may also be that of a column of predictions, where ``/`` is ``_``.
     """
     if isinstance(targets, str):
         targets = [targets]
     if obsm is not None:
         known, source = frame_of(adata, obsm).columns.astype(str), f"adata.obsm[{obsm!r}]"
+    elif obs:
+        known, source = adata.obs.columns.astype(str), "adata.obs"
     else:
-        known, source = adata.var_names.astype(str), "adata.var_names"
+        known, source = gene_names(adata), "adata.var_names"
     if targets is None:
         if obsm is None and _keys.TARGET not in adata.var:
             msg = f"no targets: adata.var[{_keys.TARGET!r}] is not there; run h2e.pp.select_targets, or pass targets=."
             raise KeyError(msg)
-        targets = known if obsm is not None else known[adata.var[_keys.TARGET]]
+        targets = known if obsm is not None else known[known.isin(adata.var_names[adata.var[_keys.TARGET]])]
     names = np.asarray(list(targets), dtype=str)
     if len(names) == 0:
         msg = f"targets must name at least one of {source}, got none."
         raise ValueError(msg)
     refuse_duplicates(names, "targets")
+    if obsm is None and not obs:
+        _refuse_other_features(adata, names.tolist(), known)
     return _in_table(names, known, source)
+
+
+def are_in_obs(adata: AnnData, targets: Sequence[str] | str | None) -> bool:
+    """Whether named targets are columns of ``.obs``; a name that a gene has, too, or some of each are refused."""
+    if targets is None:
+        return False
+    asked = [targets] if isinstance(targets, str) else list(targets)
+    columns, genes = (targets_there(adata, [stored_name(name) for name in asked], obs=obs) for obs in (True, False))
+    if columns and genes:
+        msg = (
+            f"targets must be genes or columns of adata.obs, got genes {genes[:5]} and columns {columns[:5]}; train an "
+        )
+        msg += "ensemble of each, and rename columns that are called like genes."
+        raise ValueError(msg)
+    return bool(columns)
 
 
 def measured(
@@ -45,28 +69,30 @@ def measured(
     targets: Sequence[str] | None = None,
     *,
     obsm: str | None = None,
+    obs: bool | None = None,
     layer: str | None = None,
     log_normalized: bool = False,
     allow_missing: bool = False,
 ) -> pd.DataFrame:
-    """Measured values of the targets, ``float32``, spots × targets: log-normalized expression or ``.obsm`` columns.
+    """Measured values of the targets, ``float32``, spots × targets: log-normalized expression or columns.
 
-    Columns are named as those of predictions are. Columns of ``.obsm`` may be NaN at some spots only where
-    ``allow_missing``.
+    Columns are named as those of predictions are. Those of ``.obsm`` and ``.obs`` may be NaN at some spots only where
+    ``allow_missing``. ``obs=None``: the names tell whether they are columns of ``.obs``.
     """
-    names = resolve_targets(adata, targets, obsm=obsm)
+    obs = obsm is None and (are_in_obs(adata, targets) if obs is None else obs)
+    names = resolve_targets(adata, targets, obsm=obsm, obs=obs)
     columns = storable_names(names if targets is None else [targets] if isinstance(targets, str) else list(targets))
-    if obsm is None:
+    if obsm is None and not obs:
         # Normalized over all genes: the depth of a spot is not that of its targets.
-        x = expression(adata, adata.var_names.get_indexer_for(names), layer=layer, log_normalized=log_normalized)
+        x = expression(adata, gene_names(adata).get_indexer_for(names), layer=layer, log_normalized=log_normalized)
         values = x.toarray() if is_sparse(x) else x
     else:
-        frame = frame_of(adata, obsm)
-        values = frame.set_axis(frame.columns.astype(str), axis=1)[names].to_numpy(dtype=np.float32)
+        frame, source = (adata.obs, "adata.obs") if obsm is None else (frame_of(adata, obsm), f"adata.obsm[{obsm!r}]")
+        frame = frame.set_axis(frame.columns.astype(str), axis=1)
+        values = np.column_stack([_numbers(frame[name], source) for name in names])
         bad = int((~np.isfinite(values)).any(axis=1).sum())
         if bad and not allow_missing:
-            msg = f"adata.obsm[{obsm!r}] holds NaN or infinite values in {bad} of {adata.n_obs} spots; fill them, or "
-            msg += "drop these spots."
+            msg = f"{source} holds NaN or infinite values in {bad} of {adata.n_obs} spots; fill them, or drop these spots."
             raise ValueError(msg)
     return pd.DataFrame(values.astype(np.float32), index=adata.obs_names, columns=columns)
 
@@ -86,9 +112,9 @@ def stored_name(name: object) -> str:
     return str(name).replace("/", "_")
 
 
-def targets_there(adata: AnnData, targets: Sequence[str], *, obsm: str | None = None) -> list[str]:
+def targets_there(adata: AnnData, targets: Sequence[str], *, obsm: str | None = None, obs: bool = False) -> list[str]:
     """Those of the columns of predictions that the table has measured values of."""
-    known = adata.var_names if obsm is None else frame_of(adata, obsm).columns
+    known = frame_of(adata, obsm).columns if obsm is not None else adata.obs.columns if obs else gene_names(adata)
     stored = {stored_name(name) for name in known}
     return [target for target in targets if target in stored]
 
@@ -114,6 +140,27 @@ def frame_of(adata: AnnData, key: str, *, otherwise: str = "") -> pd.DataFrame:
     return frame
 
 
+def _refuse_other_features(adata: AnnData, names: Sequence[str], genes: pd.Index) -> None:
+    """Refuse features that are no genes, whose counts are not divided by those of genes."""
+    others = adata.var_names.difference(genes)
+    if other := [name for name in names if name in others]:
+        kind = adata.var.loc[other[0], FEATURE_TYPES]
+        msg = f"targets must be genes, got {other[:5]}, which are {str(kind)!r} by var['{FEATURE_TYPES}']. Normalize "
+        msg += "their values yourself, and pass them as a frame, obsm=, or as columns of obs."
+        raise ValueError(msg)
+
+
+def _numbers(column: pd.Series, source: str) -> np.ndarray:
+    """The numbers of a column, ``float32``, yes and no as 1 and 0; categories and text are refused by its name."""
+    column = column.infer_objects()
+    if not pd.api.types.is_numeric_dtype(column):
+        example = next(iter(column.dropna()), None)
+        msg = f"column {column.name!r} of {source} must hold numbers to be a target, got {column.dtype} (such as "
+        msg += f"{example!r}); make a column of 0 and 1 for each class, as pandas.get_dummies does, or name others."
+        raise ValueError(msg)
+    return column.to_numpy(dtype=np.float32, na_value=np.nan)
+
+
 def _in_table(names: np.ndarray, known: pd.Index, source: str) -> list[str]:
     """The names as the table has them; a column of predictions stands for the one name that it was made from."""
     by_stored: dict[str, list[str]] = {}
@@ -134,4 +181,5 @@ def _missing(missing: list[str], names: list[str], source: str) -> str:
         close = difflib.get_close_matches(name.lower(), known, n=3)
         hints.append(f"{name!r} (close: {', '.join(known[match] for match in close)})" if close else repr(name))
     more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-    return f"{len(missing)} targets are not in {source} ({len(names)} names): {', '.join(hints)}{more}."
+    also = ", nor are they columns of adata.obs" if source == "adata.var_names" else ""
+    return f"{len(missing)} targets are not in {source} ({len(names)} names): {', '.join(hints)}{more}{also}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,9 +14,11 @@ from h2e._sdata import keys as _keys
 from h2e._sdata.expression import slide_labels
 from h2e._sdata.predictions import predictions_to_score
 from h2e._sdata.table import labels_of
-from h2e._sdata.targets import measured
+from h2e._sdata.targets import AS_IN_OBS, measured
 
 from ._score import score
+
+log = logging.getLogger(__name__)
 
 
 def score_adata(
@@ -44,7 +47,8 @@ def score_adata(
     layer
         Layer with the expression; ``None`` takes ``adata.X``. Counts are log-normalized over all genes.
     obsm
-        Measured values in ``adata.obsm`` instead, for instance cell-type proportions.
+        Measured values in ``adata.obsm`` instead, for instance cell-type proportions; spots without a value of each
+        target are left out, with a log line. Those of an ensemble of columns of ``obs`` are read there.
     log_normalized
         Whether the expression is log-normalized already.
     library_key
@@ -79,7 +83,13 @@ def score_adata(
     """
     prediction, rows = predictions_to_score(adata, key)
     targets = list(prediction.columns)
-    truth = measured(adata, targets, obsm=obsm, layer=layer, log_normalized=log_normalized, allow_missing=True)
+    # Without a record the names tell whether they are genes or columns of obs.
+    unit = adata.uns.get(_keys.base_of(key), {}).get("unit", "")
+    obs = unit == AS_IN_OBS if unit and obsm is None else None
+    truth = measured(adata, targets, obsm=obsm, obs=obs, layer=layer, log_normalized=log_normalized, allow_missing=True)
+    if (gap := rows & truth.isna().any(axis=1).to_numpy()).any():
+        log.warning("%d of %d spots have no measured value of some target and are left out", gap.sum(), rows.sum())
+        rows &= ~gap
     return score(
         prediction[rows],
         truth[rows],

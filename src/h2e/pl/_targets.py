@@ -9,9 +9,9 @@ import numpy as np
 from anndata import AnnData
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.expression import check_counts, positions_of, slide_labels, values_of
+from h2e._sdata.expression import check_counts, gene_values, positions_of, slide_labels
 from h2e._sdata.table import table_of
-from h2e._sdata.targets import measured
+from h2e._sdata.targets import are_in_obs, measured
 from h2e._statistics import unit_deviations
 from h2e.pl._axes import make_axes
 from h2e.pl._dots import draw_map, name_slides, side_by_side
@@ -76,7 +76,7 @@ def spots(
     """
     table = table_of(sdata, table_key)
     slides = slide_labels(table, library_key)
-    counts, name = values_of(table, layer)
+    counts, name = gene_values(table, layer)
     check_counts(counts, name)
     total, genes = (np.asarray(value.sum(axis=1)).ravel() for value in (counts, counts > 0))
     xy, names, middle = side_by_side(positions_of(table, slides), slides)
@@ -124,7 +124,7 @@ def target_overview(
     sdata
         SpatialData with a table of spots, or the table.
     targets
-        Genes, or columns of ``obsm``. ``None`` takes the selected ones.
+        Genes, or columns of ``obsm`` or ``obs``. ``None`` takes the selected ones.
     obsm
         DataFrame in ``.obsm`` that holds the targets, such as proportions of
         cell types. ``None``: targets are genes.
@@ -176,7 +176,7 @@ def target_overview(
     _boxes(axes[0], list(frame.to_numpy().T))
     axes[0].set_yticks(rows, frame.columns, fontsize="small")
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
-    axes[0].set_xlabel("log-normalized expression" if obsm is None else obsm)
+    axes[0].set_xlabel(obsm or ("obs" if are_in_obs(table, targets) else "log-normalized expression"))
     style = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1, "interpolation": "nearest", "aspect": "auto", "origin": "upper"}
     drawn = axes[1].imshow(correlation, **style)
     axes[1].grid(visible=False)

@@ -6,8 +6,10 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from h2e._sdata import keys as _keys
-from h2e._sdata.expression import check_values, values_of
+from h2e._sdata.expression import check_values, gene_values, has_expression
 from h2e._sdata.keys import Keys
 from h2e._sdata.masks import with_stored_tissue, write_fraction
 from h2e._sdata.normalized import check_normalized_free, write_normalized
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 log = logging.getLogger(__name__)
+
+NO_RANKS = "ranks skipped: no expression"
+"""In the report, of slides whose spots have none."""
 
 
 def normalize(
@@ -109,7 +114,8 @@ def normalize(
     with all_or_nothing(sdata, table_key):
         # What can be wrong is found before anything is computed.
         if table is not None:
-            check_values(*values_of(table, layer))
+            if has_expression(table, layer):
+                check_values(*gene_values(table, layer))
             if realign:
                 remove_corrections(sdata, table)
         slides = open_slides(sdata, keys, bare=True)
@@ -132,8 +138,14 @@ def normalize(
             spotted = [slide for slide in slides if slide.region is not None]
             write_fraction(table, spotted, _keys.TISSUE_FRACTION, overwrite=overwrite)
             # A grid of spots has no genes to rank.
-            if table.n_vars:
+            if has_expression(table, layer):
                 rank_transform(table, layer=layer, library_key=library_key, overwrite=overwrite)
+            ranks = table.layers[_keys.RANK] if has_expression(table, layer) else None
         report = report_of(sdata, slides, placements)
+        if table is not None:
+            bare = [slide.name for slide in spotted if ranks is None or not ranks[slide.rows].sum() > 0]
+            if bare:
+                report["ranks"] = np.where(report.index.isin(bare), NO_RANKS, "")
+                log.info("%s, on slides %s", NO_RANKS, bare)
         store_report(sdata, report, table_key)
     log.info("prepared %d slides:\n%s", len(report), report.to_string())

@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.expression import check_values, slide_labels, values_of
+from h2e._sdata.expression import check_values, gene_names, gene_values, genes_of, slide_labels
 from h2e._sdata.provenance import check_adata, check_free, is_ours, set_provenance
 from h2e._sdata.targets import resolve_targets
 from h2e._slide.compiled import compiled
@@ -93,18 +93,20 @@ def rank_transform(
     """
     check_adata(adata)
     check_free(adata, "layers", key_added, ours=is_ours(adata, "layers", key_added), overwrite=overwrite)
-    values, name = values_of(adata, layer)
+    values, name = gene_values(adata, layer)
     if targets is None and _keys.TARGET in adata.var:
-        targets = list(adata.var_names[adata.var[_keys.TARGET]])
-    columns = np.arange(adata.n_vars)
+        targets = resolve_targets(adata)
+    genes = genes_of(adata)
+    columns = np.arange(len(genes))
     if targets is not None:
-        columns = np.sort(adata.var_names.get_indexer_for(resolve_targets(adata, targets)))
+        columns = np.sort(gene_names(adata).get_indexer_for(resolve_targets(adata, targets)))
     slides = slide_labels(adata, library_key) if axis == "gene" else None
     check_values(values, name)
     ranks = rank_values(values[:, columns], axis=axis, slides=slides)
 
     adata = adata.copy() if copy else adata
-    adata.layers[key_added] = ranks if len(columns) == adata.n_vars else _widen(ranks, columns, adata.n_vars)
+    whole = len(columns) == adata.n_vars
+    adata.layers[key_added] = ranks if whole else _widen(ranks, genes[columns], adata.n_vars)
     set_provenance(adata, _keys.PARAMS, key_added, {"axis": axis, "layer": layer or "X", "n_targets": len(columns)})
     log.info("wrote layers[%r]: ranks of %d genes within each %s", key_added, len(columns), axis)
     return adata if copy else None

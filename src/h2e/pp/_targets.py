@@ -9,7 +9,7 @@ import numpy as np
 from anndata import AnnData
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.expression import expression, positions_of, slide_labels
+from h2e._sdata.expression import expression, gene_names, genes_of, positions_of, slide_labels
 from h2e._sdata.provenance import check_adata, check_free, is_ours, set_provenance
 from h2e._sdata.selection import HOUSEKEEPING, choose_targets, symbols_of
 from h2e._sdata.table import labels_of
@@ -33,6 +33,8 @@ def select_targets(
     overwrite: bool = False,
 ) -> AnnData | None:
     """Choose the genes to predict: those that vary most in space.
+
+    Features that ``var["feature_types"]`` calls something else, such as antibodies, are neither chosen nor counted.
 
     A gene is a candidate where every group (donor) has it in at least
     ``min_frac`` of its spots. Candidates are ordered by Moran's I of their
@@ -109,7 +111,7 @@ def select_targets(
     genes = choose_targets(
         expression(adata[rows], layer=layer, log_normalized=log_normalized),
         positions_of(adata, slides)[rows],
-        genes=list(adata.var_names),
+        genes=list(gene_names(adata)),
         slides=slides[rows],
         groups=donors[rows],
         n_targets=n_targets,
@@ -118,7 +120,7 @@ def select_targets(
         symbols=symbols_of(adata),
     )
     adata = adata.copy() if copy else adata
-    adata.var[key_added] = adata.var_names.isin(genes)
+    adata.var[key_added] = adata.var_names.isin(genes) & np.isin(np.arange(adata.n_vars), genes_of(adata))
     chosen_on = sorted(set(donors[rows].tolist()))
     params = {"n_targets": int(n_targets), "groups": chosen_on, "min_frac": float(min_frac), "exclude": exclude or ""}
     set_provenance(adata, _keys.PARAMS, key_added, {"function": "select_targets"} | params)

@@ -68,8 +68,8 @@ def evaluate(
     sdata
         Slides, one table over all of them.
     targets
-        Genes, or columns of ``obsm``, to predict. ``None``: all columns of ``obsm``, or without it genes that are
-        chosen anew without each group.
+        Genes, or columns of ``obsm`` or ``obs``, to predict, as in :func:`h2e.tl.fit`. ``None``: all columns of
+        ``obsm``, or without it genes that are chosen anew without each group.
     obsm
         Predict the columns of this frame of ``table.obsm`` in place of genes.
     n_targets
@@ -115,7 +115,7 @@ def evaluate(
     seed
         The same seed on the same machine gives the same scores.
     device
-        For networks: ``"cpu"``, ``"cuda"``; ``None`` takes CUDA if there is one.
+        For networks: ``"cpu"``, ``"cuda"``, ``"mps"``; ``None`` takes CUDA if there is one.
     progress
         Show progress bars.
 
@@ -150,7 +150,10 @@ def evaluate(
         check_metrics(named, missing=() if obsm is None else ("counts",))
     keys = Keys(table_key, image_key, tissue_mask_key, normalized_key, library_key, group_key, um_per_px)
     cohort = open_cohort(sdata, keys)
-    spec = TargetSpec(cohort, targets, n_targets, obsm, layer, log_normalized)
+    spec = TargetSpec(cohort, targets, n_targets, obsm, layer, log_normalized).with_values()
+    cohort = spec.cohort
+    if spec.in_obs and named:
+        check_metrics(named, missing=("counts",))
     check_cohort(cohort, spec, group_key)
     folds = folds_within(cohort, np.arange(len(cohort.rows)), config.learners)
     _refuse_few_spots(cohort, folds)
@@ -165,7 +168,7 @@ def evaluate(
         if len(cohort.slides) == 1:
             groups = np.full(len(fold.test), f"within slide: {fold.name}")
         # Of counts is only asked whether they are above 0.
-        beside = {"xy": cohort.xy_um[fold.test], "counts": held_out.truth if obsm is None else None}
+        beside = {"xy": cohort.xy_um[fold.test], "counts": held_out.truth if spec.genes is not None else None}
         parts += _scores(held_out, cohort.names[fold.test], groups, metrics=metrics, **beside)
     return pd.concat(parts, ignore_index=True)
 

@@ -15,7 +15,7 @@ from h2e._ensemble.extraction import Features
 from h2e._ensemble.fitting import FitConfig
 from h2e._ensemble.scale_cue import fit_scale_cue
 from h2e._ensemble.stack import StackKind
-from h2e._ensemble.training import check_cohort, folds_within, learners_of, train
+from h2e._ensemble.training import check_cohort, folds_within, learners_of, train, warn_absent
 from h2e._ensemble.transforms import TransformKind
 from h2e._learners.learner import Learner
 from h2e._learners.registry import DEFAULT_LEARNERS, LearnerName
@@ -67,7 +67,9 @@ def fit(
     sdata
         Slides, one table over all of them.
     targets
-        Genes, or columns of ``obsm``, to predict. ``None``: all columns of ``obsm``, or without it the ``n_targets``
+        Genes, columns of ``obsm`` or, by names that no gene has, columns of ``table.obs`` with numbers (yes and no are 1
+        and 0), to predict; of one kind. Spots where ``obsm`` or ``obs`` has no value of one of them are not trained on,
+        and counted in the log. ``None``: all columns of ``obsm``, or without it the ``n_targets``
         genes that vary most in space, chosen on all groups; so choose with :func:`h2e.tl.evaluate`, which chooses anew
         without each group, when a score is wanted. Those of :func:`h2e.pp.select_targets` are taken only where they are
         named: ``targets=table.var_names[table.var["h2e_target"]]``.
@@ -124,7 +126,7 @@ def fit(
     seed
         The same seed on the same machine gives the same ensemble.
     device
-        For networks: ``"cpu"``, ``"cuda"``; ``None`` takes CUDA if there is one.
+        For networks: ``"cpu"``, ``"cuda"``, ``"mps"``; ``None`` takes CUDA if there is one.
     progress
         Show progress bars.
 
@@ -152,12 +154,15 @@ def fit(
     config = FitConfig(learners_of(learners, device), transform, stack, seed, run_dir, progress, n_programmes)
     keys = Keys(table_key, image_key, tissue_mask_key, normalized_key, library_key, group_key, um_per_px)
     cohort = open_cohort(sdata, keys)
-    spec = TargetSpec(cohort, targets, n_targets, obsm, layer, log_normalized)
+    spec = TargetSpec(cohort, targets, n_targets, obsm, layer, log_normalized).with_values()
+    cohort = spec.cohort
     check_cohort(cohort, spec, group_key)
     spots = np.arange(len(cohort.rows))
     folds = folds_within(cohort, spots, config.learners)
     left_out = "quarter of the slide" if len(cohort.slides) == 1 else group_key or "slide"
     ensemble, values, _ = train(Features(cohort, progress), spec, spots, folds, config, left_out=left_out)
+    if spec.chosen:
+        warn_absent(spec, list(values))
     if constant := [name for name, column in values.items() if column.nunique() == 1]:
         log.warning("targets %s have one value at all %d spots: there is nothing to learn", constant, len(spots))
     # Learners that look at no image get along with any size of a pixel.
