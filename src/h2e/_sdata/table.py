@@ -26,7 +26,7 @@ def check_sdata(sdata: object) -> None:
     """Refuse everything but a SpatialData."""
     if not hasattr(sdata, "tables"):
         msg = f"sdata must be a SpatialData, got {type(sdata).__name__}. An AnnData with images becomes one with "
-        msg += "spatialdata_io.experimental.from_legacy_anndata; see 'Other tools' in the documentation."
+        msg += "h2e.pp.join_slides({name: adata})."
         raise TypeError(msg)
 
 
@@ -37,7 +37,7 @@ def get_table(sdata: SpatialData, table_key: str = _keys.TABLE) -> AnnData:
         names = sorted(sdata.tables)
         hint = "Pass table_key, or make a table with h2e.pp.make_spots"
         if len(names) > 1:
-            hint += "; tables of several slides become one with spatialdata.concatenate([...], concatenate_tables=True)"
+            hint += "; slides that were read one by one get one table by h2e.pp.join_slides({name: slide, …})"
         msg = f"{table_key!r} is not in sdata.tables; it has {names}. {hint}."
         raise KeyError(msg)
     return sdata.tables[table_key]
