@@ -176,7 +176,7 @@ def test_an_anndata_is_told_how_to_become_a_spatialdata(cohort, ensemble):
         lambda: h2e.pp.tissue_fraction(table),
         lambda: h2e.pl.tissue(table),
     ):
-        with pytest.raises(TypeError, match=r"must be a SpatialData, got AnnData.*from_legacy_anndata"):
+        with pytest.raises(TypeError, match=r"must be a SpatialData, got AnnData.*join_slides"):
             call()
 
 
@@ -185,7 +185,7 @@ def test_a_table_of_another_name_is_not_passed_over(cohort):
     with pytest.raises(KeyError, match=r"'table' is not in sdata.tables; it has \['other'\]"):
         h2e.pp.normalize(cohort)
     cohort["another"] = cohort["other"]
-    with pytest.raises(KeyError, match="become one with spatialdata.concatenate"):
+    with pytest.raises(KeyError, match="get one table by h2e.pp.join_slides"):
         h2e.tl.fit(cohort)
 
 

@@ -56,6 +56,11 @@ def normalized(image_key: str) -> str:
     return f"{image_key}_normalized"
 
 
+def before_concatenate(name: str) -> str:
+    """Name that the source has of a normalized image behind which ``spatialdata.concatenate`` put that of the slide."""
+    return name.replace(f"{normalized('')}-", "-")
+
+
 def held_out(key: str) -> str:
     """``table.obsm`` key of the held-out predictions that belong to the predictions under ``key``."""
     return f"{key}_loo"

@@ -97,6 +97,8 @@ def normalized_of(
         if named is None and len(made) > 1:
             msg = f"image {key!r} was normalized to {made}; say with normalized_key which of them models should see."
             raise ValueError(msg)
+        # Its record is lost, and it is not to be passed over without a word.
+        made = made or [name for name in sdata.images if name != key == _keys.before_concatenate(name)]
         if named is not None or made:
             versions[key] = named or made[0]
     return versions
@@ -142,19 +144,24 @@ def stored_reference(
         return None, True, True
     foreign = [name for name in versions.values() if name not in stains]
     if foreign:
-        msg = f"images {foreign} were not normalized by h2e, so new slides could not be treated alike. Run "
-        msg += "h2e.pp.normalize_stains with overwrite=True, or pass them as image_key to use them as they are."
+        msg = (
+            f"images {foreign} were not normalized by h2e, or the record of it is lost (spatialdata.concatenate drops "
+        )
+        msg += (
+            "it, h2e.pp.join_slides keeps it), so new slides could not be treated alike. Run h2e.pp.normalize(sdata, "
+        )
+        msg += "overwrite=True), or pass them as image_key to use them as they are."
         raise ValueError(msg)
     if missing := sorted(set(image_keys) - set(versions)):
-        msg = f"images {missing} are not normalized, {sorted(versions.values())} are. Run h2e.pp.normalize_stains on "
-        msg += "all slides together."
+        msg = f"images {missing} are not normalized, {sorted(versions.values())} are. Bring all to one reference with "
+        msg += "h2e.pp.normalize(sdata, overwrite=True)."
         raise ValueError(msg)
     made = {name: stains[name] for name in versions.values()}
     first, how = next(iter(made.items()))
     for name, facts in made.items():
         if any(facts[what] != how[what] for what in ("reference", "keep_residual")):
-            msg = f"images {first!r} and {name!r} were normalized to different references. Run "
-            msg += "h2e.pp.normalize_stains on all slides together."
+            msg = f"images {first!r} and {name!r} were normalized to different references. Bring all to one with "
+            msg += "h2e.pp.normalize(sdata, overwrite=True)."
             raise ValueError(msg)
     pooled = all(facts.get("pooled", True) for facts in made.values())
     return StainReference.from_dict(how["reference"]), pooled, bool(how["keep_residual"])

@@ -94,9 +94,8 @@ def find_pairing(sdata: SpatialData) -> Pairing:
 def source_images(sdata: SpatialData) -> list[str]:
     """Images that were not derived by h2e or squidpy from another one."""
     derived = {_keys.normalized(key) for key in sdata.images} | set(get_provenance(sdata, _keys.STAINS))
-    # spatialdata.concatenate puts the name of the slide behind that of its image.
-    mark, names = _keys.normalized(""), set(sdata.images)
-    derived |= {key for key in names if mark in key and key.replace(f"{mark}-", "-") in names - {key}}
+    names = set(sdata.images)
+    derived |= {key for key in names if _keys.before_concatenate(key) in names - {key}}
     return sorted(names - derived)
 
 

@@ -79,7 +79,7 @@ def check_free(
         same = kind == slot and taken == key
         if taken is None or (same and (ours or overwrite)):
             continue
-        record = "there is no record of h2e having written it (spatialdata.concatenate drops records)"
+        record = "there is no record of h2e having written it (spatialdata.concatenate drops it, join_slides does not)"
         if changed:
             record = "it was changed or replaced since h2e wrote it (a crop?)"
         msg = f"{what}.{kind}[{taken!r}] is there, and {record}; pass another {hint}{', or overwrite=True' * same}."
@@ -93,10 +93,10 @@ def check_adata(adata: object) -> None:
         raise TypeError(msg)
 
 
-def check_storable(key: str) -> None:
+def check_storable(key: str, what: str = "key_added") -> None:
     """Refuse a key that a SpatialData cannot store."""
     if not re.fullmatch(r"(?!__)[A-Za-z0-9_.-]+", key) or key in {".", ".."}:
-        msg = f"key_added must consist of letters, digits and the characters _ . -, to be stored, got {key!r}."
+        msg = f"{what} must consist of letters, digits and the characters _ . -, to be stored, got {key!r}."
         raise ValueError(msg)
 
 

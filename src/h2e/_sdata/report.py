@@ -43,6 +43,17 @@ def store_report(sdata: SpatialData, report: pd.DataFrame, table_key: str) -> No
     replace_provenance(sdata, _keys.REPORT, plain)
 
 
+def stored_report(slot: Mapping[str, Any]) -> pd.DataFrame | None:
+    """The report that ``uns`` of a table or ``attrs`` of a SpatialData holds."""
+    records = slot.get(_keys.PREDICTION, {})
+    stored = records.get(_keys.REPORT) if isinstance(records, Mapping) else None
+    if stored is None or isinstance(stored, pd.DataFrame):
+        return stored
+    # JSON has null where numbers are NaN.
+    numbers = dict.fromkeys(("um_per_px", "tissue_mm2", "shift"), float)
+    return pd.DataFrame(stored).set_index("slide").astype(numbers)
+
+
 def _tissue(slide: Slide) -> dict[str, float | str]:
     """How much tissue there is; without the size of a pixel only its share of the image."""
     mask, scale = slide.require_tissue()

@@ -39,7 +39,7 @@ def check_sdata(sdata: object) -> None:
     """Refuse everything but a SpatialData."""
     if not hasattr(sdata, "tables"):
         msg = f"sdata must be a SpatialData, got {type(sdata).__name__}. An AnnData with images becomes one with "
-        msg += "spatialdata_io.experimental.from_legacy_anndata; see 'Other tools' in the documentation."
+        msg += "h2e.pp.join_slides({name: adata})."
         raise TypeError(msg)
 
 
@@ -51,7 +51,7 @@ def get_table(sdata: SpatialData, table_key: str = _keys.TABLE) -> AnnData:
         choice = f"table_key={names[0]!r}" if len(names) == 1 else "table_key=, the one with the spots"
         hint = f"Pass {choice}" if names else "Make a table with h2e.pp.make_spots"
         if len(names) > 1:
-            hint += "; tables of several slides become one with spatialdata.concatenate([...], concatenate_tables=True)"
+            hint += "; slides that were read one by one get one table by h2e.pp.join_slides({name: slide, …})"
         msg = f"{table_key!r} is not in sdata.tables; it has {names}. {hint}."
         raise KeyError(msg)
     return sdata.tables[table_key]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from h2e._sdata import keys as _keys
@@ -18,13 +19,14 @@ from h2e._slide.image import Image
 from h2e._slide.lattice import lattice
 from h2e._slide.slide import Slide
 
+if TYPE_CHECKING:
+    import dask.array as da
+    from spatialdata import SpatialData
+
 log = logging.getLogger(__name__)
 
 RADIUS = 0.45
 """Of a spot whose size is not known, in pitches."""
-
-PICTURES = {"hires": "tissue_hires_scalef", "lowres": "tissue_lowres_scalef"}
-"""Images in ``uns["spatial"]``, finest first, and the factor that leads from ``obsm["spatial"]`` to their pixels."""
 
 
 def slides_of_table(adata: AnnData, *, library_key: str | None, um_per_px: Sizes) -> list[Slide]:
@@ -45,12 +47,9 @@ def slides_of_table(adata: AnnData, *, library_key: str | None, um_per_px: Sizes
         um = given[0].um_per_px if given else factors.get("microns_per_pixel")
         if um is None and _keys.UM_PER_PX in adata.obs and "spatial" in adata.obsm:
             um = float(adata.obs[_keys.UM_PER_PX].iloc[rows[0]])
-        radius, angle = RADIUS * pitch, None
-        # Visium HD: squares without gaps.
+        radius, angle = _radius(factors, pitch), None
         if "bin_size_um" in factors:
-            radius, angle = pitch / np.sqrt(np.pi), _direction(xy, pitch)
-        elif "spot_diameter_fullres" in factors:
-            radius = factors["spot_diameter_fullres"] / 2
+            angle = _direction(xy, pitch)
         slide = Slide.without_spots(_image(facts, name), um, "the table")
         about: dict[str, Any] = {"name": name if named else "", "in_tissue": np.ones(len(rows), bool)}
         about |= {"radius_px": radius, "spacing_px": pitch, "angle_deg": angle}
@@ -64,26 +63,91 @@ def _facts(adata: AnnData, name: str) -> Mapping[str, Any]:
     return every.get(name, next(iter(every.values())) if name == "all" and len(every) == 1 else {})
 
 
-def _image(facts: Mapping[str, Any], name: str) -> Image:
-    """The images of ``uns["spatial"]`` as a pyramid over ``obsm["spatial"]``."""
+def slide_from_table(name: str, adata: AnnData, table_key: str) -> SpatialData:
+    """A table alone as a slide: circles in the unit of ``obsm["spatial"]``, on the finest image that there is."""
+    from spatialdata import SpatialData
+    from spatialdata.models import Image2DModel, ShapesModel, TableModel
+    from spatialdata.transformations import Identity, Scale
+
+    facts, table = _facts_of_one(adata, name), adata.to_memory() if adata.isbacked else adata.copy()
+    factors, scales = facts.get("scalefactors", {}), _scales(facts)
+    xy = np.asarray(adata.obsm.get("spatial", np.full((adata.n_obs, 2), np.nan)), float)[:, :2]
+    if not scales or not np.isfinite(xy).all():
+        msg = f"it must have a position of each spot in obsm['spatial'], got {np.isfinite(xy).all(axis=1).sum()} of "
+        msg += f"{len(xy)}, and an image with its scale in uns['spatial'], such as 'hires' and 'tissue_hires_scalef', "
+        msg += f"got {sorted(facts.get('images', {}))} and {sorted(factors)}; drop spots that have no position."
+        raise ValueError(msg)
+    (picture, scale), keys = next(iter(scales.items())), table.uns.pop("spatialdata_attrs", {})
+    region_key, instance_key = keys.get("region_key", "region"), keys.get("instance_key", "instance_id")
+    while not keys and {region_key, instance_key} & set(table.obs):
+        region_key, instance_key = f"slide_{region_key}", f"slide_{instance_key}"
+    table.obs[region_key], table.obs[instance_key] = pd.Categorical([name] * len(xy)), np.arange(len(xy))
+    # It was about obsm["spatial"], and becomes about the image.
+    if _keys.UM_PER_PX in table.obs:
+        table.obs[_keys.UM_PER_PX] *= scale
+    table.uns["spatial"] = {name: {key: value for key, value in facts.items() if key != "images"}}
+    table = TableModel.parse(table, region=name, region_key=region_key, instance_key=instance_key)
+    at = {name: Scale([scale, scale], axes=("x", "y"))}
+    pixels = _rgb(facts["images"][picture], f"its finest image, {picture!r},")
+    image = Image2DModel.parse(pixels, dims=("c", "y", "x"), c_coords=["r", "g", "b"], transformations=at)
+    radius = _radius(factors, lattice(xy)[0] if len(np.unique(xy, axis=0)) > 1 else 1.0)
+    shapes = ShapesModel.parse(xy, geometry=0, radius=radius, transformations={name: Identity()})
+    return SpatialData(images={f"{name}_{picture}": image}, shapes={name: shapes}, tables={table_key: table})
+
+
+def _facts_of_one(adata: AnnData, name: str) -> Mapping[str, Any]:
+    """What ``uns["spatial"]`` holds of the one slide that a table is about."""
+    every = adata.uns.get("spatial", {})
+    labels = (set(adata.obs[key].astype(str)) for key in adata.obs.select_dtypes(["object", "category"]))
+    several = any(len(found) > 1 and found <= set(every) for found in labels)
+    if several or (len(every) != 1 and name not in every):
+        msg = "it must be one slide with its images in uns['spatial'], as scanpy and squidpy keep them, got there "
+        msg += f"{sorted(every)}. Of several slides pass each under its name there, as adata[adata.obs[…] == name]; "
+        msg += "a slide without images must be a SpatialData."
+        raise ValueError(msg)
+    return every.get(name, next(iter(every.values())))
+
+
+def _radius(factors: Mapping[str, Any], pitch: float) -> float:
+    """The radius of a spot; bins (Visium HD) are squares without gaps, and have that of a circle of equal area."""
+    if "bin_size_um" in factors:
+        return float(pitch / np.sqrt(np.pi))
+    return float(factors["spot_diameter_fullres"]) / 2 if "spot_diameter_fullres" in factors else RADIUS * pitch
+
+
+def _scales(facts: Mapping[str, Any]) -> dict[str, float]:
+    """How many units of ``obsm["spatial"]`` a pixel of each image of ``uns["spatial"]`` is wide, finest first."""
+    factors = facts.get("scalefactors", {})
+    known = {key: factors.get(f"tissue_{key}_scalef") for key in facts.get("images", {})}
+    return {key: 1 / float(known[key]) for key in sorted(known, key=lambda key: -(known[key] or 0)) if known[key]}
+
+
+def _rgb(pixels: Any, what: str) -> da.Array:
+    """An image of ``uns["spatial"]`` as (c, y, x) of 8 bit, to which floats in [0, 1] are brought."""
     import dask.array as da
 
-    images, factors = facts.get("images", {}), facts.get("scalefactors", {})
+    pixels = pixels if isinstance(pixels, da.Array) else np.asarray(pixels)
+    highest = 255.0 if pixels.dtype == np.uint8 or not pixels.size else float(pixels.max())
+    in_unit = pixels.dtype.kind == "f" and highest <= 1
+    if pixels.ndim != 3 or pixels.shape[-1] < 3 or not (in_unit or pixels.dtype == np.uint8):
+        msg = (
+            f"{what} is {pixels.dtype} of shape {pixels.shape} up to {highest:g}, not (y, x, 3) of uint8 or of floats "
+        )
+        msg += "in [0, 1]"
+        raise ValueError(msg)
+    pixels = (pixels[..., :3] * (255 if in_unit else 1)).round().astype(np.uint8)
+    return da.moveaxis(pixels if isinstance(pixels, da.Array) else da.from_array(pixels, chunks=-1), -1, 0)
+
+
+def _image(facts: Mapping[str, Any], name: str) -> Image:
+    """The images of ``uns["spatial"]`` as a pyramid over ``obsm["spatial"]``."""
     levels, scales = [], []
-    for key, factor in PICTURES.items():
-        if key not in images or not factors.get(factor):
-            continue
-        pixels = np.asarray(images[key])
-        # As scanpy reads them.
-        in_unit = pixels.dtype.kind == "f" and pixels.max(initial=0) <= 1
-        if pixels.ndim != 3 or pixels.shape[-1] < 3 or not (in_unit or pixels.dtype == np.uint8):
-            what = "uns['spatial'][%r]['images'][%r] is not shown: it is %s of shape %s up to %g, not (y, x, 3) of "
-            what += "uint8 or of floats in [0, 1]"
-            log.warning(what, name, key, pixels.dtype, pixels.shape, pixels.max(initial=0))
-            continue
-        pixels = (pixels[..., :3] * (255 if in_unit else 1)).round().astype(np.uint8)
-        levels.append(da.from_array(np.moveaxis(pixels, -1, 0), chunks=-1))
-        scales.append(1 / factors[factor])
+    for key, scale in _scales(facts).items():
+        try:
+            levels.append(_rgb(facts["images"][key], f"uns['spatial'][{name!r}]['images'][{key!r}] is not shown: it"))
+            scales.append(scale)
+        except ValueError as error:
+            log.warning("%s", error)
     return Image(name, tuple(levels), tuple(scales))
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from anndata import AnnData
 
 from h2e._sdata import keys as _keys
+from h2e._sdata.report import stored_report
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -47,12 +48,7 @@ def report(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) -> pd.D
     tables = getattr(data, "tables", {table_key: data})
     places = [tables[table_key].uns] if table_key in tables else []
     for place in [*places, getattr(data, "attrs", {})]:
-        stored = place.get(_keys.PREDICTION, {}).get(_keys.REPORT)
-        if isinstance(stored, pd.DataFrame):
+        if (stored := stored_report(place)) is not None:
             return stored.copy()
-        if stored is not None:
-            # JSON has null where numbers are NaN.
-            numbers = dict.fromkeys(("um_per_px", "tissue_mm2", "shift"), float)
-            return pd.DataFrame(stored).set_index("slide").astype(numbers)
     msg = "there is no report on these slides. Make one with h2e.pp.normalize."
     raise KeyError(msg)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from h2e._stains.reference import StainReference
 from h2e.pp._grid import make_spots
+from h2e.pp._join import join_slides
 from h2e.pp._normalize import normalize
 from h2e.pp._ranks import rank_transform
 from h2e.pp._realign import realign_spots
@@ -13,6 +14,6 @@ from h2e.pp._targets import select_targets
 from h2e.pp._tissue import detect_tissue
 
 __all__ = [
-    "StainReference", "detect_tissue", "fit_stain_reference", "make_spots", "normalize", "normalize_stains",
-    "rank_transform", "realign_spots", "select_targets", "tissue_fraction",
+    "StainReference", "detect_tissue", "fit_stain_reference", "join_slides", "make_spots", "normalize",
+    "normalize_stains", "rank_transform", "realign_spots", "select_targets", "tissue_fraction",
 ]  # fmt: skip
