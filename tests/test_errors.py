@@ -271,7 +271,10 @@ def test_slides_without_a_spot_on_tissue_are_left_out_and_named(cohort, ensemble
     assert set(cohort["table"].obs["region"][there]) == {"toy_A2", "toy_B1"}
     assert "images" not in caplog.text  # of slides that have spots
     blank(cohort, ["toy_A2"])
-    with pytest.warns(UserWarning, match="one slide: its quarters are left out"):
+    with (
+        pytest.warns(UserWarning, match="one slide: its quarters are left out"),
+        pytest.warns(match="are left out: 56"),
+    ):
         alone = h2e.tl.fit(cohort, **FAST | {"learners": h2e.tl.Texture(views=(View(1, 16),))})
     assert alone.settings["left_out"] == "quarter of the slide"
     blank(cohort, ["toy_B1"])

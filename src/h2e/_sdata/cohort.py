@@ -160,9 +160,9 @@ def _with_valid_spots(table: AnnData, slides: Sequence[Slide], *, spacing_um: fl
     valid, measured = [], []
     for slide in slides:
         keep = slide.valid_spots(None if spacing_um is None else spacing_um / slide.require_size())
-        lost = slide.in_tissue & ~keep
         # What is to be trained on; of new slides nothing is lost.
-        if spacing_um is None and table.n_vars and (n := int((with_counts(table, slide.rows) & lost).sum())):
+        counted = with_counts(table, slide.rows) if spacing_um is None else None
+        if counted is not None and (n := int((counted & slide.in_tissue & ~keep).sum())):
             measured.append(f"{n} of {len(slide)} spots of slide {slide.name!r}")
         if not keep.all():
             what = "slide %r: %d of %d spots have no tissue (%d by obs['in_tissue']) and are left out"

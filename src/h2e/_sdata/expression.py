@@ -41,9 +41,7 @@ def expression(
     """
     values, name = gene_values(adata, layer)
     chosen = values if columns is None else values[:, columns]
-    # Scanpy's mark is about X, and not believed of counts.
-    marked = layer is None and "log1p" in adata.uns and not _is_whole(_stored(values))
-    if log_normalized or marked:
+    if log_normalized or (layer is None and is_marked(adata, values)):
         check_values(values, name)
         highest = _stored(values).max(initial=0)
         if highest > LARGEST_LOG:
@@ -54,6 +52,11 @@ def expression(
         check_counts(values, name)
         chosen = log_normalize(chosen, totals=values.sum(axis=1))
     return (chosen.tocsr() if is_sparse(chosen) else np.asarray(chosen)).astype(np.float32)
+
+
+def is_marked(adata: AnnData, values: Matrix) -> bool:
+    """Whether values of ``adata.X`` are log-normalized by scanpy's mark, which is not believed of counts."""
+    return "log1p" in adata.uns and not _is_whole(_stored(values))
 
 
 def genes_of(adata: AnnData) -> np.ndarray:

@@ -206,7 +206,7 @@ def _unify_keys(tables: Mapping[str, AnnData], sdata: SpatialData) -> tuple[str,
 def _with_common_genes(tables: Mapping[str, AnnData]) -> list[AnnData]:
     """The tables with the genes that all have, in the order of the first; those that are left out are told."""
     every = list(tables.values())
-    kinds = {name: "nothing" if t.X is None else "logarithms" * is_marked(t, None) for name, t in tables.items()}
+    kinds = {name: "nothing" if t.X is None else "logarithms" * is_marked(t, t.X) for name, t in tables.items()}
     common = reduce(partial(pd.Index.intersection, sort=False), (table.var_names for table in every))
     alike = all(table.var_names.equals(every[0].var_names) for table in every)
     unique = all(table.var_names.is_unique for table in every)

@@ -184,17 +184,18 @@ def is_in_place(sdata: SpatialData, region: str, earlier: Mapping[str, Any]) -> 
 
 def _evident(table: AnnData, slide: Slide) -> np.ndarray:
     """Positions of the spots that ought to lie on tissue, (n, 2): those not said to lie beside it, with counts."""
-    present = with_counts(table, slide.rows) & slide.in_tissue
+    counted = with_counts(table, slide.rows)
+    present = slide.in_tissue if counted is None else slide.in_tissue & counted
     return slide.xy[present] if present.any() else slide.xy
 
 
-def with_counts(table: AnnData, rows: np.ndarray) -> np.ndarray:
-    """Which of some rows have counts enough to be on tissue; all, if there are none, or values that are no amounts."""
+def with_counts(table: AnnData, rows: np.ndarray) -> np.ndarray | None:
+    """Which of some rows have counts enough to be on tissue, (n,); ``None`` where there are no amounts to tell it."""
     if table.X is not None and len(genes_of(table)):
         counts = np.asarray(gene_values(table[rows], None)[0].sum(axis=1), dtype=float).ravel()
         if (np.isfinite(counts) & (counts >= 0)).all():
-            return counts >= FEW_COUNTS * np.median(counts)
-    return np.ones(len(rows), bool)
+            return (counts > 0) & (counts >= FEW_COUNTS * np.median(counts))
+    return None
 
 
 def _about_middle(linear: np.ndarray, centre: np.ndarray, shift: np.ndarray) -> np.ndarray:
