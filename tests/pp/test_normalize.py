@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 from spatialdata import SpatialData, read_zarr
 from spatialdata.models import Image2DModel
 from spatialdata.transformations import Identity, get_transformation, set_transformation
@@ -18,7 +20,7 @@ from h2e.pp import _normalize
 
 COLUMNS = [
     "um_per_px", "tissue_mm2", "tissue_share", "spots", "spots_invalid", "spots_kept", "shift", "moved", "placement",
-    "hematoxylin", "eosin",
+    "on_tissue", "sharpness", "saturation", "hue", "looks_like", "hematoxylin", "eosin", "warnings",
 ]  # fmt: skip
 TOY = ["toy_A1", "toy_A2", "toy_B1", "toy_C1"]
 
@@ -42,6 +44,45 @@ def test_the_report_counts_what_is_stored(cohort):
         stains = cohort.attrs["h2e"]["stains"][f"{name}_image_normalized"]["slide"]["stains"]
         told = [[float(v) for v in row[stain].split()] for stain in ("hematoxylin", "eosin")]
         np.testing.assert_allclose(told, stains, atol=0.0051)
+
+
+def test_the_report_says_in_words_what_is_odd(cohort):
+    pixels = cohort["toy_A1_image"]["scale0"]["image"].data
+    for name, image in {"again": pixels, "bgr": pixels[::-1], "glass": da.full_like(pixels, 240)}.items():
+        cohort.images[name] = Image2DModel.parse(image, dims=("c", "y", "x"), transformations={name: Identity()})
+    with pytest.warns(UserWarning, match="do not have the colours of an H&E: bgr: its dense tissue is redder") as told:
+        h2e.pp.normalize(cohort, um_per_px={"again": 6.25, "bgr": 6.25})
+    assert len(told) == 1
+    report = h2e.get.report(cohort)
+    assert report["looks_like"].to_dict() == dict.fromkeys(report.index, "") | {"toy_A1": "again", "again": "toy_A1"}
+    words = report["warnings"]
+    assert words["again"] == "looks like toy_A1"
+    assert "redder" in words["bgr"]
+    assert "no tissue" in words["glass"]
+    assert not any(words[["toy_A2", "toy_B1", "toy_C1"]])
+    assert report.loc[TOY, "on_tissue"].tolist() == (report["spots_kept"] / report["spots"])[TOY].tolist()
+    assert np.isnan(report.loc["glass", ["on_tissue", "sharpness", "hue"]].astype(float)).all()
+
+
+def test_spots_that_the_table_knows_to_be_beside_the_tissue_do_not_count(cohort):
+    h2e.pp.normalize(cohort)
+    cohort["table"].obs["in_tissue"] = (cohort["table"].obs["tissue_fraction"] > 0).astype(int)
+    assert (h2e.get.report(cohort)["on_tissue"] < 1).all()
+    h2e.pp.normalize(cohort)
+    assert (h2e.get.report(cohort)["on_tissue"] == 1).all()
+
+
+def test_what_squidpy_found_is_in_the_report(cohort):
+    flagged = pd.DataFrame({"qc_outlier": ["True", "False", "False"], "is_tissue": ["True", "True", "False"]})
+    flagged.index = flagged.index.astype(str)
+    about = {"qc_image": {"image_key": "toy_A1_image"}}
+    tiles = AnnData(np.array([[1.0], [3.0], [50.0]], np.float32), flagged, pd.DataFrame(index=["qc_tenengrad"]), about)
+    cohort.tables["qc_img_toy_A1_image"] = tiles
+    cohort.tables["qc_img_toy_B1_image"] = AnnData(tiles.X, uns=about, var=tiles.var)
+    h2e.pp.normalize(cohort)
+    report = h2e.get.report(cohort)
+    assert report["qc_outliers"]["toy_A1"] == 0.5
+    assert report["qc_tenengrad"].tolist() == pytest.approx([2.0, np.nan, 3.0, np.nan], nan_ok=True)
 
 
 def test_spots_stay_where_they_are_unless_realignment_is_asked_for(cohort):

@@ -51,6 +51,8 @@ class Ensemble:
     spacing_um: float
     reference: StainReference | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)  # plain numbers and strings
+    # by slide, figures of its image that are known; none in ensembles of version 0.1
+    quality: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         n_slides, groups = self.training["slide"].nunique(), sorted(self.training["group"].unique())

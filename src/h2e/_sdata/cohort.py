@@ -21,6 +21,7 @@ from h2e._sdata.scale import require_size
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table, region_keys
 from h2e._slide.image import thumbnail
+from h2e._slide.quality import Quality, measure_slides, warn_of_colours
 from h2e._slide.slide import Slide
 from h2e._stains.reference import StainReference, sampling_of
 from h2e._stains.slides import fit_reference
@@ -75,6 +76,11 @@ class Cohort:
         """What each slide is recognized by."""
         return [thumbnail(slide.image) for slide in self.slides]
 
+    @cached_property
+    def quality(self) -> dict[str, Quality]:
+        """Figures of the image of each slide, by its name."""
+        return measure_slides(self.slides)
+
     def of(self, spots: np.ndarray) -> list[int]:
         """Positions of the slides that some of the spots lie on."""
         names = set(self.names[spots])
@@ -113,7 +119,7 @@ def open_cohort(sdata: SpatialData, keys: Keys) -> Cohort:
     valid = _with_valid_spots(_open(sdata, keys))
     image_keys = sorted({slide.image.key for slide in valid})
     how = stored_reference(sdata, image_keys, keys.normalized_key)
-    return Cohort(get_table(sdata, keys.table_key), tuple(valid), *how)
+    return _checked(Cohort(get_table(sdata, keys.table_key), tuple(valid), *how))
 
 
 def open_new_cohort(
@@ -122,7 +128,14 @@ def open_new_cohort(
     """The slides to predict; a spot's own subtile is as large as those of training, whatever the spacing here."""
     slides = _open(sdata, keys, bare=keys.image_key is None)
     valid = _with_valid_spots(slides, spacing_um=spacing_um)
-    return Cohort(get_table(sdata, keys.table_key), tuple(valid), reference, pooled=False, keep_residual=keep_residual)
+    how = {"pooled": False, "keep_residual": keep_residual}
+    return _checked(Cohort(get_table(sdata, keys.table_key), tuple(valid), reference, **how))
+
+
+def _checked(cohort: Cohort) -> Cohort:
+    """The same cohort, after a warning of slides that do not look like an H&E."""
+    warn_of_colours(cohort.quality)
+    return cohort
 
 
 def _open(sdata: SpatialData, keys: Keys, *, bare: bool = False) -> list[Slide]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,25 +11,46 @@ import pandas as pd
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.provenance import get_provenance, replace_provenance
-from h2e._slide.slide import Slide
+from h2e._slide.image import same_image, thumbnail
+from h2e._slide.quality import TOLERANCES, Quality, odd_ones, unlike_he
+from h2e._slide.slide import Slide, by_image
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
-def report_of(sdata: SpatialData, slides: Sequence[Slide], placements: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+ALL_ON_TISSUE = 0.8
+"""A smaller share of spots on tissue is odd by itself: spots beside it are left out of tables, or 0 in ``in_tissue``."""
+
+
+def report_of(
+    sdata: SpatialData,
+    slides: Sequence[Slide],
+    placements: Mapping[str, Mapping[str, Any]],
+    quality: Mapping[str, Quality],
+) -> pd.DataFrame:
     """A row for each slide with spots and then each image without.
 
-    The slides know their tissue; ``placements`` says how far the spots of each region were from their best place.
+    The slides know their tissue; ``placements`` says how far the spots of each region were from their best place,
+    ``quality`` of each slide the figures of its image.
     """
-    rows = {}
+    rows, alike = {}, _alike(slides)
     for slide in slides:
         n_valid = int(slide.valid_spots().sum())
         spots: dict[str, Any] = {"spots": len(slide), "spots_invalid": len(slide) - n_valid, "spots_kept": n_valid}
         facts = placements.get(slide.region or "", {"shift": np.nan, "moved": False, "reason": "no spots"})
         spots |= {"shift": float(facts["shift"]), "moved": bool(facts["moved"]), "placement": str(facts["reason"])}
-        rows[slide.name] = _tissue(slide) | spots | _stains(sdata, slide.image.key)
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("slide")
+        seen = _seen(slide, quality[slide.name]) | {"looks_like": " ".join(alike[slide.name])}
+        seen |= _squidpy(sdata, slide.image.key)
+        rows[slide.name] = _tissue(slide) | spots | seen | _stains(sdata, slide.image.key)
+    report = pd.DataFrame.from_dict(rows, orient="index").rename_axis("slide")
+    return report.assign(warnings=[_warnings(report, name, quality[name]) for name in report.index])
+
+
+def odd_figures(report: pd.DataFrame) -> pd.DataFrame:
+    """Which figures of which slides lie far from those of the others, ``bool``."""
+    figures = report.reindex(columns=list(TOLERANCES)).astype(float)
+    return figures.apply(lambda column: odd_ones(column.to_numpy(), TOLERANCES[str(column.name)]))
 
 
 def store_report(sdata: SpatialData, report: pd.DataFrame, table_key: str) -> None:
@@ -46,6 +68,50 @@ def _tissue(slide: Slide) -> dict[str, float]:
     um_per_px = np.nan if slide.um_per_px is None else float(slide.um_per_px)
     area_mm2 = float(mask.sum() * (scale * um_per_px / 1000) ** 2)
     return {"um_per_px": um_per_px, "tissue_mm2": area_mm2, "tissue_share": float(mask.mean())}
+
+
+def _seen(slide: Slide, quality: Quality) -> dict[str, float]:
+    """Share of the spots that are on tissue, of those that should be, and the figures of the image."""
+    on_tissue = slide.tissue_fraction()[slide.in_tissue] > 0
+    share = float(on_tissue.mean()) if len(on_tissue) else np.nan
+    return {"on_tissue": share, **{name: float(value) for name, value in quality._asdict().items() if name != "turn"}}
+
+
+def _alike(slides: Sequence[Slide]) -> dict[str, list[str]]:
+    """For each slide the others that show the same, on another image."""
+    colours = {key: thumbnail(slide.image) for key, slide in by_image(slides).items()}
+    alike: dict[str, list[str]] = {slide.name: [] for slide in slides}
+    for one, other in combinations(slides, 2):
+        keys = one.image.key, other.image.key
+        if keys[0] != keys[1] and same_image(*(colours[key] for key in keys)):
+            alike[one.name].append(other.name)
+            alike[other.name].append(one.name)
+    return alike
+
+
+def _squidpy(sdata: SpatialData, image_key: str) -> dict[str, float]:
+    """What ``squidpy.experimental.im.qc_image`` says of the tiles on tissue: share flagged, median of its metrics."""
+    table = sdata.tables.get(f"qc_img_{image_key}")
+    if table is None or "qc_image" not in table.uns:
+        return {}
+    on_tissue = table.obs.get("is_tissue", pd.Series("True", table.obs.index)).astype(str) == "True"
+    tiles = table[on_tissue.to_numpy()].to_df()
+    found = {str(name): float(values.median()) for name, values in tiles.items()}
+    if "qc_outlier" in table.obs:
+        found["qc_outliers"] = float((table.obs["qc_outlier"].astype(str) == "True")[on_tissue].mean())
+    return found
+
+
+def _warnings(report: pd.DataFrame, name: str, quality: Quality) -> str:
+    """In words, what is odd about a slide; empty if nothing is."""
+    row, odd = report.loc[name], odd_figures(report).loc[name]
+    words = [unlike_he(quality)] if unlike_he(quality) else []
+    words += ["no tissue was found"] if row["tissue_share"] == 0 else []
+    if row["on_tissue"] < ALL_ON_TISSUE:
+        words.append(f"{1 - row['on_tissue']:.0%} of its spots are on no tissue")
+    words += [f"{key} is {row[key]:.3g}, of all slides {report[key].median():.3g}" for key in odd.index[odd]]
+    words += [f"looks like {row['looks_like']}"] if row["looks_like"] else []
+    return "; ".join(words)
 
 
 def _stains(sdata: SpatialData, image_key: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from h2e._sdata.report import report_of, store_report
 from h2e._sdata.rollback import all_or_nothing
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import check_sdata, get_table
+from h2e._slide.quality import measure_slides, warn_of_colours
 from h2e._slide.slide import by_image, by_region
 from h2e._stains.reference import Method, StainReference
 from h2e._stains.slides import as_reference, fit_reference
@@ -82,9 +83,8 @@ def normalize(
     ``table.obs["tissue_fraction"]``, ``table.layers["rank"]``
         Share of tissue in each spot's own subtile, and ranks within each slide and gene.
     ``table.uns["h2e"]["report"]`` : ``DataFrame``
-        A row per slide, for :func:`h2e.get.report`: µm per pixel, tissue area in mm² and as a share of the image;
-        spots, those without tissue and those kept; how many spacings the spots were off, whether they were moved, and
-        why; the stain vectors before. Without a table it is in ``sdata.attrs["h2e"]``.
+        A row per slide, whose columns :func:`h2e.get.report` describes. Without a table it is in
+        ``sdata.attrs["h2e"]``.
 
     Raises
     ------
@@ -121,6 +121,8 @@ def normalize(
             require_inside(slides)
         else:
             placements = {key: placement_of(sdata, table, key, slide) for key, slide in by_region(slides).items()}
+        quality = measure_slides(slides)
+        warn_of_colours(quality)
         images = by_image(slides)
         pooled = reference is None
         reference = fit_reference(slides, method=method or "macenko") if pooled else as_reference(reference, method)
@@ -131,6 +133,6 @@ def normalize(
             # A grid of spots has no genes to rank.
             if table.n_vars:
                 rank_transform(table, layer=layer, library_key=library_key, overwrite=overwrite)
-        report = report_of(sdata, slides, placements)
+        report = report_of(sdata, slides, placements, quality)
         store_report(sdata, report, table_key)
     log.info("prepared %d slides:\n%s", len(report), report.to_string())
