@@ -6,17 +6,12 @@ import numpy as np
 
 from h2e._ensemble.ensemble import Ensemble
 from h2e._sdata.cohort import Cohort
-from h2e._slide.quality import TOLERANCES, Quality
+from h2e._slide.quality import TOLERANCES
 from h2e._warnings import warn
 
 NOVEL = 2.0
 """Median novelty of a slide that is too far. Slides of a donor left out have -0.5 to 0.6 (her2st, mob), mouse brain
 predicted by breast tumours 1.6, a synthetic slide with red and blue exchanged 2.3, noise 3.8."""
-
-
-def figures_of(quality: Quality) -> dict[str, float]:
-    """The figures that are compared, where they are known, as JSON can hold them."""
-    return {name: float(v) for name in TOLERANCES if np.isfinite(v := getattr(quality, name, np.nan))}
 
 
 def warn_of_outliers(cohort: Cohort, ensemble: Ensemble, novelty: np.ndarray) -> None:
@@ -27,7 +22,7 @@ def warn_of_outliers(cohort: Cohort, ensemble: Ensemble, novelty: np.ndarray) ->
         if np.isnan(mine).all():
             continue
         words = []
-        for name, value in figures_of(cohort.quality[slide.name]).items():
+        for name, value in cohort.quality[slide.name].known().items():
             known = [figures[name] for figures in ensemble.quality.values() if name in figures]
             if known and not min(known) - TOLERANCES[name] <= value <= max(known) + TOLERANCES[name]:
                 words.append(f"{name} {value:.3g} (training: {min(known):.3g} to {max(known):.3g})")

@@ -13,7 +13,6 @@ from h2e._ensemble.extraction import Features
 from h2e._ensemble.fitting import FitConfig, fit_members
 from h2e._ensemble.fold_models import ALL, Spots, names_of
 from h2e._ensemble.novelty import fit_novelty
-from h2e._ensemble.outliers import figures_of
 from h2e._ensemble.recognition import positions_on_image
 from h2e._ensemble.saving import HISTORY
 from h2e._learners.folds import Fold, make_folds
@@ -113,7 +112,7 @@ def train(
         thumbnails={slide.region: colours for slide, colours in seen_slides if slide.region is not None},
         spacing_um=spacing_um,
         reference=reference,
-        quality={slide.name: figures_of(cohort.quality[slide.name]) for slide, _ in seen_slides},
+        quality={slide.name: cohort.quality[slide.name].known() for slide, _ in seen_slides},
         settings={
             **spec.settings,
             "left_out": left_out,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,13 +33,15 @@ def report_of(
     The slides know their tissue; ``placements`` says how far the spots of each region were from their best place,
     ``quality`` of each slide the figures of its image.
     """
-    rows, alike = {}, _alike(slides)
+    rows, colours = {}, {key: thumbnail(slide.image) for key, slide in by_image(slides).items()}
     for slide in slides:
         n_valid = int(slide.valid_spots().sum())
         spots: dict[str, Any] = {"spots": len(slide), "spots_invalid": len(slide) - n_valid, "spots_kept": n_valid}
         facts = placements.get(slide.region or "", {"shift": np.nan, "moved": False, "reason": "no spots"})
         spots |= {"shift": float(facts["shift"]), "moved": bool(facts["moved"]), "placement": str(facts["reason"])}
-        seen = _seen(slide, quality[slide.name]) | {"looks_like": " ".join(alike[slide.name])}
+        on_tissue = slide.tissue_fraction()[slide.in_tissue] > 0
+        spots["on_tissue"] = float(on_tissue.mean()) if len(on_tissue) else np.nan
+        seen = quality[slide.name].known(np.nan) | {"looks_like": _alike(slide, slides, colours)}
         seen |= _squidpy(sdata, slide.image.key)
         rows[slide.name] = _tissue(slide) | spots | seen | _stains(sdata, slide.image.key)
     report = pd.DataFrame.from_dict(rows, orient="index").rename_axis("slide")
@@ -70,23 +71,11 @@ def _tissue(slide: Slide) -> dict[str, float]:
     return {"um_per_px": um_per_px, "tissue_mm2": area_mm2, "tissue_share": float(mask.mean())}
 
 
-def _seen(slide: Slide, quality: Quality) -> dict[str, float]:
-    """Share of the spots that are on tissue, of those that should be, and the figures of the image."""
-    on_tissue = slide.tissue_fraction()[slide.in_tissue] > 0
-    share = float(on_tissue.mean()) if len(on_tissue) else np.nan
-    return {"on_tissue": share, **{name: float(value) for name, value in quality._asdict().items() if name != "turn"}}
-
-
-def _alike(slides: Sequence[Slide]) -> dict[str, list[str]]:
-    """For each slide the others that show the same, on another image."""
-    colours = {key: thumbnail(slide.image) for key, slide in by_image(slides).items()}
-    alike: dict[str, list[str]] = {slide.name: [] for slide in slides}
-    for one, other in combinations(slides, 2):
-        keys = one.image.key, other.image.key
-        if keys[0] != keys[1] and same_image(*(colours[key] for key in keys)):
-            alike[one.name].append(other.name)
-            alike[other.name].append(one.name)
-    return alike
+def _alike(slide: Slide, slides: Sequence[Slide], colours: Mapping[str, np.ndarray]) -> str:
+    """The names of slides that show the same on another image; ``colours`` are the thumbnails of images."""
+    mine = colours[slide.image.key]
+    others = (one for one in slides if one.image.key != slide.image.key and slide.require_tissue()[0].any())
+    return " ".join(one.name for one in others if same_image(mine, colours[one.image.key]))
 
 
 def _squidpy(sdata: SpatialData, image_key: str) -> dict[str, float]:
@@ -95,11 +84,10 @@ def _squidpy(sdata: SpatialData, image_key: str) -> dict[str, float]:
     if table is None or "qc_image" not in table.uns:
         return {}
     on_tissue = table.obs.get("is_tissue", pd.Series("True", table.obs.index)).astype(str) == "True"
-    tiles = table[on_tissue.to_numpy()].to_df()
-    found = {str(name): float(values.median()) for name, values in tiles.items()}
-    if "qc_outlier" in table.obs:
-        found["qc_outliers"] = float((table.obs["qc_outlier"].astype(str) == "True")[on_tissue].mean())
-    return found
+    tiles = table[on_tissue.to_numpy()]
+    found = {str(name): float(median) for name, median in tiles.to_df().median().items()}
+    flagged = tiles.obs.get("qc_outlier")
+    return found if flagged is None else found | {"qc_outliers": float((flagged.astype(str) == "True").mean())}
 
 
 def _warnings(report: pd.DataFrame, name: str, quality: Quality) -> str:

@@ -45,17 +45,19 @@ class Quality(NamedTuple):
     hue: float = np.nan  # of its mean colour, in degrees: 0 red, 120 green, 240 blue, 300 magenta
     turn: float = np.nan  # by how many degrees its dense half is redder (below 0: bluer) than all of it
 
+    def known(self, unknown: float | None = None) -> dict[str, float]:
+        """The figures that slides are compared in, as JSON can hold them; without ``unknown`` those that are known."""
+        values = {name: float(getattr(self, name)) for name in ("sharpness", "saturation", "hue")}
+        return {name: value for name, value in values.items() if unknown is not None or np.isfinite(value)}
+
 
 def measure_quality(image: Image, tissue: Tissue, um_per_px: float | None) -> Quality:
     """Figures of an image, from one reading of it; without the size of a pixel its sharpness is not known."""
     mask, mask_scale = tissue
     rgb, scale = read_coarse(image, mask_scale if um_per_px is None else PIXEL_UM / um_per_px)
-    rows, columns = (
-        np.minimum(((np.arange(n) + 0.5) * scale / mask_scale).astype(int), m - 1)
-        for n, m in zip(rgb.shape[:2], mask.shape, strict=True)
-    )
     opaque = opaque_areas(rgb)
-    inside = mask[np.ix_(rows, columns)] & ~opaque
+    row, column = (((np.arange(n) + 0.5) * scale / mask_scale).astype(int) for n in opaque.shape)
+    inside = mask[np.ix_(row.clip(max=mask.shape[0] - 1), column.clip(max=mask.shape[1] - 1))] & ~opaque
     if inside.sum() < FEW:
         return Quality()
     density = np.stack(density_against_glass(rgb, opaque))
@@ -97,10 +99,8 @@ def sharpness_of(density: np.ndarray, inside: np.ndarray, px_um: float) -> float
 
 def measure_slides(slides: Sequence[Slide]) -> dict[str, Quality]:
     """Figures of each slide, by its name; an image is read once. The slides know their tissue."""
-    figures = {
-        key: measure_quality(slide.image, slide.require_tissue(), slide.um_per_px)
-        for key, slide in by_image(slides).items()
-    }
+    images = by_image(slides).items()
+    figures = {key: measure_quality(one.image, one.require_tissue(), one.um_per_px) for key, one in images}
     return {slide.name: figures[slide.image.key] for slide in slides}
 
 

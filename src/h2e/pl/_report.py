@@ -20,15 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
-FIGURES = {
-    "um_per_px": "µm per pixel",
-    "shift": "shift [spacings]",
-    "on_tissue": "spots on tissue",
-    "sharpness": "sharpness",
-    "saturation": "saturation",
-    "hue": "hue [°]",
-}
-"""Columns of the report that are drawn, and how they are called."""
+FIGURES = ("um_per_px", "shift", *TOLERANCES)
+"""Columns of the report that are drawn."""
 
 USUAL, ODD = "#0072B2", "#D55E00"
 
@@ -70,34 +63,30 @@ def report(
     """
     table = get_report(data, table_key=table_key)
     table = table.reindex(columns=table.columns.union([*FIGURES, "warnings"], sort=False))
-    words = table["warnings"].fillna("").astype(str)
+    words, odd = table["warnings"].fillna("").astype(str), odd_figures(table)
     size = {"figsize": (13, 1.2 + 0.22 * len(table)), "width_ratios": [1] * len(FIGURES) + [2.5]}
     axes = make_axes(ax, [list(range(len(FIGURES) + 1))], "figures and warnings", **size)
-    odd = odd_figures(table)
-    for axis, (name, label) in zip(axes, FIGURES.items(), strict=False):
-        _draw_figure(axis, table[name].astype(float), odd.get(name, default=np.zeros(len(table), bool)), label)
+    for axis, name in zip(axes, FIGURES, strict=False):
+        _draw_figure(axis, table[name].astype(float), odd.get(name, np.zeros(len(table), bool)))
     for axis in axes:
         axis.set(ylim=(len(table) - 0.5, -0.5), yticks=[])
         axis.spines[["top", "right", "left"]].set_visible(False)
     axes[0].set_yticks(range(len(table)), table.index.astype(str), fontsize="small")
-    for label, text in zip(axes[0].get_yticklabels(), words, strict=True):
+    axes[-1].set_axis_off()
+    for row, (label, text) in enumerate(zip(axes[0].get_yticklabels(), words, strict=True)):
         label.set_color(ODD if text else "black")
-    axes[-1].set(xlim=(0, 1), xticks=[])
-    axes[-1].spines["bottom"].set_visible(False)
-    for row, text in enumerate(words):
         axes[-1].text(0, row, shorten(text, 75, placeholder=" …"), va="center", fontsize="x-small", color=ODD)
     return axes
 
 
-def _draw_figure(axis: Axes, values: pd.Series, odd: pd.Series | np.ndarray, label: str) -> None:
+def _draw_figure(axis: Axes, values: pd.Series, odd: np.ndarray) -> None:
     """Draw a dot for each slide, the median, and what is never odd."""
     for row in range(1, len(values), 2):
         axis.axhspan(row - 0.5, row + 0.5, color="0.97", zorder=-2)
     if values.notna().any():
-        median, tolerance = values.median(), TOLERANCES.get(str(values.name))
-        if tolerance is not None:
-            axis.axvspan(median - tolerance, median + tolerance, color="0.88", zorder=-1)
+        median, tolerance = values.median(), TOLERANCES.get(str(values.name), 0)
+        axis.axvspan(median - tolerance, median + tolerance, color="0.88", zorder=-1)
         axis.axvline(median, color="0.5", linewidth=0.8, zorder=0)
     axis.scatter(values, range(len(values)), c=np.where(odd, ODD, USUAL), s=20, zorder=2)
-    axis.set_xlabel(label, fontsize="small")
+    axis.set_xlabel(str(values.name), fontsize="small")
     axis.tick_params(axis="x", labelsize="x-small")
