@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+import h2e
 from h2e._sdata.images import open_image
+from h2e._sdata.keys import Keys
+from h2e._sdata.masks import with_tissue
+from h2e._sdata.slides import open_slides
 from h2e._slide.image import Image
 from h2e._slide.quality import (
     FEW,
@@ -113,3 +117,14 @@ def test_an_outlier_is_told_by_the_spread_of_the_others_and_of_few_slides_none()
     assert not odd_ones(MADS * near, tolerance / MADS)[:4].any()
     wide = np.array([-2.0, -1.0, 0.0, 1.0, 2.0, 2.5])
     assert not odd_ones(wide, tolerance).any()
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["her2st", "mob", "visium_mini"])
+def test_real_slides_are_those_of_an_he_and_with_red_and_blue_exchanged_they_are_not(name: str):
+    sdata = getattr(h2e.datasets, name)()
+    for slide in with_tissue(sdata, open_slides(sdata, Keys())):
+        figures = measure_quality(slide.image, slide.tissue, slide.um_per_px)
+        exchanged = replace(slide.image, levels=tuple(level[::-1] for level in slide.image.levels))
+        assert unlike_he(figures) == "", slide.name
+        assert unlike_he(measure_quality(exchanged, slide.tissue, slide.um_per_px)), slide.name

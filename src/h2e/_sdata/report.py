@@ -39,10 +39,10 @@ def report_of(
         spots: dict[str, Any] = {"spots": len(slide), "spots_invalid": len(slide) - n_valid, "spots_kept": n_valid}
         facts = placements.get(slide.region or "", {"shift": np.nan, "moved": False, "reason": "no spots"})
         spots |= {"shift": float(facts["shift"]), "moved": bool(facts["moved"]), "placement": str(facts["reason"])}
-        on_tissue = slide.tissue_fraction()[slide.in_tissue] > 0
-        spots["on_tissue"] = float(on_tissue.mean()) if len(on_tissue) else np.nan
-        seen = quality[slide.name].known(np.nan) | {"looks_like": _alike(slide, slides, colours)}
-        seen |= _squidpy(sdata, slide.image.key)
+        seen: dict[str, Any] = dict.fromkeys(TOLERANCES, np.nan) | quality[slide.name].known()
+        if slide.in_tissue.any():
+            seen["on_tissue"] = n_valid / int(slide.in_tissue.sum())
+        seen |= {"looks_like": _alike(slide, slides, colours)} | _squidpy(sdata, slide.image.key)
         rows[slide.name] = _tissue(slide) | spots | seen | _stains(sdata, slide.image.key)
     report = pd.DataFrame.from_dict(rows, orient="index").rename_axis("slide")
     return report.assign(warnings=[_warnings(report, name, quality[name]) for name in report.index])

@@ -45,10 +45,9 @@ class Quality(NamedTuple):
     hue: float = np.nan  # of its mean colour, in degrees: 0 red, 120 green, 240 blue, 300 magenta
     turn: float = np.nan  # by how many degrees its dense half is redder (below 0: bluer) than all of it
 
-    def known(self, unknown: float | None = None) -> dict[str, float]:
-        """The figures that slides are compared in, as JSON can hold them; without ``unknown`` those that are known."""
-        values = {name: float(getattr(self, name)) for name in ("sharpness", "saturation", "hue")}
-        return {name: value for name, value in values.items() if unknown is not None or np.isfinite(value)}
+    def known(self) -> dict[str, float]:
+        """The figures that slides are compared in, where they are known, as JSON can hold them."""
+        return {name: float(v) for name, v in self._asdict().items() if name in TOLERANCES and np.isfinite(v)}
 
 
 def measure_quality(image: Image, tissue: Tissue, um_per_px: float | None) -> Quality:
