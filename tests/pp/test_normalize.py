@@ -9,6 +9,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 from scipy import sparse
 from spatialdata import SpatialData, read_zarr
 from spatialdata.models import Image2DModel
@@ -20,8 +21,9 @@ from h2e._sdata.masks import find_mask
 from h2e.pp import _normalize
 
 COLUMNS = [
-    "um_per_px", "um_per_px_from", "tissue_mm2", "tissue_share", "spots", "spots_invalid", "spots_kept", "shift", "moved", "placement",
-    "orientation", "hematoxylin", "eosin",
+    "um_per_px", "um_per_px_from", "tissue_mm2", "tissue_share", "spots", "spots_invalid", "spots_kept", "shift", "moved",
+    "placement", "orientation", "on_tissue", "sharpness", "saturation", "hue", "looks_like", "hematoxylin", "eosin",
+    "warnings",
 ]  # fmt: skip
 TOY = ["toy_A1", "toy_A2", "toy_B1", "toy_C1"]
 
@@ -45,6 +47,45 @@ def test_the_report_counts_what_is_stored(cohort):
         stains = cohort.attrs["h2e"]["stains"][f"{name}_image_normalized"]["slide"]["stains"]
         told = [[float(v) for v in row[stain].split()] for stain in ("hematoxylin", "eosin")]
         np.testing.assert_allclose(told, stains, atol=0.0051)
+
+
+def test_the_report_says_in_words_what_is_odd(cohort):
+    pixels = cohort["toy_A1_image"]["scale0"]["image"].data
+    for name, image in {"again": pixels, "bgr": pixels[::-1], "glass": da.full_like(pixels, 240)}.items():
+        cohort.images[name] = Image2DModel.parse(image, dims=("c", "y", "x"), transformations={name: Identity()})
+    with pytest.warns(UserWarning, match="do not have the colours of an H&E: bgr: its dense tissue is redder") as told:
+        h2e.pp.normalize(cohort, um_per_px={"again": 6.25, "bgr": 6.25})
+    assert len(told) == 1
+    report = h2e.get.report(cohort)
+    assert report["looks_like"].to_dict() == dict.fromkeys(report.index, "") | {"toy_A1": "again", "again": "toy_A1"}
+    words = report["warnings"]
+    assert words["again"] == "looks like toy_A1"
+    assert "redder" in words["bgr"]
+    assert "no tissue" in words["glass"]
+    assert not any(words[["toy_A2", "toy_B1", "toy_C1"]])
+    assert report.loc[TOY, "on_tissue"].tolist() == (report["spots_kept"] / report["spots"])[TOY].tolist()
+    assert np.isnan(report.loc["glass", ["on_tissue", "sharpness", "hue"]].astype(float)).all()
+
+
+def test_spots_that_the_table_knows_to_be_beside_the_tissue_do_not_count(cohort):
+    h2e.pp.normalize(cohort)
+    cohort["table"].obs["in_tissue"] = (cohort["table"].obs["tissue_fraction"] > 0).astype(int)
+    assert (h2e.get.report(cohort)["on_tissue"] < 1).all()
+    h2e.pp.normalize(cohort)
+    assert (h2e.get.report(cohort)["on_tissue"] == 1).all()
+
+
+def test_what_squidpy_found_is_in_the_report(cohort):
+    flagged = pd.DataFrame({"qc_outlier": ["True", "False", "False"], "is_tissue": ["True", "True", "False"]})
+    flagged.index = flagged.index.astype(str)
+    about = {"qc_image": {"image_key": "toy_A1_image"}}
+    tiles = AnnData(np.array([[1.0], [3.0], [50.0]], np.float32), flagged, pd.DataFrame(index=["qc_tenengrad"]), about)
+    cohort.tables["qc_img_toy_A1_image"] = tiles
+    cohort.tables["qc_img_toy_B1_image"] = AnnData(tiles.X, uns=about, var=tiles.var)
+    h2e.pp.normalize(cohort)
+    report = h2e.get.report(cohort)
+    assert report["qc_outliers"]["toy_A1"] == 0.5
+    assert report["qc_tenengrad"].tolist() == pytest.approx([2.0, np.nan, 3.0, np.nan], nan_ok=True)
 
 
 def test_spots_stay_where_they_are_unless_realignment_is_asked_for(cohort):
@@ -244,7 +285,7 @@ def test_slides_without_expression_are_prepared_and_the_report_says_so(two_slide
     with caplog.at_level(logging.INFO):
         h2e.pp.normalize(two_slides, realign=True)
     assert "ranks skipped: no expression, on slides ['toy_A1', 'toy_B1']" in caplog.text
-    assert set(h2e.get.report(two_slides)["ranks"]) == {"ranks skipped: no expression"}
+    assert set(h2e.get.report(two_slides)["warnings"]) == {"ranks skipped: no expression"}
     assert "rank" not in two_slides["table"].layers
     assert "toy_A1_image_normalized" in two_slides.images
 
@@ -255,7 +296,7 @@ def test_a_slide_without_counts_beside_others_is_named(two_slides):
     x[table.obs["donor"] == "B"] = 0
     table.X = x
     h2e.pp.normalize(two_slides)
-    assert h2e.get.report(two_slides)["ranks"].to_dict() == {"toy_A1": "", "toy_B1": "ranks skipped: no expression"}
+    assert h2e.get.report(two_slides)["warnings"].to_dict() == {"toy_A1": "", "toy_B1": "ranks skipped: no expression"}
 
 
 def test_a_layer_that_waits_to_be_named_is_asked_for(two_slides):

@@ -53,6 +53,8 @@ class Ensemble:
     reference: StainReference | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)  # plain numbers and strings
     scale_cue: ScaleCue | None = None  # None of one group, where no image is looked at, and of older ensembles
+    # by slide, figures of its image that are known; none in ensembles of version 0.1
+    quality: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         n_slides, groups = self.training["slide"].nunique(), sorted(self.training["group"].unique())

@@ -48,6 +48,7 @@ def describe(ensemble: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "spacing_um": ensemble.spacing_um,
         "reference": None if ensemble.reference is None else ensemble.reference.to_dict(),
         "settings": dict(ensemble.settings),
+        "quality": dict(ensemble.quality),
     }
     return about, arrays
 
@@ -70,6 +71,7 @@ def rebuild(
     return {
         **{key: arrays[key] for key in ("held_out", "truth", "calibration")},
         **{key: about[key] for key in ("spacing_um", "settings")},
+        "quality": about.get("quality", {}),
         "targets": tuple(about["targets"]),
         "learners": tuple(by_name.values()),
         "members": tuple(members),

@@ -152,6 +152,7 @@ def train(
         thumbnails={slide.region: colours for slide, colours in seen_slides if slide.region is not None},
         spacing_um=spacing_um,
         reference=reference,
+        quality={slide.name: cohort.quality[slide.name].known() for slide, _ in seen_slides},
         settings={
             **spec.settings,
             "left_out": left_out,

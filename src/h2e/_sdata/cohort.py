@@ -22,6 +22,7 @@ from h2e._sdata.scale import require_size
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table, region_keys
 from h2e._slide.image import thumbnail
+from h2e._slide.quality import Quality, measure_slides, warn_of_colours
 from h2e._slide.slide import Slide
 from h2e._stains.reference import StainReference, sampling_of
 from h2e._stains.slides import fit_reference
@@ -77,6 +78,11 @@ class Cohort:
         """What each slide is recognized by."""
         return [thumbnail(slide.image) for slide in self.slides]
 
+    @cached_property
+    def quality(self) -> dict[str, Quality]:
+        """Figures of the image of each slide, by its name."""
+        return measure_slides(self.slides)
+
     def of(self, spots: np.ndarray) -> list[int]:
         """Positions of the slides that some of the spots lie on."""
         names = set(self.names[spots])
@@ -121,7 +127,7 @@ def open_cohort(sdata: SpatialData, keys: Keys) -> Cohort:
     valid = _with_valid_spots(table, _open(sdata, keys))
     image_keys = sorted({slide.image.key for slide in valid})
     how = stored_reference(sdata, image_keys, keys.normalized_key)
-    return Cohort(table, tuple(valid), *how)
+    return _checked(Cohort(table, tuple(valid), *how))
 
 
 def open_new_cohort(
@@ -131,7 +137,13 @@ def open_new_cohort(
     slides = _open(sdata, keys, bare=keys.image_key is None)
     table = get_table(sdata, keys.table_key)
     valid = _with_valid_spots(table, slides, spacing_um=spacing_um)
-    return Cohort(table, tuple(valid), reference, pooled=False, keep_residual=keep_residual)
+    return _checked(Cohort(table, tuple(valid), reference, pooled=False, keep_residual=keep_residual))
+
+
+def _checked(cohort: Cohort) -> Cohort:
+    """The same cohort, after a warning of slides that do not look like an H&E."""
+    warn_of_colours(cohort.quality)
+    return cohort
 
 
 def _open(sdata: SpatialData, keys: Keys, *, bare: bool = False) -> list[Slide]:

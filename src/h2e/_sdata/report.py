@@ -10,28 +10,55 @@ import pandas as pd
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.provenance import get_provenance, replace_provenance
-from h2e._slide.slide import Slide
+from h2e._slide.image import same_image, thumbnail
+from h2e._slide.quality import TOLERANCES, Quality, odd_ones, unlike_he
+from h2e._slide.slide import Slide, by_image
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
-def report_of(sdata: SpatialData, slides: Sequence[Slide], placements: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+ALL_ON_TISSUE = 0.8
+"""A smaller share of spots on tissue is odd by itself: spots beside it are left out of tables, or 0 in ``in_tissue``."""
+
+
+def report_of(
+    sdata: SpatialData,
+    slides: Sequence[Slide],
+    placements: Mapping[str, Mapping[str, Any]],
+    quality: Mapping[str, Quality],
+    unranked: Sequence[str] = (),
+) -> pd.DataFrame:
     """A row for each slide with spots and then each image without.
 
-    The slides know their tissue; ``placements`` says how far the spots of each region were from their best place.
+    The slides know their tissue; ``placements`` says how far the spots of each region were from their best place,
+    ``quality`` of each slide the figures of its image; slides that are ``unranked`` have no expression.
     """
-    rows = {}
+    said: dict[str, list[str]] = {
+        slide.name: ["ranks skipped: no expression"] for slide in slides if slide.name in unranked
+    }
+    rows, colours = {}, {key: thumbnail(slide.image) for key, slide in by_image(slides).items()}
     for slide in slides:
         n_valid = int(slide.valid_spots().sum())
         spots: dict[str, Any] = {"spots": len(slide), "spots_invalid": len(slide) - n_valid, "spots_kept": n_valid}
-        facts = placements.get(
-            slide.region or "", {"shift": np.nan, "moved": False, "reason": "no spots", "orientation": ""}
-        )
+        facts = placements.get(slide.region or "", {"shift": np.nan, "moved": False, "reason": "no spots"})
+        if facts.get("misplaced") and not facts["moved"]:
+            said.setdefault(slide.name, []).append(facts["reason"])
         spots |= {"shift": float(facts["shift"]), "moved": bool(facts["moved"]), "placement": str(facts["reason"])}
         spots["orientation"] = str(facts.get("orientation", ""))
-        rows[slide.name] = _tissue(slide) | spots | _stains(sdata, slide.image.key)
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("slide")
+        seen: dict[str, Any] = dict.fromkeys(TOLERANCES, np.nan) | quality[slide.name].known()
+        if slide.in_tissue.any():
+            seen["on_tissue"] = n_valid / int(slide.in_tissue.sum())
+        seen |= {"looks_like": _alike(slide, slides, colours)} | _squidpy(sdata, slide.image.key)
+        rows[slide.name] = _tissue(slide) | spots | seen | _stains(sdata, slide.image.key)
+    report = pd.DataFrame.from_dict(rows, orient="index").rename_axis("slide")
+    return report.assign(warnings=[_warnings(report, name, quality[name], said.get(name, [])) for name in report.index])
+
+
+def odd_figures(report: pd.DataFrame) -> pd.DataFrame:
+    """Which figures of which slides lie far from those of the others, ``bool``."""
+    figures = report.reindex(columns=list(TOLERANCES)).astype(float)
+    return figures.apply(lambda column: odd_ones(column.to_numpy(), TOLERANCES[str(column.name)]))
 
 
 def store_report(sdata: SpatialData, report: pd.DataFrame, table_key: str) -> None:
@@ -50,8 +77,8 @@ def stored_report(slot: Mapping[str, Any]) -> pd.DataFrame | None:
     if stored is None or isinstance(stored, pd.DataFrame):
         return stored
     # JSON has null where numbers are NaN.
-    numbers = dict.fromkeys(("um_per_px", "tissue_mm2", "shift"), float)
-    return pd.DataFrame(stored).set_index("slide").astype(numbers)
+    report = pd.DataFrame(stored).set_index("slide")
+    return report.astype(dict.fromkeys(report.columns[report.isna().any()], float))
 
 
 def _tissue(slide: Slide) -> dict[str, float | str]:
@@ -65,6 +92,37 @@ def _tissue(slide: Slide) -> dict[str, float | str]:
         "tissue_mm2": area_mm2,
         "tissue_share": float(mask.mean()),
     }
+
+
+def _alike(slide: Slide, slides: Sequence[Slide], colours: Mapping[str, np.ndarray]) -> str:
+    """The names of slides that show the same on another image; ``colours`` are the thumbnails of images."""
+    mine = colours[slide.image.key]
+    others = (one for one in slides if one.image.key != slide.image.key and slide.require_tissue()[0].any())
+    return " ".join(one.name for one in others if same_image(mine, colours[one.image.key]))
+
+
+def _squidpy(sdata: SpatialData, image_key: str) -> dict[str, float]:
+    """What ``squidpy.experimental.im.qc_image`` says of the tiles on tissue: share flagged, median of its metrics."""
+    table = sdata.tables.get(f"qc_img_{image_key}")
+    if table is None or "qc_image" not in table.uns:
+        return {}
+    on_tissue = table.obs.get("is_tissue", pd.Series("True", table.obs.index)).astype(str) == "True"
+    tiles = table[on_tissue.to_numpy()]
+    found = {str(name): float(median) for name, median in tiles.to_df().median().items()}
+    flagged = tiles.obs.get("qc_outlier")
+    return found if flagged is None else found | {"qc_outliers": float((flagged.astype(str) == "True").mean())}
+
+
+def _warnings(report: pd.DataFrame, name: str, quality: Quality, said: Sequence[str]) -> str:
+    """In words, what is odd about a slide; empty if nothing is."""
+    row, odd = report.loc[name], odd_figures(report).loc[name]
+    words = [*said, *filter(None, [unlike_he(quality)])]
+    words += ["no tissue was found"] if row["tissue_share"] == 0 else []
+    if row["on_tissue"] < ALL_ON_TISSUE:
+        words.append(f"{1 - row['on_tissue']:.0%} of its spots are on no tissue")
+    words += [f"{key} is {row[key]:.3g}, of all slides {report[key].median():.3g}" for key in odd.index[odd]]
+    words += [f"looks like {row['looks_like']}"] if row["looks_like"] else []
+    return "; ".join(words)
 
 
 def _stains(sdata: SpatialData, image_key: str) -> dict[str, str]:

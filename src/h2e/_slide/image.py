@@ -51,7 +51,8 @@ def thumbnail(image: Image) -> np.ndarray:
     pixels, _ = read_coarse(image, max(image.shape) / 512)
     rows, columns = (np.linspace(0, n, 13).astype(int) for n in pixels.shape[:2])
     sums = np.add.reduceat(np.add.reduceat(pixels.astype(float), rows[:-1], axis=0), columns[:-1], axis=1)
-    return sums / (np.diff(rows)[:, None] * np.diff(columns))[..., None]
+    # Of an image of fewer pixels than parts, a part is a pixel.
+    return sums / (np.diff(rows).clip(1)[:, None] * np.diff(columns).clip(1))[..., None]
 
 
 def same_image(colours: np.ndarray, others: np.ndarray) -> bool:

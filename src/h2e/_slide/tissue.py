@@ -82,7 +82,7 @@ def otsu_mask(rgb: np.ndarray, *, area_px: float) -> np.ndarray:
     """Coloured like a stain and textured like tissue, against this image's glass; without specks and small holes."""
     from skimage.filters import threshold_otsu
 
-    opaque = _opaque(rgb)
+    opaque = opaque_areas(rgb)
     if opaque.all():
         return np.zeros(opaque.shape, bool)
     red, green, blue, texture = _optical_density(rgb, opaque)
@@ -106,7 +106,7 @@ def _choose_scale(shape: tuple[int, int], method: str, um_per_px: float | None) 
     return scale
 
 
-def _opaque(rgb: np.ndarray) -> np.ndarray:
+def opaque_areas(rgb: np.ndarray) -> np.ndarray:
     """Large black areas with their soft edge: the frame of a scan, or what an image was cut out on."""
     from scipy.ndimage import binary_dilation
     from skimage.morphology import remove_small_objects
@@ -127,8 +127,8 @@ def _insets(opaque: np.ndarray) -> np.ndarray:
     return inset
 
 
-def _optical_density(rgb: np.ndarray, opaque: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Smoothed optical densities of red, green and blue against the glass, and the local contrast of green."""
+def density_against_glass(rgb: np.ndarray, opaque: np.ndarray) -> list[np.ndarray]:
+    """Optical densities of red, green and blue against the glass; 0 in opaque areas."""
     density = -np.log((np.arange(256) + 1) / 256).astype(np.float32)
     glass = []
     for c in range(3):
@@ -137,7 +137,12 @@ def _optical_density(rgb: np.ndarray, opaque: np.ndarray) -> tuple[np.ndarray, .
         glass.append(int(np.searchsorted(counts, 0.95 * counts[-1])))
     if density[glass[1]] - density[max(glass[0], glass[2])] > COLOURED:
         glass = [max(glass)] * 3
-    channels = [np.where(opaque, 0, (density - density[glass[c]])[rgb[..., c]]) for c in range(3)]
+    return [np.where(opaque, 0, (density - density[glass[c]])[rgb[..., c]]) for c in range(3)]
+
+
+def _optical_density(rgb: np.ndarray, opaque: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Smoothed optical densities of red, green and blue against the glass, and the local contrast of green."""
+    channels = density_against_glass(rgb, opaque)
     red, green, blue = (_blur(channel) for channel in channels)
     texture = np.sqrt(np.maximum(_blur(channels[1] ** 2) - green**2, 0))
     return red, green, blue, texture

@@ -26,11 +26,24 @@ def report(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) -> pd.D
 
     Returns
     -------
-    A new table: µm per pixel and what told it (``um_per_px_from``); tissue in mm² and as a share of the image; spots, those without tissue (invalid) and
-    those kept; ``shift``, how far in spot spacings the spots were from where they fit the tissue best, whether they
-    were ``moved``, and why (``placement``); ``orientation``, ``"as they are"``, the one of the eight that fits the
-    tissue better, or ``"cannot be told"`` where the outline of the tissue is too symmetric or not on the image; the
-    stain vectors before normalization.
+    A new table with, for each slide,
+
+    * µm per pixel and what told it (``um_per_px_from``); tissue in mm² and as a share of the image;
+    * spots, those without tissue (invalid) and those kept; ``shift``, how far in spot spacings the spots were from
+      where they fit the tissue best, whether they were ``moved``, and why (``placement``);
+    * ``orientation``: ``"as they are"``, the one of the eight that fits the tissue better, or ``"cannot be told"``
+      where the outline of the tissue is too symmetric or not on the image;
+    * ``on_tissue``: share of the spots on tissue, without those that ``obs["in_tissue"]`` says are beside it;
+    * ``sharpness`` of the tissue: log2 of the contrast of details of 4 to 8 µm over that of 8 to 16 µm, the same at any
+      finer resolution, NaN where pixels are larger than 8 µm or of unknown size. A blur of 4 µm takes away 0.4;
+    * ``saturation``, 0 to 1, and ``hue``, in degrees (0 red, 120 green, 240 blue), of its mean colour against the
+      glass. An H&E has a hue between 220 and 345;
+    * ``looks_like``: other slides whose images show the same;
+    * ``qc_outliers``, and ``qc_…`` of each metric: where ``squidpy.experimental.im.qc_image`` was run, the share of
+      tiles on tissue that it flags, which it ranks within a slide, and the median of its metrics;
+    * the stain vectors before normalization;
+    * ``warnings``: in words, what of this is odd, empty if nothing is. Figures are compared with those of the other
+      slides where there are five or more. :func:`h2e.pl.report` draws them.
 
     Raises
     ------

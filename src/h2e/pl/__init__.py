@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from h2e.pl._report import report
 from h2e.pl._spatial_pred import spatial_pred
 from h2e.pl._stains import stains
 from h2e.pl._targets import spots, target_overview
@@ -9,4 +10,14 @@ from h2e.pl._tiles import tiles
 from h2e.pl._tissue import tissue
 from h2e.pl._training import history, target_scores
 
-__all__ = ["history", "spatial_pred", "spots", "stains", "target_overview", "target_scores", "tiles", "tissue"]
+__all__ = [
+    "history",
+    "report",
+    "spatial_pred",
+    "spots",
+    "stains",
+    "target_overview",
+    "target_scores",
+    "tiles",
+    "tissue",
+]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import check_values, gene_values, has_expression
@@ -19,17 +17,18 @@ from h2e._sdata.rollback import all_or_nothing
 from h2e._sdata.scale import require_size
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import check_sdata, get_table
-from h2e._slide.slide import by_image, by_region
+from h2e._slide.quality import measure_slides, warn_of_colours
+from h2e._slide.slide import Slide, by_image, by_region
 from h2e._stains.reference import Method, StainReference
 from h2e._stains.slides import as_reference, fit_reference
 from h2e.pp._ranks import rank_transform
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from spatialdata import SpatialData
 
 log = logging.getLogger(__name__)
 
-NO_RANKS = "ranks skipped: no expression"
 """In the report, of slides whose spots have none."""
 
 
@@ -88,9 +87,8 @@ def normalize(
     ``table.obs["tissue_fraction"]``, ``table.layers["rank"]``
         Share of tissue in each spot's own subtile, and ranks within each slide and gene.
     ``table.uns["h2e"]["report"]`` : ``DataFrame``
-        A row per slide, for :func:`h2e.get.report`: µm per pixel, tissue area in mm² and as a share of the image;
-        spots, those without tissue and those kept; how many spacings the spots were off, whether they were moved, and
-        why; the orientation that fits the tissue; the stain vectors before. Without a table it is in ``sdata.attrs["h2e"]``.
+        A row per slide, whose columns :func:`h2e.get.report` describes. Without a table it is in
+        ``sdata.attrs["h2e"]``.
 
     Raises
     ------
@@ -130,6 +128,8 @@ def normalize(
         else:
             placements = {key: placement_of(sdata, table, key, slide) for key, slide in by_region(slides).items()}
         warn_of_misplaced(placements)
+        quality = measure_slides(slides)
+        warn_of_colours(quality)
         images = by_image(slides)
         pooled = reference is None
         reference = fit_reference(slides, method=method or "macenko") if pooled else as_reference(reference, method)
@@ -140,12 +140,16 @@ def normalize(
             # A grid of spots has no genes to rank.
             if has_expression(table, layer):
                 rank_transform(table, layer=layer, library_key=library_key, overwrite=overwrite)
-            ranks = table.layers[_keys.RANK] if has_expression(table, layer) else None
-        report = report_of(sdata, slides, placements)
-        if table is not None:
-            bare = [slide.name for slide in spotted if ranks is None or not ranks[slide.rows].sum() > 0]
-            if bare:
-                report["ranks"] = np.where(report.index.isin(bare), NO_RANKS, "")
-                log.info("%s, on slides %s", NO_RANKS, bare)
+        unranked = [] if table is None or not table.n_vars else _unranked(table, spotted, layer)
+        report = report_of(sdata, slides, placements, quality, unranked)
         store_report(sdata, report, table_key)
     log.info("prepared %d slides:\n%s", len(report), report.to_string())
+
+
+def _unranked(table: AnnData, slides: Sequence[Slide], layer: str | None) -> list[str]:
+    """Names of slides whose spots have no expression to rank."""
+    ranks = table.layers[_keys.RANK] if has_expression(table, layer) else None
+    names = [slide.name for slide in slides if ranks is None or not ranks[slide.rows].sum() > 0]
+    if names:
+        log.info("ranks skipped: no expression, on slides %s", names)
+    return names

@@ -9,6 +9,7 @@ import numpy as np
 
 from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.extraction import Features
+from h2e._ensemble.outliers import warn_of_outliers
 from h2e._ensemble.recognition import NEW, training_rows
 from h2e._ensemble.scale_cue import warn_of_sizes
 from h2e._sdata import keys as _keys
@@ -141,6 +142,7 @@ def predict(
             warn_of_sizes(cohort, ensemble.scale_cue)
         x = Features(cohort, progress).extract(ensemble.learners, spacing_um=spacing, reference=reference)
         frames, novelty = _values(cohort, ensemble, x, key_added, interval=interval, in_sample=in_sample)
+        warn_of_outliers(cohort, ensemble, novelty[cohort.rows])
         about = about_ensemble(ensemble, in_sample=in_sample, interval=interval)
         write_predictions(cohort.table, frames, novelty, key_added, list(ensemble.targets), about)
 
