@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from h2e._slide.scene import ORIENTATIONS, SAME_SCENE, Picture, compare, orient
+from h2e._slide.scene import ORIENTATIONS, SAME_SCENE, compare, orient, picture_of
 
 RECIPES = {
     "half": lambda rgb: resized(rgb, 2),
@@ -41,16 +41,16 @@ def pictures(cohort_source) -> list[np.ndarray]:
 @pytest.mark.parametrize("change", RECIPES)
 def test_copies_of_a_picture_are_one_scene_in_one_stain(pictures, change: str):
     for rgb in pictures:
-        correlations, other_stain = compare(Picture.of(rgb), Picture.of(RECIPES[change](rgb)))
+        correlations, other_stain = compare(picture_of(rgb), picture_of(RECIPES[change](rgb)))
         assert correlations.argmax() == 0
         assert correlations[0] > SAME_SCENE + 0.05
         assert not other_stain
 
 
 def test_each_orientation_is_told_from_the_others_and_by_its_name(pictures):
-    one = Picture.of(pictures[0])
+    one = picture_of(pictures[0])
     for k in range(8):
-        correlations, _ = compare(one, Picture.of(resized(orient(pictures[0], k), 3)))
+        correlations, _ = compare(one, picture_of(resized(orient(pictures[0], k), 3)))
         assert correlations.argmax() == k
         assert np.sort(correlations)[-2] < SAME_SCENE - 0.03
     numbered = np.arange(6).reshape(2, 3)
@@ -63,7 +63,7 @@ def test_each_orientation_is_told_from_the_others_and_by_its_name(pictures):
 
 
 def test_other_slides_are_other_scenes_in_every_orientation(pictures):
-    seen = [Picture.of(rgb) for rgb in pictures]
+    seen = [picture_of(rgb) for rgb in pictures]
     for i, one in enumerate(seen):
         for other in seen[:i]:
             assert compare(one, other)[0].max() < SAME_SCENE - 0.02
@@ -73,21 +73,21 @@ def test_tissue_in_other_colours_is_another_stain(pictures):
     for rgb in pictures:
         gray = rgb.mean(axis=-1, keepdims=True) / 255
         brown = (245 * gray ** np.array([0.5, 1.1, 1.5])).astype(np.uint8)
-        assert compare(Picture.of(rgb), Picture.of(brown))[1]
+        assert compare(picture_of(rgb), picture_of(brown))[1]
         cast = (rgb * np.array([1, 0.9, 0.7])).astype(np.uint8)
-        assert compare(Picture.of(rgb), Picture.of(cast))[1]
+        assert compare(picture_of(rgb), picture_of(cast))[1]
 
 
 def test_blank_and_black_pictures_are_no_evidence(pictures):
     rng = np.random.default_rng(0)
     for empty in (rng.integers(238, 246, (90, 120, 3)), np.zeros((50, 50, 3))):
-        assert compare(Picture.of(pictures[0]), Picture.of(empty)) is None
+        assert compare(picture_of(pictures[0]), picture_of(empty)) is None
 
 
 def test_what_is_cut_out_on_black_is_compared_where_there_is_something(pictures):
     cut = pictures[0].copy()
     cut[:, :140] = 0
-    correlations, other_stain = compare(Picture.of(cut), Picture.of(pictures[0]))
+    correlations, other_stain = compare(picture_of(cut), picture_of(pictures[0]))
     assert correlations[0] > 0.95
     assert not other_stain
 
@@ -101,8 +101,8 @@ def test_real_slides_are_told_apart_and_their_copies_are_not():
 
     opened = open_slides(h2e.datasets.her2st(progress=False), Keys()) + open_slides(h2e.datasets.mob(), Keys())
     coarse = [read_coarse(slide.image, max(slide.image.shape) / 500)[0] for slide in opened]
-    seen = [Picture.of(rgb) for rgb in coarse]
+    seen = [picture_of(rgb) for rgb in coarse]
     for i, (one, rgb) in enumerate(zip(seen, coarse, strict=True)):
-        assert compare(one, Picture.of(jpeg(resized(rgb, 2), 50)))[0][0] > 0.95
+        assert compare(one, picture_of(jpeg(resized(rgb, 2), 50)))[0][0] > 0.95
         assert compare(one, one)[0][1:].max() < SAME_SCENE - 0.05
         assert max((compare(one, other)[0].max() for other in seen[:i]), default=0) < SAME_SCENE - 0.03
