@@ -21,6 +21,7 @@ from h2e._learners.learner import Learner
 from h2e._learners.registry import LEARNERS, learner_of, with_settings
 from h2e._sdata.cohort import Cohort
 from h2e._sdata.target_spec import TargetSpec
+from h2e._slide.sections import same_sections
 from h2e._warnings import warn
 
 log = logging.getLogger(__name__)
@@ -46,17 +47,20 @@ def learners_of(learners: str | Learner | Sequence[str | Learner], device: str |
 
 
 def check_cohort(cohort: Cohort, spec: TargetSpec, group_key: str | None) -> None:
-    """Refuse a group with the name that stands for all; warn of scores that are too good and spots without counts."""
+    """Refuse a section that is there twice and a group with the name that stands for all; warn of what looks wrong."""
     if alike := spelled_alike(cohort.groups):
-        msg = (
-            f"groups {alike} differ in case, spaces, dashes or zeros only; if they are one donor, give them one name: "
-        )
-        msg += "a donor on both sides of a split makes scores too good."
+        msg = f"groups {alike} differ in case, spaces, dashes or zeros only; if they are one donor, give them one "
+        msg += "name: a donor on both sides of a split makes scores too good."
         warn(msg)
     if spec.targets is not None:
         warn_absent(spec, spec.targets)
     if ALL in cohort.groups:
         msg = f"a group is called {ALL!r}, which h2e calls the models of all groups; give it another name."
+        raise ValueError(msg)
+    if twice := same_sections(cohort.slides):
+        pairs = ", ".join(f"{one!r} and {other!r}" for one, other in twice)
+        msg = f"each slide must be a section of its own, but these show the same tissue under their spots: {pairs}. "
+        msg += "Keep one of each pair in the table: sections on both sides of a fold make held-out scores too good."
         raise ValueError(msg)
     if group_key is None and len(cohort.slides) > 1:
         msg = "no group_key: slides are left out; scores are too good if a donor has several. Pass group_key."

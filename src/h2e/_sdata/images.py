@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 AGREE_PX = 2.0
 """Pixels by which two coordinate systems may disagree where an element lies on an image."""
 
-FINER = 1.2
-"""So many times more pixels make an image the finer one of two of the same scene."""
-
 
 def open_image(sdata: SpatialData, key: str) -> Image:
     """An element of ``sdata.images`` as a pyramid; refuses what is not 8-bit RGB."""
@@ -70,7 +67,7 @@ def affine_to_image(sdata: SpatialData, image_key: str, element: object, what: s
         raise ValueError(msg)
     first, *others = (np.linalg.solve(affine_of(image, system), affine_of(element, system)) for system in shared)
     # In the element's own coordinates.
-    corners = _corners(sdata, image_key) @ np.linalg.inv(first).T
+    corners = corners_of(sdata, image_key) @ np.linalg.inv(first).T
     for system, other in zip(shared[1:], others, strict=True):
         if (apart := np.abs((corners @ (other - first).T)[:, :2]).max()) > AGREE_PX:
             msg = f"coordinate systems {shared[0]!r} and {system!r} disagree by up to {apart:.0f} px where {what} "
@@ -80,30 +77,7 @@ def affine_to_image(sdata: SpatialData, image_key: str, element: object, what: s
     return first
 
 
-def is_same_scene(sdata: SpatialData, one: str, other: str, *, finer: bool = False) -> bool:
-    """Whether two images are one, or cover the same area of a shared system, one of them with clearly smaller pixels.
-
-    Two slides that were both placed at the origin of one system are often almost, but not quite, of one size. With
-    ``finer`` it is the first that must have the smaller pixels.
-    """
-    if one == other:
-        return True
-    shared = [s for s in systems_of(sdata.images[one]) if s in systems_of(sdata.images[other])]
-    if not shared:
-        return False
-    first, second = _corners(sdata, one), _corners(sdata, other)
-    n_first, n_second = (corners[3, 0] * corners[3, 1] for corners in (first, second))
-    if n_first <= FINER * n_second and (finer or n_second <= FINER * n_first):
-        return False
-    a = (first @ affine_of(sdata.images[one], shared[0]).T)[:, :2]
-    b = (second @ affine_of(sdata.images[other], shared[0]).T)[:, :2]
-    size = np.linalg.norm(a[0] - a[3])
-    # A crop is cut at whole pixels of the coarser image.
-    pixel = size / min(np.hypot(*corners[3, :2]) for corners in (first, second))
-    return bool(np.abs(a - b).max() < 0.02 * size + 1.5 * pixel)
-
-
-def _corners(sdata: SpatialData, image_key: str) -> np.ndarray:
+def corners_of(sdata: SpatialData, image_key: str) -> np.ndarray:
     """The four corners of an image in its own pixels, (4, 3): x, y, 1."""
     height, width = _levels(sdata.images[image_key])[0].shape[1:]
     return np.array([(0, 0, 1), (width, 0, 1), (0, height, 1), (width, height, 1)], float)

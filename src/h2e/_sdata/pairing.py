@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.images import affine_to_image, check_image_key, is_same_scene, systems_of
+from h2e._sdata.images import affine_to_image, check_image_key, systems_of
 from h2e._sdata.provenance import get_provenance
+from h2e._sdata.scenes import Scenes
 from h2e._sdata.table import shapes_of
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ class Pairing:
 
     sdata: SpatialData
     sources: list[str]
+    scenes: Scenes
     systems: dict[str, list[str]] = field(default_factory=dict)
     grids: dict[str, str] = field(default_factory=dict)
 
@@ -38,9 +41,10 @@ class Pairing:
         if grid is not None:
             return grid
         shared = self.in_systems(systems_of(shapes_of(self.sdata, region)))
-        finest = [key for key in shared if all(is_same_scene(self.sdata, key, other, finer=True) for other in shared)]
+        finest = [key for key in shared if all(self.scenes.is_one(key, other, finer=True) for other in shared)]
         if len(finest) == 1:
             return finest[0]
+        self._alike(shared)
         several = f"{len(shared)} images {shared} that do not show one scene at several resolutions"
         msg = f"region {region!r} shares a coordinate system with {several if shared else 'no image'}; sdata.images "
         msg += f"has {sorted(self.sdata.images)}. Pass image_key: a name, or a mapping from region to name."
@@ -53,7 +57,7 @@ class Pairing:
             msg = f"image_key names no image for region {region!r}; it has {sorted(image_key)}."
             raise ValueError(msg)
         check_image_key(self.sdata, key)
-        if grid is not None and not is_same_scene(self.sdata, key, grid):
+        if grid is not None and not self.scenes.is_one(key, grid):
             msg = f"the spots {region!r} are a grid over image {grid!r}, not over {key!r}; lay one over that, too, "
             msg += f"with h2e.pp.make_spots(sdata, image_key={key!r}, …), and leave image_key out."
             raise ValueError(msg)
@@ -68,19 +72,20 @@ class Pairing:
         for key in self.sources:
             systems = systems_of(self.sdata.images[key])
             covered = under_grids.intersection(self.in_systems(systems))
-            if not taken & set(systems) and not any(is_same_scene(self.sdata, key, image) for image in covered):
+            if not taken & set(systems) and not any(self.scenes.is_one(key, image) for image in covered):
                 free.append(key)
-        return [key for key in free if not self._has_a_finer_one(key, free)]
+        alike = self._alike(free)
+        return [key for key in free if not any(self.scenes.is_one(other, key, finer=True) for other in alike - {key})]
 
-    def _has_a_finer_one(self, key: str, others: Collection[str]) -> bool:
-        """Whether another image shows the scene of this one with clearly smaller pixels."""
-        shared = set(self.in_systems(systems_of(self.sdata.images[key]))) & set(others) - {key}
-        return any(is_same_scene(self.sdata, other, key, finer=True) for other in shared)
+    def _alike(self, keys: Collection[str]) -> set[str]:
+        """The images that have the size of another one of them and show its scene; refuses those that contradict it."""
+        pairs = [pair for pair in combinations(keys, 2) if self.scenes.are_alike(*pair)]
+        return {key for pair in pairs if self.scenes.agree(*pair) for key in pair}
 
 
 def find_pairing(sdata: SpatialData) -> Pairing:
     """Look at the coordinate systems of all source images, once."""
-    pairing = Pairing(sdata, source_images(sdata))
+    pairing = Pairing(sdata, source_images(sdata), Scenes(sdata))
     for key in pairing.sources:
         for system in systems_of(sdata.images[key]):
             pairing.systems.setdefault(system, []).append(key)

@@ -61,7 +61,7 @@ class Opener:
     def image(self, key: str) -> Image:
         """An image, opened at most once."""
         if key not in self.images:
-            self.images[key] = open_image(self.sdata, key)
+            self.images[key] = self.pairing.scenes.images.get(key) or open_image(self.sdata, key)
         return self.images[key]
 
     def without_spots(self, key: str) -> Slide:

@@ -141,8 +141,8 @@ def fit(
     KeyError
         A table, column, layer, image or target is not there; the message lists what is.
     ValueError
-        Images cannot be paired with regions, spots lie outside of their image, there is only one group, expression
-        is negative, NaN, or no counts.
+        Images cannot be paired with regions, spots lie outside of their image, one section is there under two names,
+        there is only one group, expression is negative, NaN, or no counts.
 
     Examples
     --------

@@ -1,0 +1,120 @@
+"""One section under two names is recognized by the tissue under its spots."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import dask.array as da
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from h2e._sdata.keys import Keys
+from h2e._sdata.slides import open_slides
+from h2e._slide.image import Image
+from h2e._slide.scene import orient
+from h2e._slide.sections import same_sections
+from h2e._slide.slide import Slide
+
+
+def resized(rgb: np.ndarray, factor: float) -> np.ndarray:
+    size = tuple(round(n / factor) for n in rgb.shape[1::-1])
+    return np.asarray(Pillow.fromarray(np.ascontiguousarray(rgb)).resize(size, Pillow.Resampling.BOX))
+
+
+def jpeg(rgb: np.ndarray, quality: int) -> np.ndarray:
+    file = io.BytesIO()
+    Pillow.fromarray(rgb).save(file, "JPEG", quality=quality)
+    return np.asarray(Pillow.open(file))
+
+
+def pixels_of(slide: Slide) -> np.ndarray:
+    return np.moveaxis(slide.image.levels[0].compute(), 0, -1)
+
+
+def copy_of(slide: Slide, rgb: np.ndarray, xy: np.ndarray, factor: float = 1.0) -> Slide:
+    """A slide of other pixels and other positions, in pixels of which ``factor`` make one of its own."""
+    image = Image("copy", (da.from_array(np.moveaxis(rgb, -1, 0)),), (1.0,))
+    return replace(
+        slide, name="copy", group="other", image=image, xy=xy / factor, spacing_px=slide.spacing_px / factor,
+        rows=np.arange(len(xy)), in_tissue=np.ones(len(xy), bool),
+    )  # fmt: skip
+
+
+def moved(slide: Slide) -> Slide:
+    padded = np.pad(pixels_of(slide), ((37, 0), (21, 0), (0, 0)), mode="edge")
+    return copy_of(slide, padded, slide.xy + np.array([21, 37]))
+
+
+def turned(slide: Slide) -> Slide:
+    return copy_of(slide, orient(pixels_of(slide), 2), slide.image.shape[::-1] - slide.xy)
+
+
+def mirrored(slide: Slide) -> Slide:
+    return copy_of(slide, orient(pixels_of(slide), 7), np.abs((slide.image.shape[1], 0) - slide.xy))
+
+
+COPIES = {
+    "half the resolution": lambda s: copy_of(s, resized(pixels_of(s), 2), s.xy, 2),
+    "JPEG": lambda s: copy_of(s, jpeg(resized(pixels_of(s), 2), 50), s.xy, 2),
+    "other light": lambda s: copy_of(s, (pixels_of(s) * np.array([0.9, 0.85, 0.8])).astype(np.uint8), s.xy),
+    "fewer spots": lambda s: copy_of(s, pixels_of(s), s.xy[np.random.default_rng(0).random(len(s)) < 0.8]),
+    "another name and scan": moved,
+    "turned": turned,
+    "mirrored": mirrored,
+}
+
+
+@pytest.fixture(scope="module")
+def slides(cohort_source) -> list[Slide]:
+    return open_slides(cohort_source, Keys())
+
+
+@pytest.mark.parametrize("change", COPIES)
+def test_a_section_is_recognized_whatever_was_done_to_it(slides, change: str):
+    for slide in slides:
+        assert same_sections([*slides, COPIES[change](slide)]) == [(slide.name, "copy")]
+
+
+def test_slides_of_other_cohorts_are_other_sections(slides, other_source, few_source):
+    others = [replace(s, name=f"other {s.name}") for s in open_slides(other_source, Keys())]
+    few = [replace(s, name=f"few {s.name}") for s in open_slides(few_source, Keys())]
+    assert same_sections([*slides, *others, *few]) == []
+
+
+def test_donors_on_one_scan_are_told_apart_by_their_places(slides):
+    whole = slides[0]
+    left = whole.xy[:, 0] < np.median(whole.xy[:, 0])
+    parts = [replace(whole.take(keep), name=name) for name, keep in (("left", left), ("right", ~left))]
+    assert same_sections(parts) == []
+    assert same_sections([*parts, replace(whole, name="whole")]) == [("left", "whole"), ("right", "whole")]
+    # Bins of half the size on the same tissue.
+    finer = replace(whole, name="bins", xy=np.concatenate([whole.xy - 8, whole.xy + 8]), spacing_px=16.0)
+    assert same_sections([whole, finer]) == [(whole.name, "bins")]
+
+
+def test_blank_slides_are_no_evidence(slides):
+    rng = np.random.default_rng(0)
+    glass = [rng.integers(238, 244, (416, 416, 3)).astype(np.uint8) for _ in range(2)]
+    assert same_sections([copy_of(slides[0], rgb, slides[0].xy) for rgb in glass]) == []
+
+
+def test_many_spots_are_compared_on_a_grid_of_bounded_size(slides, monkeypatch):
+    sizes = []
+    monkeypatch.setattr("h2e._slide.sections._spectra", lambda d, u, size: sizes.append(size) or np.zeros((3, 1, 1)))
+    same_sections([replace(slides[0], spacing_px=0.5)])
+    assert max(sizes) <= 400
+
+
+@pytest.mark.real_data
+def test_sister_sections_stay_apart_and_their_copies_are_found():
+    import h2e
+    from h2e._slide.image import read_coarse
+
+    sisters = open_slides(h2e.datasets.her2st(progress=False), Keys()) + open_slides(h2e.datasets.mob(), Keys())
+    assert same_sections(sisters) == []
+    for slide in sisters[2:4]:
+        rgb, scale = read_coarse(slide.image, slide.spacing_px / 16)
+        copy = copy_of(slide, jpeg(resized(rgb, 2), 50), slide.xy, 2 * scale)
+        assert same_sections([*sisters, copy]) == [(slide.name, "copy")]
