@@ -50,7 +50,7 @@ def values_of(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
     """``adata.X`` or a layer of it, and what to call it in an error."""
     if layer is None:
         if adata.X is None:
-            msg = f"adata.X is empty; pass layer=, one of {list(adata.layers)}."
+            msg = f"adata.X is empty; pass layer=, one of {[name for name in adata.layers if name is not None]}."
             raise ValueError(msg)
         if adata.isbacked:
             msg = "adata.X is on disk (backed); bring it into memory with adata.to_memory()."
