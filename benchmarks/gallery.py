@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from argparse import Namespace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,10 +54,17 @@ def best_middle_worst(sdata: SpatialData, **measured: object) -> list[str]:
     return [by_target.index[i] for i in (0, len(by_target) // 2, -1)]
 
 
+@cache
+def sections(*, smoke: bool) -> SpatialData:
+    """Prepare the sections that two pictures show."""
+    sdata = load("her2st", smoke=smoke, slides=["C3", "A1", "B4"])
+    h2e.pp.normalize(sdata)
+    return sdata
+
+
 def her2st(options: Namespace) -> None:
     """Show genes on three sections, each predicted without its donor."""
-    sdata = load("her2st", smoke=options.smoke, slides=["C3", "A1", "B4"])
-    h2e.pp.normalize(sdata)
+    sdata = sections(smoke=options.smoke)
     h2e.tl.predict(sdata, fit(sdata, options, "her2st", group_key="donor"), progress=False)
     targets = best_middle_worst(sdata)
     save(h2e.pl.spatial_pred(sdata, targets, slides=["A1", "B4", "C3"]), options, "her2st")
@@ -64,8 +72,7 @@ def her2st(options: Namespace) -> None:
 
 def cell_types(options: Namespace) -> None:
     """Show proportions of cell types on two sections."""
-    sdata = load("her2st", smoke=options.smoke, slides=["C3", "A1", "B4"])
-    h2e.pp.normalize(sdata)
+    sdata = sections(smoke=options.smoke)
     h2e.tl.predict(sdata, fit(sdata, options, "her2st_major", group_key="donor", obsm="major"), progress=False)
     targets = best_middle_worst(sdata, obsm="major")
     save(h2e.pl.spatial_pred(sdata, targets, slides=["B4", "C3"], cmap="magma"), options, "cell_types")

@@ -169,7 +169,10 @@ def measure_apart(folder: Path, image: str, method: str, n: int, *, smoke: bool)
 def measure_job(folder: Path, image: str, methods: list[str], n: int, options: Namespace) -> pd.DataFrame:
     """Measure all methods on one image; those that cut few tiles are not repeated."""
     # A process starts with the peak memory of the one that started it, so images are made apart.
-    run_apart(__file__, "--folder", str(folder), "--prepare", image)
+    if options.smoke:
+        prepare(folder, image)
+    else:
+        run_apart(__file__, "--folder", str(folder), "--prepare", image)
     results: dict[str, list[dict]] = {method: [] for method in methods}
     for repeat in range(1 if options.smoke else options.repeats):
         for method in methods:

@@ -130,7 +130,10 @@ def test_spatialdata_plot(run: Any):
 
 def test_napari_spatialdata(run: Any, start: dict[str, Any]):
     """The viewer shows what lies in a coordinate system, and offers the tables that annotate the element in view."""
-    saved, table = run("napari-spatialdata")["saved"], start["sdata"]["table"]
+    made = start["sdata"]
+    sdata = SpatialData(images=dict(made.images), shapes=dict(made.shapes), tables=dict(made.tables))
+    h2e.pp.detect_tissue(sdata, scale=2)  # pixels of a mask are as a rule larger than those of its image
+    saved, table = run("napari-spatialdata", sdata=sdata)["saved"], sdata["table"]
     assert set(saved.tables) == {"table", "predictions"}
     for name, circles in start["sdata"].shapes.items():
         together = saved.filter_by_coordinate_system(name)
@@ -148,7 +151,7 @@ def test_napari_spatialdata(run: Any, start: dict[str, Any]):
         everything = {"images": [f"{name}_image"], "labels": [f"{name}_image_tissue"], "shapes": [name]}
         extents = [get_extent(saved[key], name) for keys in everything.values() for key in keys]
         image, tissue, around = ((*extent["x"], *extent["y"]) for extent in extents)
-        assert tissue == image
+        assert tissue == pytest.approx(image, abs=2)
         assert image[0] < around[0] < around[1] < image[1]
         assert image[2] < around[2] < around[3] < image[3]
 
@@ -220,13 +223,23 @@ def test_an_anndata_with_images(run: Any, start: dict[str, Any], floats: bool):
     both = ad.concat({"toy_E1": legacy, "toy_E2": other}, label="library_id", index_unique="-", uns_merge="unique")
     names = run(LEGACY, legacy=legacy, both=both)
     slide, cohort = names["slide"], names["cohort"]
-    np.testing.assert_allclose(slide["table"].obsm["h2e"], table.obsm["h2e"], atol=0.1)
+    flat = SpatialData(
+        images={"toy_E1_image": new.images["toy_E1_image"]["scale0"]["image"]},
+        shapes=dict(new.shapes),
+        tables={"table": table.copy()},
+    )
+    h2e.tl.predict(flat, start["ensemble"], progress=False)
+    found = slide["table"].obsm["h2e"]
+    np.testing.assert_allclose(found, flat["table"].obsm["h2e"], atol=1e-5)
+    # Tissue and stains are measured on a coarse level where there is one, which moves all values of a target alike.
+    assert np.abs(found - table.obsm["h2e"]).median().max() < 0.05
+    assert found.corrwith(table.obsm["h2e"]).min() > 0.999
     assert plt.gcf().axes[0].get_title().startswith(f"{start['ensemble'].targets[0]}\npredicted, r = ")
     regions = cohort["table"].obs["region"].to_numpy()
     assert sorted(set(regions)) == ["toy_E1", "toy_E2"]
     for region in set(regions):
         of_slide = cohort["table"].obsm["h2e"][regions == region]
-        np.testing.assert_allclose(of_slide, slide["table"].obsm["h2e"], atol=0.02)
+        np.testing.assert_allclose(of_slide, found, atol=0.02)
 
 
 def test_visium_hd(run: Any, start: dict[str, Any]):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.decomposition import PCA
 
 import h2e
-from h2e._ensemble.programmes import denoise_targets
+from h2e._ensemble.programmes import _unit_scores, denoise_targets
 from h2e._slide.tiles import View
 from h2e._statistics import log_normalize
 
@@ -34,6 +35,19 @@ def test_the_projection_is_that_of_a_singular_value_decomposition(planted):
     expected = (y + (y - z[:, :7]) + basis @ (basis.T @ z[:, :7])) / 2
     np.testing.assert_allclose(denoise_targets(y, genes, slides, 4), expected, atol=1e-5)
     np.testing.assert_allclose(denoise_targets(y, sparse.csr_matrix(genes), slides, 4), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n_spots", "rank"), [(250, 80), (70, 80), (80, 80), (40, 80), (250, 2), (40, 2)])
+def test_scores_are_those_of_all_principal_components_by_sign(n_spots: int, rank: int):
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(n_spots, rank)) @ np.diag(0.9 ** np.arange(rank)) @ rng.normal(size=(rank, 80))
+    z -= z.mean(axis=0)
+    scores = PCA(4, svd_solver="covariance_eigh").fit_transform(z)[:, :rank]
+    expected, found = scores / np.linalg.norm(scores, axis=0), _unit_scores(z, 4)
+    order = np.abs(expected.T @ found).argmax(axis=1)
+    sign = np.sign((expected * found[:, order]).sum(axis=0))
+    np.testing.assert_allclose(found[:, order] * sign, expected, atol=1e-8)
+    assert found.shape == expected.shape
 
 
 def test_values_come_closer_to_the_truth_and_slide_means_stay(planted):

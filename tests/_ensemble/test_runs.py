@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
@@ -17,28 +19,39 @@ import h2e
 from h2e._ensemble import store as _store
 from h2e._ensemble.ensemble import Ensemble
 
-# Runs the training in another process, which is killed.
-SCRIPT = """
-import sys, h2e
-from h2e.tl import Multiscale
-network = Multiscale(epochs={epochs}, tile_px=26, subtile_px=16, encoders=("center",), symmetries=False)
-ensemble = h2e.tl.fit(h2e.datasets.toy_cohort(side=6), learners=network, targets=["TOY01", "TOY02"], group_key="donor",
-                      run_dir=sys.argv[1], progress=False)
-ensemble.save(sys.argv[2])
-"""
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
 EPOCHS = 3
+N_MODELS = 3
+
+# Trains in another process, once for each folder of models: what is compared starts alike.
+SCRIPT = f"""
+import sys, h2e
+network = h2e.tl.Multiscale(epochs={EPOCHS}, tile_px=26, subtile_px=16, encoders=("center",), symmetries=False)
+options = dict(targets=["TOY01", "TOY02"], group_key="donor", progress=False)
+sdata = h2e.datasets.toy_cohort(n_slides=2, n_donors=2, side=6)
+for run_dir, out in zip(sys.argv[1::2], sys.argv[2::2]):
+    h2e.tl.fit(sdata, learners=network, run_dir=run_dir, **options).save(out)
+"""
 
 
-def start(run_dir: Path, out: Path) -> subprocess.Popen:
-    """Train in a process of its own, so that all that are compared start alike."""
-    command = [sys.executable, "-W", "ignore", "-c", SCRIPT.format(epochs=EPOCHS), str(run_dir), str(out)]
+def start(*folders: Path) -> subprocess.Popen:
+    """Train in a process of its own: folders of models, each followed by that of the ensemble."""
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, *map(str, folders)]
     return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+@cache
+def two_slides() -> SpatialData:
+    """Two slides of two donors, which training leaves as they are."""
+    return h2e.datasets.toy_cohort(n_slides=2, n_donors=2, side=6)
 
 
 def fit(run_dir: Path | None) -> Ensemble:
     network = h2e.tl.Multiscale(epochs=EPOCHS, tile_px=26, subtile_px=16, encoders=("center",), symmetries=False)
     options = {"targets": ["TOY01", "TOY02"], "group_key": "donor", "run_dir": run_dir, "progress": False}
-    return h2e.tl.fit(h2e.datasets.toy_cohort(side=6), learners=network, **options)
+    return h2e.tl.fit(two_slides(), learners=network, **options)
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +78,13 @@ def test_a_run_that_is_killed_in_the_middle_of_a_fold_goes_on_where_it_was(tmp_p
     process.send_signal(signal.SIGKILL)  # the first model is there, the second is being trained
     process.wait()
     before = {path: path.stat().st_mtime_ns for path in finished(killed)}
-    assert 1 <= len(before) < 4
+    assert 1 <= len(before) < N_MODELS
     assert not (tmp_path / "never").exists()
     (killed / ".half-written").mkdir()  # what a kill in the middle of storing leaves
     (killed / ".half-written" / "weights.safetensors").write_bytes(b"half")
-    assert start(killed, tmp_path / "one").wait() == 0
-    assert start(quiet, tmp_path / "other").wait() == 0
+    assert start(killed, tmp_path / "one", quiet, tmp_path / "other").wait() == 0
     assert_same(Ensemble.load(tmp_path / "one"), Ensemble.load(tmp_path / "other"))
-    assert len(finished(killed)) == len(finished(quiet)) == 4
+    assert len(finished(killed)) == len(finished(quiet)) == N_MODELS
     assert before.items() <= {path: path.stat().st_mtime_ns for path in finished(killed)}.items()  # not trained again
 
 
@@ -91,10 +103,10 @@ def test_a_full_disk_loses_nothing_but_the_shortcut(undisturbed: Ensemble, tmp_p
     monkeypatch.setattr(Path, "write_bytes", write)
     assert_same(fit(tmp_path), undisturbed)
     assert "No space left on device" in caplog.text
-    assert len(list(tmp_path.iterdir())) == 3  # and nothing half-written beside them
+    assert len(list(tmp_path.iterdir())) == N_MODELS - 1  # and nothing half-written beside them
     monkeypatch.undo()
     assert_same(fit(tmp_path), undisturbed)
-    assert len(finished(tmp_path)) == 4
+    assert len(finished(tmp_path)) == N_MODELS
 
 
 def test_a_damaged_model_is_trained_again(undisturbed: Ensemble, tmp_path: Path, caplog):

@@ -459,8 +459,9 @@ def test_the_group_that_stops_a_training_is_not_trained_on():
 def test_with_one_group_there_is_none_to_stop_on():
     x, y, _ = patterns()
     one = np.full(len(x), "A")
+    plain = weights_of(Multiscale(**TINY), x, y, one)
     for name, value in weights_of(Multiscale(**TINY, stopping="inner group"), x, y, one).items():
-        np.testing.assert_array_equal(value, weights_of(Multiscale(**TINY), x, y, one)[name])
+        np.testing.assert_array_equal(value, plain[name])
 
 
 def test_an_unknown_way_to_stop_is_refused():

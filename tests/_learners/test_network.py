@@ -243,16 +243,15 @@ def test_the_moving_average_is_what_is_kept(data):
 
 
 def test_the_moving_average_forgets_the_first_weights_of_a_short_run(data):
-    tiles, y = data
+    tiles, y = (each[:4] for each in data)
     config = NetworkConfig(n_targets=3, tile_px=26, subtile_px=16, dropout=0, encoders=("center",))
     spread = {}
-    for ema in (None, TrainingConfig().ema, 0.99):
-        settings = TrainingConfig(epochs=60, batch_size=4, ema=ema, lr=2e-3, stain_jitter=0, symmetries=False)
-        spread[ema] = predict(
-            train(config, tiles, y, settings=settings, progress=False)[0], tiles, symmetries=False
-        ).std()
-    assert spread[TrainingConfig().ema] > 0.75 * spread[None]  # after 120 steps
-    assert spread[0.99] < 0.5 * spread[None]  # which is why it is not the default
+    for ema in (TrainingConfig().ema, 0.99):
+        settings = TrainingConfig(epochs=60, batch_size=2, ema=ema, lr=2e-3, stain_jitter=0, symmetries=False)
+        network, _ = train(config, tiles, y, settings=settings, progress=False)
+        spread[ema] = predict(network, tiles, symmetries=False).std() / y.std()
+    assert spread[TrainingConfig().ema] > 0.75  # after 120 steps; without an average, four tiles are learned by heart
+    assert spread[0.99] < 0.5  # which is why it is not the default
 
 
 def test_weights_survive_as_arrays(data):

@@ -64,17 +64,17 @@ def of_tiles(**parts: object) -> h2e.tl.Learner:
 
 
 def test_the_example_of_the_documentation_is_trained_evaluated_saved_loaded_and_predicts(
-    cohort, new, tmp_path, monkeypatch
+    few, new, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    names = {"__name__": "example", "sdata": cohort, "new": new}
+    names = {"__name__": "example", "sdata": few, "new": new}
     for number, block in enumerate(BLOCKS, start=1):
         exec(compile(block, f"{PAGE.name}, block {number}", "exec", dont_inherit=True), names)
     table = names["table"].set_index(["method", "metric"])["mean"]
     assert {"ensemble", "texture", "kernel_ridge", "without kernel_ridge"} <= set(
         table.index.get_level_values("method")
     )
-    assert table["kernel_ridge", "pearson"] > 0.3
+    assert table["kernel_ridge", "pearson"] > 0.1  # of few spots; 0 if it had learned nothing
     assert names["loaded"].learners == names["ensemble"].learners
     assert names["loaded"].learners[1].alpha == 1.0
     h2e.tl.predict(new, names["ensemble"], key_added="before", progress=False)

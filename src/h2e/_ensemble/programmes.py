@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.linalg import eigh
 
 from h2e._statistics import Matrix, center_by_slide
 
@@ -42,8 +43,6 @@ def denoise_targets(y: np.ndarray, genes: Matrix | None, slides: np.ndarray, n: 
     >>> bool(np.square(y - 5 - programme).mean() < 0.4 * np.square(genes - 5 - programme).mean())
     True
     """
-    from sklearn.decomposition import PCA
-
     n = min(n, len(y) // MIN_SPOTS)
     if genes is None or n < 1:
         return y
@@ -53,12 +52,21 @@ def denoise_targets(y: np.ndarray, genes: Matrix | None, slides: np.ndarray, n: 
     z = z[:, z.std(axis=0) > 1e-6]
     if not z.shape[1]:
         return y
-    scores = PCA(min(n, z.shape[1]), svd_solver="covariance_eigh").fit_transform(z / z.std(axis=0))
-    length = np.linalg.norm(scores, axis=0)
-    varies = length > 1e-6 * length.max()
-    basis = scores[:, varies] / length[varies]
+    basis = _unit_scores(z / z.std(axis=0), min(n, z.shape[1]))
     deviation = center_by_slide(y, slides)
     return (y - (deviation - basis @ (basis.T @ deviation)) / 2).astype(np.float32)
+
+
+def _unit_scores(z: np.ndarray, n: int) -> np.ndarray:
+    """Scores of the rows of a centred matrix on the ``n`` leading principal components that vary, of length 1 each."""
+    # The smaller of spots × spots and genes × genes is decomposed: the one gives scores, the other loadings.
+    tall = z if len(z) > z.shape[1] else z.T
+    few = tall.shape[1]
+    vectors = eigh(tall.T @ tall, subset_by_index=(few - n, few - 1))[1]
+    products = tall @ vectors
+    length = np.linalg.norm(products, axis=0)
+    varies = length > 1e-6 * length.max()
+    return products[:, varies] / length[varies] if tall is z else vectors[:, varies]
 
 
 def _most_variable(genes: Matrix, slides: np.ndarray) -> np.ndarray:

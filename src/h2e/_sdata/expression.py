@@ -97,12 +97,8 @@ def values_of(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
     if layer is None:
         if adata.X is None:
             layers = [name for name in adata.layers if name is not None]
-            msg = "adata.X is empty; pass layer=, "
-            msg += (
-                f"one of {layers}."
-                if layers
-                else "which the table has none of yet, or obsm= or columns of obs as targets."
-            )
+            hint = f"one of {layers}" if layers else "once the table has one, or targets of obsm or obs"
+            msg = f"adata.X is empty; pass layer=, {hint}."
             raise ValueError(msg)
         if adata.isbacked:
             msg = "adata.X is on disk (backed); bring it into memory with adata.to_memory()."
