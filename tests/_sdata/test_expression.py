@@ -193,5 +193,5 @@ def test_lazily_read_counts_are_computed(lazy, layer: str | None):
 def test_expression_elsewhere_is_refused_by_name():
     with pytest.raises(ValueError, match=r"adata.X must be in memory, got list; bring it there with adata.to_memory"):
         _in_memory([[1]], "adata.X")
-    with pytest.raises(ValueError, match="pass layer=, which the table has none of yet, or obsm= or columns of obs"):
+    with pytest.raises(ValueError, match="pass layer=, once the table has one, or targets of obsm or obs"):
         expression(ad.AnnData(obs=table().obs, var=table().var))

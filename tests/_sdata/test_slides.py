@@ -106,11 +106,13 @@ def test_of_several_resolutions_the_finest_is_taken(cohort):
     add_image(cohort, "lowres", "toy_A1_image", 8)
     assert find_pairing(cohort).image_of("toy_A1") == "toy_A1_image"
     assert "hires" not in sorted(open_images(cohort, Keys()))
-    slide = find_slides(
-        cohort, image_key={"toy_A1": "hires"} | {r: f"{r}_image" for r in ("toy_A2", "toy_B1", "toy_C1")}
-    )[0]
+    named = {"toy_A1": "hires"} | {r: f"{r}_image" for r in ("toy_A2", "toy_B1", "toy_C1")}
+    with pytest.warns(UserWarning, match=r"6.25 µm per pixel of table.obs are taken for image 'hires'.*'toy_A1_image'"):
+        slide = find_slides(cohort, image_key=named)[0]
+    cohort["table"].obs.loc[cohort["table"].obs["region"] == "toy_A1", "um_per_px"] = np.nan
+    assert find_slides(cohort, image_key=named, um_per_px={"hires": 12.5})[0].um_per_px == 12.5
     assert slide.image.key == "hires"
-    np.testing.assert_allclose(2 * slide.xy, find_slides(cohort)[0].xy)
+    np.testing.assert_allclose(2 * slide.xy, find_slides(cohort, um_per_px={"toy_A1": 6.25})[0].xy)
 
 
 def test_two_equally_fine_images_are_ambiguous(cohort):

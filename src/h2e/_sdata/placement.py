@@ -82,9 +82,7 @@ def warn_of_misplaced(placements: Mapping[str, Mapping[str, Any]]) -> None:
         elif facts["shift"] >= BESIDE:
             beside.append(f"{region!r} by {facts['shift']:.1f} spacings ({scores})")
     if turned:
-        msg = (
-            f"spots fit the tissue better in another orientation: {', '.join(turned)}. Are rows and columns exchanged, "
-        )
+        msg = f"spots fit the tissue better in another orientation: {', '.join(turned)}. Are rows taken for columns, "
         msg += "or is the image turned, mirrored or another's? h2e.pp.realign_spots(sdata, reorient=True) turns the "
         msg += "spots; look at h2e.pl.tissue before and after."
         warn(msg)

@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.images import open_image
+from h2e._sdata.images import open_image, systems_of
 from h2e._sdata.keys import Keys
 from h2e._sdata.pairing import Pairing
 from h2e._sdata.scale import (
@@ -38,6 +38,7 @@ from h2e._sdata.table import (
 from h2e._slide.image import Image
 from h2e._slide.lattice import VISIUM_UM, is_visium, lattice, pitch_of
 from h2e._slide.slide import Slide
+from h2e._warnings import warn
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -141,7 +142,18 @@ class Region:
         if evidence and evidence[0].source == GIVEN and not others:
             check_not_of_scan(sdata, self.image, evidence[0].um_per_px)
         missing = "nothing tells it (a lattice of spots does only for Visium: hexagonal, 55 µm every 100 µm)"
-        return settle(evidence + others, name, self.image, missing=missing)
+        size, told_by = settle(evidence + others, name, self.image, missing=missing)
+        if told_by == "table.obs" and not others and keys.image_key is not None and (finer := self._finer_images()):
+            msg = f"{size:g} µm per pixel of table.obs are taken for image {self.image.key!r} of slide {name!r}, which "
+            msg += f"image_key names, though {finer} show the same finer. Pass um_per_px if obs speaks of these."
+            warn(msg)
+        return size, told_by
+
+    def _finer_images(self) -> list[str]:
+        """The images that show the scene of this region with smaller pixels than the image that is used."""
+        pairing, used = self.opener.pairing, self.image.key
+        beside = pairing.in_systems(systems_of(shapes_of(self.opener.sdata, self.name)))
+        return [key for key in beside if key != used and pairing.scenes.is_one(key, used, finer=True)]
 
     def _is_visium(self, xy: np.ndarray, array: np.ndarray | None) -> bool:
         """Whether all shapes lie as spots of Visium do or, of scattered ones, those of a slide by their array."""
