@@ -1,4 +1,4 @@
-"""Where spots lie, and the correction of that: a transformation before those that their shapes have."""
+"""Where spots lie, whether that fits the tissue, and what is done and said about it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 from anndata import AnnData
 
 from h2e._sdata import keys as _keys
+from h2e._sdata.corrections import apply_correction, is_in_place
 from h2e._sdata.expression import gene_values, genes_of
-from h2e._sdata.provenance import get_provenance, replace_provenance, set_provenance
+from h2e._sdata.provenance import get_provenance, replace_provenance
 from h2e._slide.orientation import AS_THEY_ARE, CLEAR, ORIENTATIONS, Orientation, orientation, score_here
 from h2e._slide.orientation import MIN_LEAD as FITS_BETTER
 from h2e._slide.registration import Placement, place, rotation
@@ -50,7 +51,7 @@ def move_spots(
     for region, slide in by_region(slides).items():
         report[region], pixels[region] = estimate(table, slide, reorient=reorient, **limits)
         if report[region]["moved"]:
-            _apply_correction(sdata, region, report[region]["matrix"])
+            apply_correction(sdata, region, report[region]["matrix"])
         log.info("region %r: %s", region, report[region]["reason"])
     replace_provenance(table, _keys.REALIGN, report)
     moved = {region for region, facts in report.items() if facts["moved"]}
@@ -126,58 +127,6 @@ def estimate(
 def _moved(slide: Slide, matrix: np.ndarray) -> Slide:
     """A slide whose spots were moved by a matrix in pixels."""
     return replace(slide, xy=slide.xy @ matrix[:2, :2].T + matrix[:2, 2], to_px=matrix @ slide.to_px)
-
-
-def _apply_correction(sdata: SpatialData, region: str, matrix: np.ndarray) -> None:
-    """Apply a matrix to the shapes before each of their transformations."""
-    from spatialdata.transformations import Affine, Sequence, get_transformation, set_transformation
-
-    first = Affine(matrix, input_axes=("x", "y"), output_axes=("x", "y"))
-    placed = get_transformation(sdata.shapes[region], get_all=True)
-    set_transformation(sdata.shapes[region], {s: Sequence([first, to]) for s, to in placed.items()}, set_all=True)
-
-
-def remove_corrections(sdata: SpatialData, table: AnnData) -> None:
-    """Take the corrections of earlier calls away; the transformations are then those of before, not equivalents."""
-    for region, earlier in get_provenance(table, _keys.REALIGN).items():
-        if region not in sdata.shapes or not earlier["moved"]:
-            continue
-        if is_in_place(sdata, region, earlier):
-            _remove_correction(sdata, region, np.asarray(earlier["matrix"]))
-            log.info("region %r: the earlier realignment was taken away", region)
-        else:
-            what = "region %r: the spots are on record as moved, but their transformations do not move them (stored "
-            what += "without them?); the record is dropped"
-            log.warning(what, region)
-        set_provenance(table, _keys.REALIGN, region, {**earlier, "moved": False})
-
-
-def _remove_correction(sdata: SpatialData, region: str, matrix: np.ndarray) -> None:
-    """Take a matrix away that is the first thing that each transformation of the shapes does."""
-    from spatialdata.transformations import Affine, Sequence, get_transformation, set_transformation
-
-    placed = get_transformation(sdata.shapes[region], get_all=True)
-    back = Affine(np.linalg.inv(matrix), input_axes=("x", "y"), output_axes=("x", "y"))
-    before = {}
-    for system, to in placed.items():
-        ours = isinstance(to, Sequence) and len(to.transformations) == 2 and isinstance(to.transformations[0], Affine)
-        before[system] = to.transformations[1] if ours else Sequence([back, to])
-    set_transformation(sdata.shapes[region], before, set_all=True)
-
-
-def is_in_place(sdata: SpatialData, region: str, earlier: Mapping[str, Any]) -> bool:
-    """Whether the correction that was noted is the first thing that each transformation of the shapes does.
-
-    It is not where a store holds the table, with the note, and the shapes as they were before.
-    """
-    from spatialdata.transformations import Affine, Sequence, get_transformation
-
-    for to in get_transformation(sdata.shapes[region], get_all=True).values():
-        while isinstance(to, Sequence):
-            to = to.transformations[0]
-        if not (isinstance(to, Affine) and np.allclose(to.matrix, np.asarray(earlier["matrix"]))):
-            return False
-    return True
 
 
 def _evident(table: AnnData, slide: Slide) -> np.ndarray:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from h2e._sdata import keys as _keys
+from h2e._sdata.expression import has_expression
 from h2e._sdata.provenance import get_provenance, replace_provenance
 from h2e._slide.image import same_image, thumbnail
 from h2e._slide.quality import TOLERANCES, Quality, odd_ones, unlike_he
@@ -17,6 +20,7 @@ from h2e._slide.slide import Slide, by_image
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
+log = logging.getLogger(__name__)
 
 ALL_ON_TISSUE = 0.8
 """A smaller share of spots on tissue is odd by itself: spots beside it are left out of tables, or 0 in ``in_tissue``."""
@@ -34,9 +38,7 @@ def report_of(
     The slides know their tissue; ``placements`` says how far the spots of each region were from their best place,
     ``quality`` of each slide the figures of its image; slides that are ``unranked`` have no expression.
     """
-    said: dict[str, list[str]] = {
-        slide.name: ["ranks skipped: no expression"] for slide in slides if slide.name in unranked
-    }
+    said = {name: ["ranks skipped: no expression"] for name in unranked}
     rows, colours = {}, {key: thumbnail(slide.image) for key, slide in by_image(slides).items()}
     for slide in slides:
         n_valid = int(slide.valid_spots().sum())
@@ -130,3 +132,12 @@ def _stains(sdata: SpatialData, image_key: str) -> dict[str, str]:
     before = get_provenance(sdata, _keys.STAINS)[_keys.normalized(image_key)]["slide"] or {}
     vectors = (" ".join(f"{v:.2f}" for v in vector) for vector in before.get("stains", [[], []]))
     return dict(zip(("hematoxylin", "eosin"), vectors, strict=True))
+
+
+def unranked_slides(table: AnnData, slides: Sequence[Slide], layer: str | None) -> list[str]:
+    """Names of slides whose spots have no expression to rank."""
+    ranks = table.layers[_keys.RANK] if has_expression(table, layer) else None
+    names = [slide.name for slide in slides if ranks is None or not ranks[slide.rows].sum() > 0]
+    if names:
+        log.info("ranks skipped: no expression, on slides %s", names)
+    return names

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from h2e._sdata import keys as _keys
+from h2e._sdata.corrections import remove_corrections
 from h2e._sdata.expression import check_values, gene_values, has_expression
 from h2e._sdata.keys import Keys
 from h2e._sdata.masks import with_stored_tissue, write_fraction
 from h2e._sdata.normalized import check_normalized_free, write_normalized
-from h2e._sdata.placement import move_spots, placement_of, remove_corrections, warn_of_misplaced
-from h2e._sdata.report import report_of, store_report
+from h2e._sdata.placement import move_spots, placement_of, warn_of_misplaced
+from h2e._sdata.report import report_of, store_report, unranked_slides
 from h2e._sdata.rollback import all_or_nothing
 from h2e._sdata.scale import require_size
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import check_sdata, get_table
 from h2e._slide.quality import measure_slides, warn_of_colours
-from h2e._slide.slide import Slide, by_image, by_region
+from h2e._slide.slide import by_image, by_region
 from h2e._stains.reference import Method, StainReference
 from h2e._stains.slides import as_reference, fit_reference
 from h2e.pp._ranks import rank_transform
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from spatialdata import SpatialData
 
 log = logging.getLogger(__name__)
@@ -140,16 +140,7 @@ def normalize(
             # A grid of spots has no genes to rank.
             if has_expression(table, layer):
                 rank_transform(table, layer=layer, library_key=library_key, overwrite=overwrite)
-        unranked = [] if table is None or not table.n_vars else _unranked(table, spotted, layer)
+        unranked = [] if table is None or not table.n_vars else unranked_slides(table, spotted, layer)
         report = report_of(sdata, slides, placements, quality, unranked)
         store_report(sdata, report, table_key)
     log.info("prepared %d slides:\n%s", len(report), report.to_string())
-
-
-def _unranked(table: AnnData, slides: Sequence[Slide], layer: str | None) -> list[str]:
-    """Names of slides whose spots have no expression to rank."""
-    ranks = table.layers[_keys.RANK] if has_expression(table, layer) else None
-    names = [slide.name for slide in slides if ranks is None or not ranks[slide.rows].sum() > 0]
-    if names:
-        log.info("ranks skipped: no expression, on slides %s", names)
-    return names

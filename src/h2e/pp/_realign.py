@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from h2e._sdata import keys as _keys
+from h2e._sdata.corrections import remove_corrections
 from h2e._sdata.keys import Keys
 from h2e._sdata.masks import with_tissue
-from h2e._sdata.placement import move_spots, remove_corrections
+from h2e._sdata.placement import move_spots
 from h2e._sdata.rollback import all_or_nothing
 from h2e._sdata.slides import open_slides
 from h2e._sdata.table import get_table
