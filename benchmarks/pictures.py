@@ -49,18 +49,20 @@ def main() -> None:
         ax.set_title(f"C4, {name}: {ax.get_title().split(', ')[1]}")
         h2e.pp.realign_spots(sdata)
     save_picture(figure, options.pictures / "tissue.jpg", dpi=100)
-    save_picture(placements(sdata, "C2"), options.pictures / "placement.jpg", dpi=100)
+    save_picture(
+        placements(sdata, "C2", spacings=1 if options.smoke else 3), options.pictures / "placement.jpg", dpi=100
+    )
 
 
-def placements(sdata: SpatialData, name: str) -> Figure:
-    """The spots of a slide as they are, mirrored, and three spacings away, each with what the report says."""
+def placements(sdata: SpatialData, name: str, *, spacings: int) -> Figure:
+    """The spots of a slide as they are, mirrored, and some spacings away, each with what the report says."""
     slide, shapes = sdata[f"{name}_image"], sdata[name]
     width = levels_of(slide)[0].sizes["x"]
     pitch = 200 / sdata["table"].obs.query("region == @name")["um_per_px"].iloc[0]
     moves = {
         "right": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
         "mirrored": [[-1, 0, width], [0, 1, 0], [0, 0, 1]],
-        "shifted": [[1, 0, 3 * pitch], [0, 1, 0], [0, 0, 1]],
+        "shifted": [[1, 0, spacings * pitch], [0, 1, 0], [0, 0, 1]],
     }
     figure, axes = plt.subplots(1, 3, figsize=(12, 4.4), layout="constrained")
     recorded = get_transformation(shapes, name)

@@ -20,6 +20,7 @@ PAGES = {
     "ablation": "ablation.md",
     "accuracy": "trust.md",
     "scale_cue": "trust.md",
+    "orientation": "read_right.md",
     "spatial_null": "method.md",
     "transforms": "targets.md",
     "tried": "trust.md",

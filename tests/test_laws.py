@@ -44,6 +44,9 @@ def find_slides(sdata, **keys):
 
 SMALL = (View(2, 32),)  # one small view, so that the tests are quick
 TEXTURE = Texture(views=SMALL)
+# Flipped counts are those of spots that lie beside the tissue.
+pytestmark = pytest.mark.filterwarnings("ignore:spots with counts have no tissue under them")
+
 NETWORK = Multiscale(epochs=1, tile_px=26, subtile_px=16, encoders=("center",), symmetries=False)
 QUICK = [TEXTURE, Texture(head="knn", views=SMALL)]
 
