@@ -131,17 +131,17 @@ def _moved(slide: Slide, matrix: np.ndarray) -> Slide:
 
 def _evident(table: AnnData, slide: Slide) -> np.ndarray:
     """Positions of the spots that ought to lie on tissue, (n, 2): those not said to lie beside it, with counts."""
-    counted = with_counts(table, slide.rows)
+    counted = with_counts(table, slide.rows, FEW_COUNTS)
     present = slide.in_tissue if counted is None else slide.in_tissue & counted
     return slide.xy[present] if present.any() else slide.xy
 
 
-def with_counts(table: AnnData, rows: np.ndarray) -> np.ndarray | None:
-    """Which of some rows have counts enough to be on tissue, (n,); ``None`` where there are no amounts to tell it."""
+def with_counts(table: AnnData, rows: np.ndarray, share: float) -> np.ndarray | None:
+    """Which of some rows have more than a share of the median count, (n,); ``None`` where there are no amounts."""
     if table.X is not None and len(genes_of(table)):
         counts = np.asarray(gene_values(table[rows], None)[0].sum(axis=1), dtype=float).ravel()
         if (np.isfinite(counts) & (counts >= 0)).all():
-            return (counts > 0) & (counts >= FEW_COUNTS * np.median(counts))
+            return (counts > 0) & (counts >= share * np.median(counts))
     return None
 
 
