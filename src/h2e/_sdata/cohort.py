@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MEASURED = 0.25
-"""Share of the median count from which on a spot without tissue is a loss; what drifts onto glass is less."""
+"""Share of the median count from which on a spot without tissue is a loss; what drifts onto glass is less. A single one
+stands in the log only."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +178,7 @@ def _with_valid_spots(table: AnnData, slides: Sequence[Slide], *, spacing_um: fl
         keep = slide.valid_spots(None if spacing_um is None else spacing_um / slide.require_size())
         # What is to be trained on; of new slides nothing is lost.
         counted = with_counts(table, slide.rows, MEASURED) if spacing_um is None else None
-        if counted is not None and (n := int((counted & slide.in_tissue & ~keep).sum())):
+        if counted is not None and (n := int((counted & slide.in_tissue & ~keep).sum())) > 1:
             measured.append(f"{n} of {len(slide)} spots of slide {slide.name!r}")
         if not keep.all():
             what = "slide %r: %d of %d spots have no tissue (%d by obs['in_tissue']) and are left out"
