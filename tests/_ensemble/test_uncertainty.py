@@ -71,6 +71,8 @@ def test_evaluate_measures_coverage_with_widths_of_the_other_groups(cohort_sourc
     assert (wide["coverage_90"] >= wide["coverage_80"]).all()
 
 
+@pytest.mark.filterwarnings("ignore:these slides do not have the colours of an H&E")
+@pytest.mark.filterwarnings("ignore:these slides look like none that the ensemble")
 def test_novelty_rises_with_another_stain_and_is_about_zero_on_slides_alike(fitted: Ensemble, new):
     h2e.tl.predict(new, fitted, progress=False)
     alike = new["table"].obs["h2e_novelty"].copy()
