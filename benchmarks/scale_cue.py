@@ -30,7 +30,7 @@ from scipy.ndimage import gaussian_filter, label
 from skimage.filters import threshold_otsu
 from sklearn.linear_model import RidgeCV
 
-from h2e._ensemble.scale_cue import LEAST, N_TILES, TILE_PX, ScaleCue, fit_scale_cue, half_octaves, look
+from h2e._ensemble.scale_cue import LEAST, TILE_PX, ScaleCue, fit_scale_cue, half_octaves, look
 from h2e._learners.texture_features import feature_names, stain_maps
 from h2e._sdata.cohort import open_cohort
 from h2e._sdata.keys import Keys
@@ -75,10 +75,9 @@ def spectrum(slides: Sequence[Slide]) -> Off:
     chosen = np.array([name.startswith("haematoxylin") and name.endswith("blob sd") for name in names])
     relative = np.eye(len(names))[:, chosen] - chosen[:, None] / chosen.sum()
     seen = [(at := half_octaves(slide.require_size()), look(slide, at)) for slide in slides]
-    x = np.concatenate([features.reshape(-1, len(names)) for _, features in seen]) @ relative
-    ridge = RidgeCV(np.logspace(-2, 4, 7)).fit(
-        x, np.concatenate([np.repeat(np.log2(sizes), N_TILES) for sizes, _ in seen])
-    )
+    x = np.concatenate([np.concatenate(features) for _, features in seen]) @ relative
+    y = np.concatenate([np.repeat(np.log2(sizes), features.shape[1]) for sizes, features in seen])
+    ridge = RidgeCV(np.logspace(-2, 4, 7)).fit(x, y)
     return ScaleCue(relative @ ridge.coef_, ridge.intercept_, min(sizes[0] for sizes, _ in seen), 0.0).octaves_off
 
 

@@ -337,7 +337,9 @@ def finer(sdata, factor: int) -> SpatialData:
             scale_factors=[2, 2, 2],
             transformations={system: Scale([1 / factor, 1 / factor], ("x", "y"))},
         )
-    return SpatialData(images=images, shapes=dict(sdata.shapes), tables={"table": sdata["table"].copy()})
+    table = sdata["table"].copy()
+    table.obs["um_per_px"] /= factor  # of a pixel of these images
+    return SpatialData(images=images, shapes=dict(sdata.shapes), tables={"table": table})
 
 
 def test_the_same_tissue_at_twice_the_resolution_gives_the_same_predictions(cohort, three):
@@ -437,7 +439,9 @@ def coarser(sdata: SpatialData) -> SpatialData:
             c_coords=["r", "g", "b"],
             transformations={system: Scale([2, 2], ("x", "y"))},
         )
-    return SpatialData(images=images, shapes=dict(sdata.shapes), tables={"table": sdata["table"].copy()})
+    table = sdata["table"].copy()
+    table.obs["um_per_px"] /= factor  # of a pixel of these images
+    return SpatialData(images=images, shapes=dict(sdata.shapes), tables={"table": table})
 
 
 def realigned(sdata: SpatialData) -> SpatialData:

@@ -31,7 +31,7 @@ def describe(ensemble: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if ensemble.novelty is not None:
         arrays |= {f"novelty/{key}": value for key, value in ensemble.novelty.arrays().items()}
     if ensemble.scale_cue is not None:
-        arrays |= {f"scale_cue/{key}": value for key, value in ensemble.scale_cue.arrays().items()}
+        arrays |= {f"scale_cue/{key}": np.asarray(value) for key, value in vars(ensemble.scale_cue).items()}
     arrays |= {f"thumbnail/{region}": colours for region, colours in ensemble.thumbnails.items()}
     for i, member in enumerate(ensemble.members):
         arrays |= {f"{i}/{key}": getattr(member.transform, key) for key in TRANSFORM}
@@ -78,7 +78,7 @@ def rebuild(
         "stack": restore_stack(about["stack"], _under("stack/", arrays)),
         "loo": pd.DataFrame(arrays["held_out"].mean(axis=0), index=index, columns=about["targets"]),
         "novelty": None if novelty is None else Novelty.restore(novelty, _under("novelty/", arrays)),
-        "scale_cue": ScaleCue.restore(scale_cue) if scale_cue else None,
+        "scale_cue": ScaleCue(**{key: value[()] for key, value in scale_cue.items()}) if scale_cue else None,
         "training": pd.DataFrame(about["training"], index=index),
         "thumbnails": _under("thumbnail/", arrays),
         "history": pd.DataFrame(about["history"]).astype(HISTORY),
@@ -99,6 +99,6 @@ def _learners_of(
     return learners | {name: with_settings(learners[name], encoder=encoder) for name, encoder in encoders.items()}
 
 
-def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The arrays whose names start with a prefix, without it."""
     return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}

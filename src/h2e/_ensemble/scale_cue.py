@@ -15,7 +15,8 @@ from h2e._slide.tiles import View, read_views
 from h2e._warnings import warn
 
 N_TILES, TILE_PX, N_SIZES = 32, 64, 3
-"""Pieces of tissue, their side in pixels, and with how many sizes of pixels, half octaves apart, a slide is looked at."""
+"""Most pieces of tissue, their side in pixels, and with how many sizes of pixels, half octaves apart, a slide is looked at.
+Little tissue has fewer pieces: in pixels of the image they have no more than twice its area."""
 
 COARSEST_UM = 16.0
 """Largest pixels that training slides are looked at with; of coarse images, those of four of their own."""
@@ -53,15 +54,6 @@ class ScaleCue:
         """Smallest pixels to look with: a focus that differs between scanners shows in the finest octave."""
         return float(np.sqrt(2) * max(um_per_px, self.finest_um))
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The fields, in one array."""
-        return {"all": np.array([self.intercept, self.finest_um, self.threshold, *self.coef])}
-
-    @classmethod
-    def restore(cls, arrays: dict[str, np.ndarray]) -> ScaleCue:
-        """Make the one of these arrays."""
-        return cls(arrays["all"][3:], *arrays["all"][:3].tolist())
-
 
 def fit_scale_cue(slides: Sequence[Slide]) -> ScaleCue | None:
     """Learn from slides with tissue and of known size; ``None`` of one group, since another tells how far to trust it.
@@ -69,14 +61,15 @@ def fit_scale_cue(slides: Sequence[Slide]) -> ScaleCue | None:
     Beyond twice its largest error on a slide, learned from the other groups, it is trusted.
     """
     images = by_image(slides).values()
-    if len({slide.group for slide in images}) < 2:
+    groups = {slide.group for slide in images}
+    if len(groups) < 2:
         return None
     seen = [(slide.group, at := half_octaves(slide.require_size()), look(slide, at)) for slide in images]
+    cues = {left_out: _solve([each for each in seen if each[0] != left_out]) for left_out in groups}
     errors = []
-    for left_out, sizes, features in seen:
-        cue = _solve([each for each in seen if each[0] != left_out])
-        start = min(int(np.searchsorted(sizes, 0.99 * cue.first_um(sizes[0]))), len(sizes) - 1)
-        errors.append(abs(cue.off(sizes[start : start + N_SIZES], features[start : start + N_SIZES])))
+    for group, sizes, features in seen:
+        first = np.abs(np.log2(sizes / cues[group].first_um(sizes[0]))).argmin()
+        errors.append(abs(cues[group].off(sizes[first:][:N_SIZES], features[first:][:N_SIZES])))
     return replace(_solve(seen), threshold=max(LEAST, 2 * max(errors)))
 
 
@@ -95,17 +88,17 @@ def warn_of_sizes(cohort: Cohort, cue: ScaleCue) -> None:
 def look(slide: Slide, sizes: np.ndarray, describe: Callable[[np.ndarray], np.ndarray] = octave_features) -> np.ndarray:
     """Describe pieces of tissue, the same with pixels of each of these sizes in µm, (sizes, …); empty without tissue."""
     mask, scale = slide.require_tissue()
-    y, x = np.nonzero(mask)
-    if not len(y):
+    yx = np.argwhere(mask)
+    if not len(yx):
         return np.empty(0)
-    some = np.random.default_rng(0).integers(len(y), size=20 * N_TILES)
-    xy = (np.column_stack([x, y])[some] + 0.5) * scale
+    some = np.random.default_rng(0).integers(len(yx), size=20 * N_TILES)
+    xy = (yx[some, ::-1] + 0.5) * scale
     # At random where most of the tile is tissue, and else where there is most of it.
     share = np.minimum(fraction_at(mask, scale, xy, TILE_PX * np.median(sizes) / slide.require_size()), 0.8)
-    xy = xy[np.argsort(-share, kind="stable")[:N_TILES]]
-    return np.stack(
-        [describe(tiles) for tiles in read_views(slide, xy, [View(TILE_PX * s, TILE_PX, "um") for s in sizes])]
-    )
+    n_tiles = int(np.clip(2 * len(yx) * (scale / TILE_PX) ** 2, 4, N_TILES))
+    views = [View(TILE_PX * size, TILE_PX, "um") for size in sizes]
+    best = np.argsort(-share, kind="stable")[:n_tiles]
+    return np.stack([describe(tiles) for tiles in read_views(slide, xy[best], views)])
 
 
 def half_octaves(um_per_px: float) -> np.ndarray:
@@ -115,17 +108,15 @@ def half_octaves(um_per_px: float) -> np.ndarray:
 
 def _solve(seen: Sequence[Seen]) -> ScaleCue:
     """Ridge regression in which every group has the same weight, and the strength of a stain little."""
-    groups = [group for group, *_ in seen]
-    x = np.concatenate([features.reshape(-1, features.shape[-1]) for *_, features in seen]).astype(float)
-    y = np.concatenate([np.repeat(np.log2(sizes), N_TILES) for _, sizes, _ in seen])
-    lengths = [len(sizes) * N_TILES for _, sizes, _ in seen]
-    weight = np.repeat([1 / groups.count(g) / n for g, n in zip(groups, lengths, strict=True)], lengths)
-    weight /= weight.sum()
-    center = weight @ x
-    spread = np.maximum(np.sqrt(weight @ (x - center) ** 2), 1e-6)
-    z = (x - center) / spread
+    x = np.concatenate([np.concatenate(features) for *_, features in seen]).astype(float)
+    y = np.concatenate([np.repeat(np.log2(sizes), features.shape[1]) for _, sizes, features in seen])
+    groups = np.repeat([group for group, *_ in seen], [features[..., 0].size for *_, features in seen])
+    _, which, n = np.unique(groups, return_inverse=True, return_counts=True)
+    weight = 1 / n[which]
+    covariance = np.cov(x, y, rowvar=False, aweights=weight, ddof=0)
+    gram = covariance[:-1, :-1]
+    penalty = np.diag(RIDGE * gram.diagonal().clip(1e-12))
     # A stain adds as much to the logarithms of all of its contrasts: two of each six features of an octave.
-    moves = GAIN * np.kron(np.eye(2), np.tile([1, 0, 0, 0, 1, 0], x.shape[1] // 12)) / spread
-    gram = z.T @ (z * weight[:, None]) + RIDGE * np.eye(x.shape[1]) + moves.T @ moves
-    coef = np.linalg.solve(gram, z.T @ (weight * (y - weight @ y))) / spread
-    return ScaleCue(coef, float(weight @ y - center @ coef), min(float(sizes[0]) for _, sizes, _ in seen))
+    moves = GAIN * np.kron(np.eye(2), np.tile([1, 0, 0, 0, 1, 0], len(gram) // 12))
+    coef = np.linalg.solve(gram + penalty + moves.T @ moves, covariance[:-1, -1])
+    return ScaleCue(coef, float(np.average(y - x @ coef, weights=weight)), min(sizes[0] for _, sizes, _ in seen))

@@ -38,23 +38,30 @@ def report_of(
     The slides know their tissue; ``placements`` says how far the spots of each region were from their best place,
     ``quality`` of each slide the figures of its image; slides that are ``unranked`` have no expression.
     """
-    said = {name: ["ranks skipped: no expression"] for name in unranked}
-    rows, colours = {}, {key: thumbnail(slide.image) for key, slide in by_image(slides).items()}
+    rows, said, colours = {}, {}, {key: thumbnail(slide.image) for key, slide in by_image(slides).items()}
     for slide in slides:
-        n_valid = int(slide.valid_spots().sum())
-        spots: dict[str, Any] = {"spots": len(slide), "spots_invalid": len(slide) - n_valid, "spots_kept": n_valid}
         facts = placements.get(slide.region or "", {"shift": np.nan, "moved": False, "reason": "no spots"})
-        if facts.get("misplaced") and not facts["moved"]:
-            said.setdefault(slide.name, []).append(facts["reason"])
-        spots |= {"shift": float(facts["shift"]), "moved": bool(facts["moved"]), "placement": str(facts["reason"])}
-        spots["orientation"] = str(facts.get("orientation", ""))
-        seen: dict[str, Any] = dict.fromkeys(TOLERANCES, np.nan) | quality[slide.name].known()
+        n_valid, figures = int(slide.valid_spots().sum()), dict.fromkeys(TOLERANCES, np.nan)
+        row = _tissue(slide) | {"spots": len(slide), "spots_invalid": len(slide) - n_valid, "spots_kept": n_valid}
+        row |= {"shift": float(facts["shift"]), "moved": bool(facts["moved"]), "placement": str(facts["reason"])}
+        row |= {"orientation": str(facts.get("orientation", ""))} | figures | quality[slide.name].known()
         if slide.in_tissue.any():
-            seen["on_tissue"] = n_valid / int(slide.in_tissue.sum())
-        seen |= {"looks_like": _alike(slide, slides, colours)} | _squidpy(sdata, slide.image.key)
-        rows[slide.name] = _tissue(slide) | spots | seen | _stains(sdata, slide.image.key)
+            row["on_tissue"] = n_valid / int(slide.in_tissue.sum())
+        row["looks_like"] = _alike(slide, slides, colours)
+        rows[slide.name] = row | _squidpy(sdata, slide.image.key) | _stains(sdata, slide.image.key)
+        unknown = "ranks skipped: no expression" if slide.name in unranked else ""
+        misplaced = facts["reason"] if facts.get("misplaced") and not facts["moved"] else ""
+        said[slide.name] = [unknown, misplaced, unlike_he(quality[slide.name])]
     report = pd.DataFrame.from_dict(rows, orient="index").rename_axis("slide")
-    return report.assign(warnings=[_warnings(report, name, quality[name], said.get(name, [])) for name in report.index])
+    odd = odd_figures(report)
+    for name, row in rows.items():
+        share, alike = row["on_tissue"], row["looks_like"]
+        said[name] += ["no tissue was found" if row["tissue_share"] == 0 else ""]
+        said[name] += [f"{1 - share:.0%} of its spots are on no tissue" if share < ALL_ON_TISSUE else ""]
+        unlike = odd.columns[odd.loc[name]]
+        said[name] += [f"{key} is {row[key]:.3g}, of all slides {report[key].median():.3g}" for key in unlike]
+        said[name] += [f"looks like {alike}" if alike else ""]
+    return report.assign(warnings=["; ".join(filter(None, words)) for words in said.values()])
 
 
 def odd_figures(report: pd.DataFrame) -> pd.DataFrame:
@@ -65,11 +72,9 @@ def odd_figures(report: pd.DataFrame) -> pd.DataFrame:
 
 def store_report(sdata: SpatialData, report: pd.DataFrame, table_key: str) -> None:
     """Keep a report with the table or, without one, in ``sdata.attrs``, as what JSON can hold."""
-    if table_key in sdata.tables:
-        replace_provenance(sdata[table_key], _keys.REPORT, report)
-        return
     plain = report.astype(object).where(report.notna(), None).reset_index().to_dict("list")
-    replace_provenance(sdata, _keys.REPORT, plain)
+    where, kept = (sdata[table_key], report) if table_key in sdata.tables else (sdata, plain)
+    replace_provenance(where, _keys.REPORT, kept)
 
 
 def stored_report(slot: Mapping[str, Any]) -> pd.DataFrame | None:
@@ -83,17 +88,12 @@ def stored_report(slot: Mapping[str, Any]) -> pd.DataFrame | None:
     return report.astype(dict.fromkeys(report.columns[report.isna().any()], float))
 
 
-def _tissue(slide: Slide) -> dict[str, float | str]:
+def _tissue(slide: Slide) -> dict[str, Any]:
     """How much tissue there is; without the size of a pixel only its share of the image."""
     mask, scale = slide.require_tissue()
     um_per_px = np.nan if slide.um_per_px is None else float(slide.um_per_px)
-    area_mm2 = float(mask.sum() * (scale * um_per_px / 1000) ** 2)
-    return {
-        "um_per_px": um_per_px,
-        "um_per_px_from": slide.um_per_px_from,
-        "tissue_mm2": area_mm2,
-        "tissue_share": float(mask.mean()),
-    }
+    size = {"um_per_px": um_per_px, "um_per_px_from": slide.um_per_px_from}
+    return size | {"tissue_mm2": mask.sum() * (scale * um_per_px / 1000) ** 2, "tissue_share": mask.mean()}
 
 
 def _alike(slide: Slide, slides: Sequence[Slide], colours: Mapping[str, np.ndarray]) -> str:
@@ -108,23 +108,11 @@ def _squidpy(sdata: SpatialData, image_key: str) -> dict[str, float]:
     table = sdata.tables.get(f"qc_img_{image_key}")
     if table is None or "qc_image" not in table.uns:
         return {}
-    on_tissue = table.obs.get("is_tissue", pd.Series("True", table.obs.index)).astype(str) == "True"
-    tiles = table[on_tissue.to_numpy()]
-    found = {str(name): float(median) for name, median in tiles.to_df().median().items()}
-    flagged = tiles.obs.get("qc_outlier")
-    return found if flagged is None else found | {"qc_outliers": float((flagged.astype(str) == "True").mean())}
-
-
-def _warnings(report: pd.DataFrame, name: str, quality: Quality, said: Sequence[str]) -> str:
-    """In words, what is odd about a slide; empty if nothing is."""
-    row, odd = report.loc[name], odd_figures(report).loc[name]
-    words = [*said, *filter(None, [unlike_he(quality)])]
-    words += ["no tissue was found"] if row["tissue_share"] == 0 else []
-    if row["on_tissue"] < ALL_ON_TISSUE:
-        words.append(f"{1 - row['on_tissue']:.0%} of its spots are on no tissue")
-    words += [f"{key} is {row[key]:.3g}, of all slides {report[key].median():.3g}" for key in odd.index[odd]]
-    words += [f"looks like {row['looks_like']}"] if row["looks_like"] else []
-    return "; ".join(words)
+    tiles = table[table.obs["is_tissue"].astype(str) == "True"] if "is_tissue" in table.obs else table
+    found = tiles.to_df().median().to_dict()
+    if "qc_outlier" in tiles.obs:
+        found["qc_outliers"] = (tiles.obs["qc_outlier"].astype(str) == "True").mean()
+    return found
 
 
 def _stains(sdata: SpatialData, image_key: str) -> dict[str, str]:

@@ -92,9 +92,9 @@ def sharpness_of(density: np.ndarray, inside: np.ndarray, px_um: float) -> float
         return np.nan
     # A pixel is a blur by itself.
     sigmas = [np.sqrt(sigma**2 - px_um**2 / 12) / px_um for sigma in (4.0, 8.0, 16.0)]
-    fine, middle, coarse = (gaussian_filter(density, sigma) for sigma in sigmas)
-    strong = [np.percentile(np.abs(band[inside]), 90) for band in (fine - middle, middle - coarse)]
-    return float(np.log2(max(strong[0], 1e-6) / max(strong[1], 1e-6)))
+    bands = np.diff([gaussian_filter(density, sigma)[inside] for sigma in sigmas], axis=0)
+    fine, coarse = np.percentile(np.abs(bands), 90, axis=1).clip(1e-6)
+    return float(np.log2(fine / coarse))
 
 
 def measure_slides(slides: Sequence[Slide]) -> dict[str, Quality]:
@@ -136,9 +136,5 @@ def odd_ones(values: np.ndarray, tolerance: float) -> np.ndarray:
     >>> odd_ones(np.array([1.0, 1.1, 0.9, 1.0, 3.0, np.nan]), 0.5).tolist()
     [False, False, False, False, True, False]
     """
-    known = values[np.isfinite(values)]
-    if len(known) < ENOUGH:
-        return np.zeros(len(values), bool)
-    distance = np.abs(values - np.median(known))
-    spread = 1.4826 * np.median(np.abs(known - np.median(known)))
-    return distance > max(MADS * spread, tolerance)
+    distance = np.abs(values - np.nanmedian(values)) if np.isfinite(values).sum() >= ENOUGH else np.zeros(len(values))
+    return distance > max(MADS * 1.4826 * float(np.nanmedian(distance)), tolerance)

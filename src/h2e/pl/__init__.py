@@ -11,13 +11,5 @@ from h2e.pl._tissue import tissue
 from h2e.pl._training import history, target_scores
 
 __all__ = [
-    "history",
-    "report",
-    "spatial_pred",
-    "spots",
-    "stains",
-    "target_overview",
-    "target_scores",
-    "tiles",
-    "tissue",
-]
+    "history", "report", "spatial_pred", "spots", "stains", "target_overview", "target_scores", "tiles", "tissue",
+]  # fmt: skip

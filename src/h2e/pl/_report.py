@@ -61,25 +61,24 @@ def report(
     >>> [label.get_text() for label in axes[0].get_yticklabels()]
     ['toy_A1', 'toy_A2', 'toy_B1', 'toy_C1']
     """
-    table = get_report(data, table_key=table_key)
-    table = table.reindex(columns=table.columns.union([*FIGURES, "warnings"], sort=False))
-    words, odd = table["warnings"].fillna("").astype(str), odd_figures(table)
+    table = get_report(data, table_key=table_key).reindex(columns=[*FIGURES, "warnings"])
+    odd = odd_figures(table).reindex(columns=FIGURES, fill_value=False)
     size = {"figsize": (13, 1.2 + 0.22 * len(table)), "width_ratios": [1] * len(FIGURES) + [2.5]}
     axes = make_axes(ax, [list(range(len(FIGURES) + 1))], "figures and warnings", **size)
     for axis, name in zip(axes, FIGURES, strict=False):
-        _draw_figure(axis, table[name].astype(float), odd.get(name, np.zeros(len(table), bool)))
+        _draw_figure(axis, table[name].astype(float), odd[name])
     for axis in axes:
         axis.set(ylim=(len(table) - 0.5, -0.5), yticks=[])
         axis.spines[["top", "right", "left"]].set_visible(False)
     axes[0].set_yticks(range(len(table)), table.index.astype(str), fontsize="small")
     axes[-1].set_axis_off()
-    for row, (label, text) in enumerate(zip(axes[0].get_yticklabels(), words, strict=True)):
+    for row, (label, text) in enumerate(zip(axes[0].get_yticklabels(), table["warnings"].fillna(""), strict=True)):
         label.set_color(ODD if text else "black")
         axes[-1].text(0, row, shorten(text, 75, placeholder=" …"), va="center", fontsize="x-small", color=ODD)
     return axes
 
 
-def _draw_figure(axis: Axes, values: pd.Series, odd: np.ndarray) -> None:
+def _draw_figure(axis: Axes, values: pd.Series, odd: pd.Series) -> None:
     """Draw a dot for each slide, the median, and what is never odd."""
     for row in range(1, len(values), 2):
         axis.axhspan(row - 0.5, row + 0.5, color="0.97", zorder=-2)
