@@ -302,7 +302,7 @@ REFUSED = {
     "no image": (lambda s: {"a": sd.SpatialData(tables={"table": s["table"]}, shapes={"toy_A1": s["toy_A1"]})}, ValueError, "must have an image"),
     "another table": (lambda s: {"a": sd.SpatialData(images=dict(s.images), tables={"other": s["table"]})}, KeyError, "'table' is not in sdata.tables"),
     "an annotation of nothing": (lambda s: {"a": sd.SpatialData(images=dict(s.images), tables={"table": ad.AnnData(np.ones((2, 2)))})}, ValueError, "slide 'a': .*spatialdata_attrs"),
-    "no uns": (lambda s: {"a": ad.AnnData(np.ones((2, 2)), obsm={"spatial": np.ones((2, 2))})}, ValueError, r"slide 'a': it must be one slide with its images in uns\['spatial'\]"),
+    "no uns": (lambda s: {"a": ad.AnnData(np.ones((2, 2)), obsm={"spatial": np.ones((2, 2))})}, ValueError, r"slide 'a': it must be one slide, got in uns\['spatial'\] \[\]"),
 }  # fmt: skip
 
 
@@ -321,7 +321,7 @@ def test_tables_alone_that_are_no_slide_are_refused_with_what_to_do(few):
         h2e.pp.join_slides({"a": adata})
     adata = legacy(few, "toy_B1")
     adata.obsm["spatial"][3] = np.nan
-    with pytest.raises(ValueError, match="drop spots that have no position"):
+    with pytest.raises(ValueError, match="got 25 of 26.*drop spots without position"):
         h2e.pp.join_slides({"a": adata})
     adata = legacy(few, "toy_B1")
     del adata.uns["spatial"]["library"]["scalefactors"]["tissue_hires_scalef"]
@@ -330,7 +330,7 @@ def test_tables_alone_that_are_no_slide_are_refused_with_what_to_do(few):
     both = ad.concat({name: legacy(few, f"toy_{name}1") for name in "BC"}, label="library_id", index_unique="-")
     both.uns["spatial"] = {name: legacy(few, f"toy_{name}1").uns["spatial"]["library"] for name in "BC"}
     for name in "aB":
-        with pytest.raises(ValueError, match=r"got there \['B', 'C'\]. Of several slides pass each"):
+        with pytest.raises(ValueError, match=r"must be one slide, got .*\['B', 'C'\].*Of several slides pass each"):
             h2e.pp.join_slides({name: both})
     joined = h2e.pp.join_slides({name: both[both.obs["library_id"] == name] for name in "BC"})
     assert joined["table"].n_obs == both.n_obs
@@ -346,17 +346,6 @@ def test_counts_and_logarithms_or_other_genes_are_not_mixed(parts):
     del table.uns["log1p"]
     table.var_names = [f"ENSG{i}" for i in range(table.n_vars)]
     with pytest.raises(ValueError, match="genes in common.*TOY01.*ENSG0"):
-        h2e.pp.join_slides({"a": one, "b": other})
-
-
-def test_other_columns_are_not_taken_for_keys(parts):
-    one, other = parts["toy_A1"], parts["toy_B1"]
-    table = other["table"].copy()
-    table.obs["library"], table.obs["region"] = table.obs["region"], "cortex"
-    del other.tables["table"], table.uns["spatialdata_attrs"]
-    keys = {"region": "toy_B1", "region_key": "library", "instance_key": "instance_id"}
-    other["table"] = TableModel.parse(table, **keys)
-    with pytest.raises(ValueError, match=r"slide 'b': \['region'\] must be free"):
         h2e.pp.join_slides({"a": one, "b": other})
 
 

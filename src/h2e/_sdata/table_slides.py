@@ -39,7 +39,7 @@ def slides_of_table(adata: AnnData, *, library_key: str | None, um_per_px: Sizes
     for name in np.unique(labels).tolist():
         rows = np.flatnonzero(labels == name)
         xy = positions[rows]
-        pitch = lattice(xy)[0] if len(np.unique(xy, axis=0)) > 1 else 1.0
+        pitch = _pitch(xy)
         facts = _facts(adata, name) if "spatial" in adata.obsm else {}
         factors = facts.get("scalefactors", {})
         # Of obsm["spatial"], which need not have the unit of the shapes.
@@ -47,20 +47,11 @@ def slides_of_table(adata: AnnData, *, library_key: str | None, um_per_px: Sizes
         um = given[0].um_per_px if given else factors.get("microns_per_pixel")
         if um is None and _keys.UM_PER_PX in adata.obs and "spatial" in adata.obsm:
             um = float(adata.obs[_keys.UM_PER_PX].iloc[rows[0]])
-        radius, angle = _radius(factors, pitch), None
-        if "bin_size_um" in factors:
-            angle = _direction(xy, pitch)
+        angle = _direction(xy, pitch) if "bin_size_um" in factors else None
         slide = Slide.without_spots(_image(facts, name), um, "the table")
-        about: dict[str, Any] = {"name": name if named else "", "in_tissue": np.ones(len(rows), bool)}
-        about |= {"radius_px": radius, "spacing_px": pitch, "angle_deg": angle}
-        slides.append(replace(slide, xy=xy, rows=rows, **about))
+        slide = replace(slide, name=name if named else "", xy=xy, rows=rows, in_tissue=np.ones(len(rows), bool))
+        slides.append(replace(slide, radius_px=_radius(factors, pitch), spacing_px=pitch, angle_deg=angle))
     return slides
-
-
-def _facts(adata: AnnData, name: str) -> Mapping[str, Any]:
-    """What ``uns["spatial"]`` holds of a slide; of a single one, whatever its name."""
-    every = adata.uns.get("spatial", {})
-    return every.get(name, next(iter(every.values())) if name == "all" and len(every) == 1 else {})
 
 
 def slide_from_table(name: str, adata: AnnData, table_key: str) -> SpatialData:
@@ -69,15 +60,21 @@ def slide_from_table(name: str, adata: AnnData, table_key: str) -> SpatialData:
     from spatialdata.models import Image2DModel, ShapesModel, TableModel
     from spatialdata.transformations import Identity, Scale
 
-    facts, table = _facts_of_one(adata, name), adata.to_memory() if adata.isbacked else adata.copy()
-    factors, scales = facts.get("scalefactors", {}), _scales(facts)
+    every, table = adata.uns.get("spatial", {}), adata.to_memory() if adata.isbacked else adata.copy()
+    facts = _facts(adata, name if name in every else "all")
+    scales = _scales(facts)
     xy = np.asarray(adata.obsm.get("spatial", np.full((adata.n_obs, 2), np.nan)), float)[:, :2]
-    if not scales or not np.isfinite(xy).all():
-        msg = f"it must have a position of each spot in obsm['spatial'], got {np.isfinite(xy).all(axis=1).sum()} of "
-        msg += f"{len(xy)}, and an image with its scale in uns['spatial'], such as 'hires' and 'tissue_hires_scalef', "
-        msg += f"got {sorted(facts.get('images', {}))} and {sorted(factors)}; drop spots that have no position."
+    labels = (set(adata.obs[key].astype(str)) for key in adata.obs.select_dtypes(["object", "category"]))
+    several = any(len(found) > 1 and found <= set(every) for found in labels)
+    placed = np.isfinite(xy).all(axis=1)
+    if several or not scales or not placed.all():
+        msg = f"it must be one slide, got in uns['spatial'] {sorted(every)}, with an image and its scale, such as 'hires' "
+        msg += f"and 'tissue_hires_scalef', got {sorted(facts.get('images', {}))} and "
+        msg += f"{sorted(facts.get('scalefactors', {}))}, and a position of each spot in obsm['spatial'], got "
+        msg += f"{placed.sum()} of {len(xy)}. Of several slides pass each under its name there, as "
+        msg += "adata[adata.obs[…] == name]; a slide without images must be a SpatialData; drop spots without position."
         raise ValueError(msg)
-    (picture, scale), keys = next(iter(scales.items())), table.uns.pop("spatialdata_attrs", {})
+    keys, (picture, scale) = table.uns.pop("spatialdata_attrs", {}), next(iter(scales.items()))
     region_key, instance_key = keys.get("region_key", "region"), keys.get("instance_key", "instance_id")
     while not keys and {region_key, instance_key} & set(table.obs):
         region_key, instance_key = f"slide_{region_key}", f"slide_{instance_key}"
@@ -90,22 +87,20 @@ def slide_from_table(name: str, adata: AnnData, table_key: str) -> SpatialData:
     at = {name: Scale([scale, scale], axes=("x", "y"))}
     pixels = _rgb(facts["images"][picture], f"its finest image, {picture!r},")
     image = Image2DModel.parse(pixels, dims=("c", "y", "x"), c_coords=["r", "g", "b"], transformations=at)
-    radius = _radius(factors, lattice(xy)[0] if len(np.unique(xy, axis=0)) > 1 else 1.0)
+    radius = _radius(facts.get("scalefactors", {}), _pitch(xy))
     shapes = ShapesModel.parse(xy, geometry=0, radius=radius, transformations={name: Identity()})
     return SpatialData(images={f"{name}_{picture}": image}, shapes={name: shapes}, tables={table_key: table})
 
 
-def _facts_of_one(adata: AnnData, name: str) -> Mapping[str, Any]:
-    """What ``uns["spatial"]`` holds of the one slide that a table is about."""
+def _facts(adata: AnnData, name: str) -> Mapping[str, Any]:
+    """What ``uns["spatial"]`` holds of a slide; of a single one, whatever its name."""
     every = adata.uns.get("spatial", {})
-    labels = (set(adata.obs[key].astype(str)) for key in adata.obs.select_dtypes(["object", "category"]))
-    several = any(len(found) > 1 and found <= set(every) for found in labels)
-    if several or (len(every) != 1 and name not in every):
-        msg = "it must be one slide with its images in uns['spatial'], as scanpy and squidpy keep them, got there "
-        msg += f"{sorted(every)}. Of several slides pass each under its name there, as adata[adata.obs[…] == name]; "
-        msg += "a slide without images must be a SpatialData."
-        raise ValueError(msg)
-    return every.get(name, next(iter(every.values())))
+    return every.get(name, next(iter(every.values())) if name == "all" and len(every) == 1 else {})
+
+
+def _pitch(xy: np.ndarray) -> float:
+    """The distance of neighbouring spots; of a single one 1."""
+    return lattice(xy)[0] if len(np.unique(xy, axis=0)) > 1 else 1.0
 
 
 def _radius(factors: Mapping[str, Any], pitch: float) -> float:
@@ -117,26 +112,22 @@ def _radius(factors: Mapping[str, Any], pitch: float) -> float:
 
 def _scales(facts: Mapping[str, Any]) -> dict[str, float]:
     """How many units of ``obsm["spatial"]`` a pixel of each image of ``uns["spatial"]`` is wide, finest first."""
-    factors = facts.get("scalefactors", {})
-    known = {key: factors.get(f"tissue_{key}_scalef") for key in facts.get("images", {})}
-    return {key: 1 / float(known[key]) for key in sorted(known, key=lambda key: -(known[key] or 0)) if known[key]}
+    factors = {key: facts.get("scalefactors", {}).get(f"tissue_{key}_scalef") for key in facts.get("images", {})}
+    widths = {key: 1 / float(factor) for key, factor in factors.items() if factor}
+    return dict(sorted(widths.items(), key=lambda width: width[1]))
 
 
 def _rgb(pixels: Any, what: str) -> da.Array:
     """An image of ``uns["spatial"]`` as (c, y, x) of 8 bit, to which floats in [0, 1] are brought."""
     import dask.array as da
 
-    pixels = pixels if isinstance(pixels, da.Array) else np.asarray(pixels)
-    highest = 255.0 if pixels.dtype == np.uint8 or not pixels.size else float(pixels.max())
-    in_unit = pixels.dtype.kind == "f" and highest <= 1
+    pixels = np.asarray(pixels)
+    in_unit = pixels.dtype.kind == "f" and pixels.max(initial=0) <= 1
     if pixels.ndim != 3 or pixels.shape[-1] < 3 or not (in_unit or pixels.dtype == np.uint8):
-        msg = (
-            f"{what} is {pixels.dtype} of shape {pixels.shape} up to {highest:g}, not (y, x, 3) of uint8 or of floats "
-        )
-        msg += "in [0, 1]"
+        msg = f"{what} is {pixels.dtype} of shape {pixels.shape}, not (y, x, 3) of uint8 or of floats in [0, 1]"
         raise ValueError(msg)
     pixels = (pixels[..., :3] * (255 if in_unit else 1)).round().astype(np.uint8)
-    return da.moveaxis(pixels if isinstance(pixels, da.Array) else da.from_array(pixels, chunks=-1), -1, 0)
+    return da.from_array(pixels.transpose(2, 0, 1), chunks=-1)
 
 
 def _image(facts: Mapping[str, Any], name: str) -> Image:

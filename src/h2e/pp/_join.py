@@ -38,7 +38,7 @@ def join_slides(slides: Mapping[str, SpatialData | AnnData], *, table_key: str =
     ``"{slide}_{row}"`` unless it begins like that, one region and one instance key, and the genes that all slides
     have, with a warning if some lack others. Frames in ``obsm`` are NaN where a slide has none; other arrays, layers
     and graphs that not every slide has, and predictions of different ensembles, are left out with a warning. Of
-    ``uns`` is kept what does not contradict itself; ``raw``, ``varm`` and ``varp`` are not. What tells the size of the
+    ``uns``, ``varm`` and ``varp`` is kept what does not contradict itself; ``raw`` is not. What tells the size of the
     pixels of an AnnData is in ``uns["spatial"][name]["scalefactors"]``. Other tables of a slide stay its own.
 
     Raises
@@ -62,8 +62,7 @@ def join_slides(slides: Mapping[str, SpatialData | AnnData], *, table_key: str =
     (['first_image', 'second_image'], ['first', 'second'])
     """
     if not isinstance(slides, Mapping):
-        msg = f"slides must be a mapping from name to SpatialData or AnnData, got {type(slides).__name__}; pass "
-        msg += "{name: slide, …}."
+        msg = f"slides must be a mapping from name to SpatialData or AnnData, got {type(slides).__name__}."
         raise TypeError(msg)
     if not slides:
         msg = "slides must name at least one slide, got none."
