@@ -26,6 +26,7 @@ from h2e.pl._underlay import bar_lengths, box_of, draw_picture, draw_scale_bar, 
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import EllipseCollection
     from spatialdata import SpatialData
 
 log = logging.getLogger(__name__)
@@ -168,11 +169,7 @@ def spatial_pred(
         _draw_slide(of_slide, slide, image_alpha=image_alpha if image else None)
         for of_group, group, limit in zip(of_groups, groups, shared, strict=True):
             dots = [draw_dots(axis, one, limit, cmap, size) for axis, one in zip(of_group, group, strict=True)]
-            if share_scale:
-                draw_colorbar(dots[0], of_group, group)
-            else:
-                for artist, axis, one in zip(dots, of_group, group, strict=True):
-                    draw_colorbar(artist, [axis], [one])
+            _draw_bars(dots, of_group, group, share=bool(share_scale))
         if length is not None and slide.um_per_px is not None:
             draw_scale_bar(of_slide[0], box_of(slide), length, slide.um_per_px, slide.xy)
     return axes[0] if len(axes) == 1 else axes
@@ -197,6 +194,15 @@ def _draw_slide(axes: Sequence[Axes], slide: Slide, *, image_alpha: float | None
             # A picture sets the limits.
             frame(axis, box)
     axes[0].set_ylabel(slide.name)
+
+
+def _draw_bars(dots: Sequence[EllipseCollection], axes: Sequence[Axes], group: Sequence[Map], *, share: bool) -> None:
+    """Draw a colour bar for the maps of a group, or one for each."""
+    if share:
+        draw_colorbar(dots[0], axes, group)
+        return
+    for artist, axis, one in zip(dots, axes, group, strict=True):
+        draw_colorbar(artist, [axis], [one])
 
 
 def _limits(maps: Sequence[list[list[Map]]], *, share: bool | Literal["slides"]) -> list[list[Limits | None]]:
