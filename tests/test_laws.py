@@ -440,7 +440,7 @@ def coarser(sdata: SpatialData) -> SpatialData:
             transformations={system: Scale([2, 2], ("x", "y"))},
         )
     table = sdata["table"].copy()
-    table.obs["um_per_px"] /= factor  # of a pixel of these images
+    table.obs["um_per_px"] *= 2  # of a pixel of these images
     return SpatialData(images=images, shapes=dict(sdata.shapes), tables={"table": table})
 
 
