@@ -63,5 +63,7 @@ def test_an_error_about_the_table_says_which_to_pass(cohort):
     with pytest.raises(KeyError, match=r"it has \['cells'\]. Pass table_key='cells'"):
         get_table(cohort)
     cohort["spots"] = TableModel.parse(table.copy())
-    with pytest.raises(KeyError, match=r"\['cells', 'spots'\]. Pass table_key=, the one with the spots; .* become one"):
+    with pytest.raises(
+        KeyError, match=r"\['cells', 'spots'\]. Pass table_key=, the one with the spots; .* get one table"
+    ):
         get_table(cohort)

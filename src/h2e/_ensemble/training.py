@@ -52,8 +52,7 @@ def check_cohort(cohort: Cohort, spec: TargetSpec, group_key: str | None) -> Non
     """Refuse a section that is there twice and a group with the name that stands for all; warn of what looks wrong."""
     if alike := spelled_alike(cohort.groups):
         warn(f"groups {alike} differ in case, spaces, dashes or zeros only: give one donor one name. {TOO_GOOD}")
-    if spec.targets is not None:
-        warn_absent(spec, spec.targets)
+    warn_absent(spec, spec.targets)
     if ALL in cohort.groups:
         msg = f"a group is called {ALL!r}, which h2e calls the models of all groups; give it another name."
         raise ValueError(msg)
@@ -76,7 +75,7 @@ def check_cohort(cohort: Cohort, spec: TargetSpec, group_key: str | None) -> Non
         log.warning("%d of %d spots on tissue have no counts: drop them", spec.n_empty, len(cohort.rows))
 
 
-def warn_absent(spec: TargetSpec, targets: Sequence[str] | str) -> None:
+def warn_absent(spec: TargetSpec, targets: Sequence[str] | str | None) -> None:
     """Warn of genes that a whole slide has not got, as where its panel lacks them."""
     if absent := spec.absent(targets):
         msg = f"{len(absent)} times a whole slide has no count of a target, against the other slides: {absent[:5]}."

@@ -144,7 +144,7 @@ def find_device(device: str | None) -> torch.device:
         return torch.device("cuda" if "cuda" in here else "cpu")
     others = [f"cuda:{i}" for i in range(1, torch.cuda.device_count())]
     if str(device).removesuffix(":0") not in here + others:
-        msg = f"device must be one of {here}, which are here, got {device!r}; None takes CUDA if it is here, else the CPU."
+        msg = f"device must be one of {here}, which are here, got {device!r}; None takes CUDA if there is one."
         raise ValueError(msg)
     return torch.device(device)
 

@@ -45,8 +45,7 @@ def expression(
     chosen = values if columns is None else values[:, columns]
     if log_normalized or (layer is None and is_marked(adata, values)):
         check_values(values, name)
-        highest = _stored(values).max(initial=0)
-        if highest > LARGEST_LOG:
+        if (highest := _stored(values).max(initial=0)) > LARGEST_LOG:
             msg = f"{name} must hold log-normalized expression, got values up to {highest:g}; leave out "
             msg += "log_normalized=True for counts, or take the logarithm first."
             raise ValueError(msg)
@@ -90,8 +89,7 @@ def gene_values(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
     genes = genes_of(adata)
     if adata.n_vars and not len(genes):
         kinds = sorted(set(adata.var[FEATURE_TYPES].astype(str)))
-        msg = f"the table must have genes, got features of other kinds only: var['{FEATURE_TYPES}'] has {kinds}. "
-        msg += OTHER_FEATURES
+        msg = f"the table must have genes, got features of other kinds only: {FEATURE_TYPES} {kinds}. {OTHER_FEATURES}"
         raise ValueError(msg)
     values, name = values_of(adata, layer)
     return (values if len(genes) == adata.n_vars else values[:, genes]), name
@@ -157,8 +155,7 @@ def positions_of(adata: AnnData, slides: np.ndarray) -> np.ndarray:
         return np.asarray(adata.obsm["spatial"], dtype=np.float64)[:, :2]
     xy = array_of(adata.obs)
     if xy is None:
-        msg = f"no positions: adata.obsm has {list(adata.obsm)} and no 'spatial', adata.obs has {list(adata.obs)} and "
-        msg += "not both 'array_row' and 'array_col'; add one of them."
+        msg = f"no positions: adata.obsm has no 'spatial', adata.obs no 'array_row' and 'array_col': {list(adata.obs)}."
         raise KeyError(msg)
     # Columns of Visium count half pitches, and its rows are √3/2 pitches apart. Rows of other arrays alternate, too,
     # and their steps are about the same both ways; but none has so many columns, and only Visium says what is under

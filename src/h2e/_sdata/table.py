@@ -49,7 +49,7 @@ def get_table(sdata: SpatialData, table_key: str = _keys.TABLE) -> AnnData:
         names = sorted(sdata.tables)
         hint = f"Pass table_key={names[0]!r}" if names else "Make a table with h2e.pp.make_spots"
         if len(names) > 1:
-            hint = "Pass table_key=, the one with the spots; tables of single slides become one by h2e.pp.join_slides"
+            hint = "Pass table_key=, the one with the spots; slides get one table by h2e.pp.join_slides"
         msg = f"{table_key!r} is not in sdata.tables; it has {names}. {hint}."
         raise KeyError(msg)
     return sdata.tables[table_key]

@@ -67,8 +67,7 @@ class TargetSpec:
         """Log-normalized expression of all genes at the spots of the cohort; ``None`` where targets are not genes."""
         if self.obsm is not None or self.in_obs:
             return None
-        values = expression(self.cohort.table, layer=self.layer, log_normalized=self.log_normalized)
-        return values[self.cohort.rows]
+        return expression(self.cohort.table, layer=self.layer, log_normalized=self.log_normalized)[self.cohort.rows]
 
     @property
     def n_empty(self) -> int:
@@ -108,9 +107,9 @@ class TargetSpec:
         log.warning("%sthey are left out", msg)
         return replace(self, cohort=self.cohort.take(~gap))
 
-    def absent(self, targets: Sequence[str] | str) -> list[str]:
+    def absent(self, targets: Sequence[str] | str | None) -> list[str]:
         """Genes that no spot of a slide has, though by each other slide that has them some should; with the numbers."""
-        if self.genes is None:
+        if self.genes is None or targets is None:
             return []
         names, slides = resolve_targets(self.cohort.table, targets), self.cohort.slides
         detected, of_spots = self.genes > 0, self.cohort.names

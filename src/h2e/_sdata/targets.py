@@ -36,7 +36,7 @@ def resolve_targets(
             raise KeyError(msg)
         targets = known[known.isin(adata.var_names[adata.var[_keys.TARGET]])]
     names = as_list(known if targets is None else targets)
-    if len(names) == 0:
+    if not names:
         msg = f"targets must name at least one of {source}, got none."
         raise ValueError(msg)
     refuse_duplicates(names, "targets")
@@ -45,7 +45,13 @@ def resolve_targets(
         kind = str(adata.var.loc[other[0], FEATURE_TYPES])
         msg = f"targets must be genes, got {other[:5]}, which are {kind!r} by var['{FEATURE_TYPES}']. {OTHER_FEATURES}"
         raise ValueError(msg)
-    return _in_table(names, known, source)
+    # A column of predictions stands for the one name that it was made from.
+    stored, asked = pd.Index([stored_name(name) for name in known]), [stored_name(name) for name in names]
+    if missing := [name for name, column in zip(names, asked, strict=True) if column not in stored]:
+        raise KeyError(_missing(missing, list(known), source))
+    at = stored.get_indexer_for(asked)
+    refuse_duplicates(stored[at], source)
+    return known[at].tolist()
 
 
 def as_list(targets: Iterable[object] | str) -> list[str]:
@@ -119,7 +125,7 @@ def targets_there(adata: AnnData, targets: Sequence[str], *, obsm: str | None = 
     return [target for target in targets if target in stored]
 
 
-def refuse_duplicates(names: Sequence[str] | np.ndarray, source: str) -> None:
+def refuse_duplicates(names: Sequence[str] | np.ndarray | pd.Index, source: str) -> None:
     """Refuse names that occur twice."""
     unique, counts = np.unique(names, return_counts=True)
     if twice := unique[counts > 1].tolist():
@@ -157,23 +163,11 @@ def _numbers(column: pd.Series, source: str) -> np.ndarray:
     return column.to_numpy(dtype=np.float32, na_value=np.nan)
 
 
-def _in_table(names: Sequence[str], known: pd.Index, source: str) -> list[str]:
-    """The names as the table has them; a column of predictions stands for the one name that it was made from."""
-    by_stored: dict[str, list[str]] = {}
-    for name in known:
-        by_stored.setdefault(stored_name(name), []).append(name)
-    matches = {name: by_stored.get(stored_name(name), []) for name in names}
-    if missing := [name for name, same in matches.items() if not same]:
-        raise KeyError(_missing(missing, list(known), source))
-    refuse_duplicates([stored_name(name) for same in matches.values() for name in same], source)
-    return [same[0] for same in matches.values()]
-
-
 def _missing(missing: list[str], names: list[str], source: str) -> str:
     """Which targets are missing, and which are spelled almost like them."""
     known = {name.lower(): name for name in names}
     close = {name: [known[like] for like in difflib.get_close_matches(name.lower(), known)] for name in missing[:5]}
     hints = [f"{name!r} (close: {', '.join(likes)})" if likes else repr(name) for name, likes in close.items()]
-    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    hints += ["…"] if len(missing) > 5 else []
     also = ", nor are they columns of adata.obs" if source == GENES else ""
-    return f"{len(missing)} targets are not in {source} ({len(names)} names): {', '.join(hints)}{more}{also}."
+    return f"{len(missing)} targets are not in {source} ({len(names)} names): {', '.join(hints)}{also}."
