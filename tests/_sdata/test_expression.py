@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import anndata as ad
 import dask.array as da
 import numpy as np
@@ -11,7 +13,7 @@ import scanpy as sc
 from scipy import sparse
 
 import h2e
-from h2e._sdata.expression import _in_memory, expression, slide_labels
+from h2e._sdata.expression import expression, slide_labels, values_of
 from h2e._sdata.table import labels_of
 from h2e._sdata.targets import measured, resolve_targets
 
@@ -191,7 +193,8 @@ def test_lazily_read_counts_are_computed(lazy, layer: str | None):
 
 
 def test_expression_elsewhere_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"adata.X must be in memory, got list; bring it there with adata.to_memory"):
-        _in_memory([[1]], "adata.X")
-    with pytest.raises(ValueError, match="pass layer=, once the table has one, or targets of obsm or obs"):
+    elsewhere = SimpleNamespace(X=[[1]], layers={}, isbacked=False)
+    with pytest.raises(ValueError, match=r"adata.X must be in memory, .*bring it into memory with adata.to_memory"):
+        values_of(elsewhere, None)
+    with pytest.raises(ValueError, match="pass layer=, which the table has none of yet, or obsm= or columns of obs"):
         expression(ad.AnnData(obs=table().obs, var=table().var))

@@ -64,6 +64,6 @@ def test_an_error_about_the_table_says_which_to_pass(cohort):
         get_table(cohort)
     cohort["spots"] = TableModel.parse(table.copy())
     with pytest.raises(
-        KeyError, match=r"\['cells', 'spots'\]. Pass table_key=, the one with the spots; .* by h2e.pp.join_slides"
+        KeyError, match=r"\['cells', 'spots'\]. Pass table_key=, the one with the spots; .* get one table"
     ):
         get_table(cohort)

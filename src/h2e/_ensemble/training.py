@@ -26,6 +26,9 @@ from h2e._warnings import warn
 
 log = logging.getLogger(__name__)
 
+TOO_GOOD = "What is on both sides of a split makes held-out scores too good."
+"""Why donors and sections must be told apart."""
+
 
 def learners_of(learners: str | Learner | Sequence[str | Learner], device: str | None) -> tuple[Learner, ...]:
     """The learners that the user names or passes, on a device where they have one."""
@@ -36,9 +39,8 @@ def learners_of(learners: str | Learner | Sequence[str | Learner], device: str |
     instances = [learner_of(learner) for learner in several]
     if device is not None:
         instances = [with_settings(one, device=device) if hasattr(one, "device") else one for one in instances]
-    for name in {device, *(getattr(one, "device", None) for one in instances if type(one) in LEARNERS.values())} - {
-        None
-    }:
+    ours = [one for one in instances if type(one) in LEARNERS.values()]
+    for name in {device, *(getattr(one, "device", None) for one in ours)} - {None}:
         # Torch takes a second to import.
         from h2e._learners.training import find_device
 
@@ -49,42 +51,35 @@ def learners_of(learners: str | Learner | Sequence[str | Learner], device: str |
 def check_cohort(cohort: Cohort, spec: TargetSpec, group_key: str | None) -> None:
     """Refuse a section that is there twice and a group with the name that stands for all; warn of what looks wrong."""
     if alike := spelled_alike(cohort.groups):
-        msg = f"groups {alike} differ in case, spaces, dashes or zeros only; if they are one donor, give them one "
-        msg += "name: a donor on both sides of a split makes scores too good."
-        warn(msg)
-    if spec.targets is not None:
-        warn_absent(spec, spec.targets)
+        warn(f"groups {alike} differ in case, spaces, dashes or zeros only: give one donor one name. {TOO_GOOD}")
+    warn_absent(spec, spec.targets)
     if ALL in cohort.groups:
         msg = f"a group is called {ALL!r}, which h2e calls the models of all groups; give it another name."
         raise ValueError(msg)
     if twice := same_sections(cohort.slides):
         pairs = ", ".join(f"{one!r} and {other!r}" for one, other in twice)
         msg = f"each slide must be a section of its own, but these show the same tissue under their spots: {pairs}. "
-        msg += "Keep one of each pair in the table: sections on both sides of a fold make held-out scores too good."
+        msg += f"Keep one of each pair in the table. {TOO_GOOD}"
         raise ValueError(msg)
-    if group_key is None and len(cohort.slides) > 1:
-        msg = "no group_key: slides are left out; scores are too good if a donor has several. Pass group_key."
-        warn(msg)
     if len(cohort.slides) == 1:
-        msg = "one slide: its quarters are left out, so scores say nothing of another slide. Add slides."
-        warn(msg)
+        warn("one slide: its quarters are left out, so scores say nothing of another slide. Add slides.")
+    elif group_key is None:
+        warn("no group_key: slides are left out; scores are too good if a donor has several. Pass group_key.")
     for key in sorted({slide.image.key for slide in cohort.slides}):
         groups = sorted({slide.group for slide in cohort.slides if slide.image.key == key})
         if len(groups) > 1:
-            what = "groups %s lie on one image, %r: its stain reference and the middle of its tissue are of all of "
-            what += "them. Cut it with sdata.query.bounding_box, a piece for each group."
+            what = "groups %s lie on one image, %r, and share its stain reference: cut it with sdata.query.bounding_box"
             log.warning(what, groups, key)
     if spec.n_empty:
         # To a model they say that there is nothing of any gene.
         log.warning("%d of %d spots on tissue have no counts: drop them", spec.n_empty, len(cohort.rows))
 
 
-def warn_absent(spec: TargetSpec, targets: Sequence[str] | str) -> None:
+def warn_absent(spec: TargetSpec, targets: Sequence[str] | str | None) -> None:
     """Warn of genes that a whole slide has not got, as where its panel lacks them."""
     if absent := spec.absent(targets):
-        msg = f"{len(absent)} times a whole slide has no count of a target, against the other slides: {absent[:5]}. Genes "
-        msg += "that its panel lacks are learned and scored as 0 there: leave out these targets, or the slide."
-        warn(msg)
+        msg = f"{len(absent)} times a whole slide has no count of a target, against the other slides: {absent[:5]}."
+        warn(f"{msg} Genes that its panel lacks count as 0 there: leave out these targets, or the slide.")
 
 
 def spelled_alike(names: Iterable[str]) -> list[str]:
@@ -98,8 +93,8 @@ def spelled_alike(names: Iterable[str]) -> list[str]:
     same: dict[str, list[str]] = {}
     for name in sorted(set(map(str, names))):
         # A separator of two numbers is none: 1-1 is not 11.
-        key = re.sub(r"(?<!\d)[\s_.-]+|[\s_.-]+(?!\d)", "", re.sub(r"\.0$", "", name.casefold()))
-        same.setdefault(re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"[\s_.-]+", "-", key)), []).append(name)
+        key = re.sub(r"\.0$|(?<!\d)[\s_.-]+|[\s_.-]+(?!\d)|(?<!\d)0+(?=\d)", "", name.casefold())
+        same.setdefault(re.sub(r"[\s_.-]+", "-", key), []).append(name)
     return [name for alike in same.values() if len(alike) > 1 for name in alike]
 
 
@@ -132,8 +127,8 @@ def train(
     x = features.extract((*config.learners, *beside), reference=reference, spacing_um=spacing_um)
     names = names_of(config.learners)
     genes = spec.genes if config.n_programmes else None
-    seen = {name: x[name] for name in names}
-    used = Spots(cohort.names, cohort.groups, seen, values.to_numpy(np.float32), genes).take(spots)
+    own = {name: x[name] for name in names}
+    used = Spots(cohort.names, cohort.groups, own, values.to_numpy(np.float32), genes).take(spots)
     result = fit_members(used, folds, config)
     index = cohort.identity[spots]
     at = np.concatenate([positions_on_image(slide) for slide in cohort.slides])[spots]

@@ -138,19 +138,15 @@ def predict_views(
 
 def find_device(device: str | None) -> torch.device:
     """The device asked for, if it is there, else CUDA if there is one, else the CPU."""
-    mps, xpu = torch.backends.mps.is_available(), torch.xpu.is_available()
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": mps, "xpu": xpu}
+    backends = {"cpu": torch.cpu, "cuda": torch.cuda, "mps": torch.backends.mps, "xpu": torch.xpu}
+    here = [name for name, backend in backends.items() if backend.is_available()]
     if device is None:
-        return torch.device("cuda" if there["cuda"] else "cpu")
-    try:
-        found = torch.device(device)
-    except (RuntimeError, TypeError):
-        found = None
-    if found is None or not there.get(found.type) or (found.index or 0) >= max(torch.cuda.device_count(), 1):
-        msg = f"device must be one of {[name for name in there if there[name]]}, which are here, got {device!r}; None "
-        msg += "takes CUDA if there is one, else the CPU."
+        return torch.device("cuda" if "cuda" in here else "cpu")
+    others = [f"cuda:{i}" for i in range(1, torch.cuda.device_count())]
+    if str(device).removesuffix(":0") not in here + others:
+        msg = f"device must be one of {here}, which are here, got {device!r}; None takes CUDA if there is one."
         raise ValueError(msg)
-    return found
+    return torch.device(device)
 
 
 def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
@@ -199,6 +195,5 @@ def _check(config: NetworkConfig, tiles: np.ndarray, y: np.ndarray | None = None
         msg = f"tiles must be uint8 of shape (n, {', '.join(map(str, expected))}), got {tiles.dtype} {tiles.shape}."
         raise ValueError(msg)
     if y is not None and (y.shape != (len(tiles), config.n_targets) or len(tiles) < 2 or not np.isfinite(y).all()):
-        msg = f"y must be finite, of {len(tiles)} tiles and {config.n_targets} targets, at least 2 tiles, got "
-        msg += f"{y.shape}."
+        msg = f"y must be finite, of {len(tiles)} tiles (at least 2) and {config.n_targets} targets, got {y.shape}."
         raise ValueError(msg)

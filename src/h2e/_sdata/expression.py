@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from h2e._sdata.table import labels_of
+from h2e._sdata.table import array_of, labels_of, words_of
 from h2e._statistics import Matrix, is_sparse, log_normalize
 
 LARGEST_LOG = 25.0
@@ -27,6 +26,9 @@ GENE = r"genes?|(gene |rna )?expression|gex|m?rna|transcript(s|ome)?"
 NO_GENE = r"antibod|antigen|capture|protein ?expr|\bproteins?$|^adt$|^hto$|crispr|peak|control|codeword|blank"
 """What features are called that are none; by any other word alone, such as a biotype, all features are genes."""
 
+OTHER_FEATURES = "Normalize their values yourself, and pass them as a frame, obsm=, or as columns of obs."
+"""What to do with features that are no genes."""
+
 
 def expression(
     adata: AnnData, columns: Sequence[int] | None = None, *, layer: str | None = None, log_normalized: bool = False
@@ -43,8 +45,7 @@ def expression(
     chosen = values if columns is None else values[:, columns]
     if log_normalized or (layer is None and is_marked(adata, values)):
         check_values(values, name)
-        highest = _stored(values).max(initial=0)
-        if highest > LARGEST_LOG:
+        if (highest := _stored(values).max(initial=0)) > LARGEST_LOG:
             msg = f"{name} must hold log-normalized expression, got values up to {highest:g}; leave out "
             msg += "log_normalized=True for counts, or take the logarithm first."
             raise ValueError(msg)
@@ -63,10 +64,9 @@ def genes_of(adata: AnnData) -> np.ndarray:
     """Positions of the features that are genes: all that ``var["feature_types"]`` does not call something else."""
     if FEATURE_TYPES not in adata.var:
         return np.arange(adata.n_vars)
-    types = adata.var[FEATURE_TYPES]
-    words = types.astype(str).str.strip().str.lower().str.replace(r"[\s_-]+", " ", regex=True)
+    words = words_of(adata.var[FEATURE_TYPES])
     gene, other = words.str.fullmatch(GENE), words.str.contains(NO_GENE)
-    return np.flatnonzero((~types.notna() | (gene if gene.any() else ~other)).to_numpy(bool))
+    return np.flatnonzero((gene if gene.any() else ~other) | adata.var[FEATURE_TYPES].isna())
 
 
 def gene_names(adata: AnnData) -> pd.Index:
@@ -76,8 +76,12 @@ def gene_names(adata: AnnData) -> pd.Index:
 
 def has_expression(adata: AnnData, layer: str | None = None) -> bool:
     """Whether there are values of genes, or should be, since a layer is named or waits to be."""
-    there = layer is not None or adata.X is not None or bool(set(adata.layers) - {None})
-    return there and len(genes_of(adata)) > 0
+    return len(genes_of(adata)) > 0 and (layer is not None or adata.X is not None or bool(layer_names(adata)))
+
+
+def layer_names(adata: AnnData) -> list[str]:
+    """Names of the layers; anndata counts ``X`` among them in some versions, without a name."""
+    return [name for name in adata.layers if name is not None]
 
 
 def gene_values(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
@@ -85,43 +89,40 @@ def gene_values(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
     genes = genes_of(adata)
     if adata.n_vars and not len(genes):
         kinds = sorted(set(adata.var[FEATURE_TYPES].astype(str)))
-        msg = f"the table must have genes, got features of other kinds only: var['{FEATURE_TYPES}'] has {kinds}. "
-        msg += "Normalize their values yourself, and pass them as a frame, obsm=, or as columns of obs."
+        msg = f"the table must have genes, got features of other kinds only: {FEATURE_TYPES} {kinds}. {OTHER_FEATURES}"
         raise ValueError(msg)
     values, name = values_of(adata, layer)
     return (values if len(genes) == adata.n_vars else values[:, genes]), name
 
 
 def values_of(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
-    """``adata.X`` or a layer of it, and what to call it in an error."""
-    if layer is None:
-        if adata.X is None:
-            layers = [name for name in adata.layers if name is not None]
-            hint = f"one of {layers}" if layers else "once the table has one, or targets of obsm or obs"
-            msg = f"adata.X is empty; pass layer=, {hint}."
-            raise ValueError(msg)
-        if adata.isbacked:
-            msg = "adata.X is on disk (backed); bring it into memory with adata.to_memory()."
-            raise ValueError(msg)
-        return _in_memory(adata.X, "adata.X"), "adata.X"
-    if layer not in adata.layers:
-        msg = f"{layer!r} is not in adata.layers; it has {[name for name in adata.layers if name is not None]}."
+    """``adata.X`` or a layer of it, in memory, and what to call it in an error."""
+    layers, name = layer_names(adata), "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+    if layer is not None and layer not in layers:
+        msg = f"{layer!r} is not in adata.layers; it has {layers}."
         raise KeyError(msg)
-    name = f"adata.layers[{layer!r}]"
-    return _in_memory(adata.layers[layer], name), name
+    values = adata.X if layer is None else adata.layers[layer]
+    if values is None:
+        hint = f"one of {layers}" if layers else "which the table has none of yet, or obsm= or columns of obs"
+        msg = f"adata.X is empty; pass layer=, {hint}."
+        raise ValueError(msg)
+    # Read lazily, of dense or sparse blocks.
+    values = values.compute() if hasattr(values, "dask") else values
+    if (layer is None and adata.isbacked) or not (isinstance(values, np.ndarray) or is_sparse(values)):
+        msg = f"{name} must be in memory, and is on disk (backed); bring it into memory with adata.to_memory()."
+        raise ValueError(msg)
+    return values, name
 
 
 def check_values(values: Matrix, name: str) -> None:
     """Refuse missing, infinite and negative values."""
     stored = _stored(values)
     if n := int((~np.isfinite(stored)).sum()):
-        msg = f"{name} holds {n} NaN or infinite values; expression must be finite. Drop or fill these spots or "
-        msg += "genes first."
+        msg = f"{name} holds {n} NaN or infinite values; drop or fill these spots or genes first."
         raise ValueError(msg)
     if n := int((stored < 0).sum()):
-        msg = f"{name} holds {n} negative values (smallest {stored.min():g}), as scaled or centred data do; pass "
-        msg += "layer= with counts or with log-normalized expression (those in adata.raw become a layer with "
-        msg += "adata.layers['counts'] = adata.raw[:, adata.var_names].X)."
+        msg = f"{name} holds {n} negative values (smallest {stored.min():g}); pass layer= with counts or logarithms of "
+        msg += "them (those in adata.raw: adata.layers['counts'] = adata.raw[:, adata.var_names].X)."
         raise ValueError(msg)
 
 
@@ -132,8 +133,7 @@ def check_counts(values: Matrix, name: str) -> None:
     if not _is_whole(stored):
         example = stored[stored != np.round(stored)][0]
         msg = f"{name} holds no counts (it has values such as {example:g}); pass layer= with the counts, or "
-        msg += "log_normalized=True if these values are log-normalized already (corrected counts: round them, or "
-        msg += "normalize)."
+        msg += "log_normalized=True for values that are log-normalized already; round corrected counts."
         raise ValueError(msg)
 
 
@@ -144,8 +144,7 @@ def slide_labels(adata: AnnData, library_key: str | None = None) -> np.ndarray:
         return labels_of(adata, key)
     slides = list(adata.uns.get("spatial", {}))
     if len(slides) > 1:
-        msg = f"uns['spatial'] has the slides {slides}; pass library_key, the column of obs that says which a spot is "
-        msg += "on."
+        msg = f"uns['spatial'] has the slides {slides}; pass library_key, the column of obs with each spot's slide."
         raise ValueError(msg)
     return np.full(adata.n_obs, "all")
 
@@ -154,11 +153,10 @@ def positions_of(adata: AnnData, slides: np.ndarray) -> np.ndarray:
     """The (x, y) of each spot, in any unit: ``obsm["spatial"]``, else the array coordinates, made isotropic."""
     if "spatial" in adata.obsm:
         return np.asarray(adata.obsm["spatial"], dtype=np.float64)[:, :2]
-    if not {"array_row", "array_col"} <= set(adata.obs):
-        msg = f"no positions: adata.obsm has {list(adata.obsm)} and no 'spatial', adata.obs has {list(adata.obs)} and "
-        msg += "not both 'array_row' and 'array_col'; add one of them."
+    xy = array_of(adata.obs)
+    if xy is None:
+        msg = f"no positions: adata.obsm has no 'spatial', adata.obs no 'array_row' and 'array_col': {list(adata.obs)}."
         raise KeyError(msg)
-    xy = adata.obs[["array_col", "array_row"]].to_numpy(dtype=np.float64, copy=True)
     # Columns of Visium count half pitches, and its rows are √3/2 pitches apart. Rows of other arrays alternate, too,
     # and their steps are about the same both ways; but none has so many columns, and only Visium says what is under
     # tissue.
@@ -168,16 +166,6 @@ def positions_of(adata: AnnData, slides: np.ndarray) -> np.ndarray:
         if visium and len(np.unique(xy[rows].sum(axis=1) % 2)) == 1:
             xy[rows, 1] *= np.sqrt(3)
     return xy
-
-
-def _in_memory(values: Any, name: str) -> Matrix:
-    """Compute what dask reads lazily, of dense or sparse blocks; refuse what lies elsewhere."""
-    if hasattr(values, "dask"):
-        values = values.compute()
-    if not isinstance(values, np.ndarray) and not is_sparse(values):
-        msg = f"{name} must be in memory, got {type(values).__name__}; bring it there with adata.to_memory()."
-        raise ValueError(msg)
-    return values
 
 
 def _stored(values: Matrix) -> np.ndarray:

@@ -55,9 +55,8 @@ def choose_targets(
         msg = f"n_targets must be a positive whole number, got {n_targets!r}."
         raise ValueError(msg)
     if not len(genes):
-        msg = "the table has no genes to choose targets from. It may be a grid of spots, or come from slides without "
-        msg += "a gene in common (spatialdata.concatenate keeps the genes that all tables have; are some named by "
-        msg += "symbols and some by Ensembl identifiers?)."
+        msg = "the table has no genes to choose targets from. It may be a grid of spots, or come from slides without a "
+        msg += "gene in common: are those of some named by symbols, of some by Ensembl identifiers?"
         raise ValueError(msg)
     names = np.asarray(genes, dtype=str)
     refuse_duplicates(names, "genes")
@@ -70,9 +69,11 @@ def choose_targets(
         for searched in (names, [_symbol(name) for name in (names if symbols is None else symbols)]):
             candidate &= [re.search(exclude, name, re.IGNORECASE) is None for name in searched]
     if candidate.sum() < n_targets:
-        msg = f"n_targets={n_targets} genes were asked for, {candidate.sum()} of {len(names)} are detected in at least "
-        msg += f"{min_frac:.0%} of the spots of each of the groups {np.unique(groups).tolist()}; lower n_targets, or "
-        msg += "name the genes (targets=), which h2e.pp.select_targets can choose with a lower min_frac."
+        msg = f"n_targets={n_targets} genes were asked for, {candidate.sum()} of {len(names)} are in {min_frac:.0%} of "
+        msg += (
+            f"the spots of each group of {np.unique(groups).tolist()}; lower n_targets, or name the genes (targets=), "
+        )
+        msg += "which h2e.pp.select_targets can choose with a lower min_frac."
         raise ValueError(msg)
     names, x_log = names[candidate], x_log[:, np.flatnonzero(candidate)]
     score = np.mean(_scores_by_group(x_log, xy, slides, groups), axis=0)
@@ -88,12 +89,11 @@ def symbols_of(adata: AnnData) -> np.ndarray:
     if not _are_identifiers(names):
         return names
     for column in sorted(var, key=lambda column: "symbol" not in str(column).lower()):
-        if re.fullmatch(SYMBOLS, re.sub(r"[\s_.-]", "", str(column)), re.IGNORECASE):
-            symbols = var[column].to_numpy(dtype=str)
-            if not _are_identifiers(symbols):
-                return symbols
-    what = "genes are named by Ensembl identifiers, and var has none of the columns %s: mitochondrial and ribosomal "
-    what += "genes cannot be told, and may be chosen"
+        symbols = var[column].to_numpy(dtype=str)
+        title = re.sub(r"[\s_.-]", "", str(column))
+        if re.fullmatch(SYMBOLS, title, re.IGNORECASE) and not _are_identifiers(symbols):
+            return symbols
+    what = "genes are named by Ensembl identifiers, and var has none of the columns %s: mitochondrial ones are kept"
     log.warning(what, ["symbol", "gene_name", "feature_name", "name", "gene"])
     return names
 
@@ -134,12 +134,9 @@ def _scores_by_group(x: Matrix, xy: np.ndarray, slides: np.ndarray, groups: np.n
     """Moran's I of each gene, averaged over the slides of each group."""
     scores = []
     for group in np.unique(groups):
-        by_slide = []
-        for slide in np.unique(slides[groups == group]):
-            rows = np.flatnonzero((groups == group) & (slides == slide))
-            neighbours = neighbours_of(xy[rows])
-            if neighbours is not None:
-                by_slide.append(morans_i(x[rows], neighbours))
+        parts = [np.flatnonzero((groups == group) & (slides == slide)) for slide in np.unique(slides[groups == group])]
+        graphs = [(rows, neighbours_of(xy[rows])) for rows in parts]
+        by_slide = [morans_i(x[rows], neighbours) for rows, neighbours in graphs if neighbours is not None]
         if not by_slide:
             msg = f"group {str(group)!r} must have a slide with neighbouring spots, got none; leave it out."
             raise ValueError(msg)

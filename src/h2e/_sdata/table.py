@@ -38,8 +38,7 @@ CORNERS = 32
 def check_sdata(sdata: object) -> None:
     """Refuse everything but a SpatialData."""
     if not hasattr(sdata, "tables"):
-        msg = f"sdata must be a SpatialData, got {type(sdata).__name__}. An AnnData with images becomes one with "
-        msg += "h2e.pp.join_slides({name: adata})."
+        msg = f"sdata must be a SpatialData, got {type(sdata).__name__}; h2e.pp.join_slides makes one of AnnData."
         raise TypeError(msg)
 
 
@@ -48,10 +47,9 @@ def get_table(sdata: SpatialData, table_key: str = _keys.TABLE) -> AnnData:
     check_sdata(sdata)
     if table_key not in sdata.tables:
         names = sorted(sdata.tables)
-        choice = f"table_key={names[0]!r}" if len(names) == 1 else "table_key=, the one with the spots"
-        hint = f"Pass {choice}" if names else "Make a table with h2e.pp.make_spots"
+        hint = f"Pass table_key={names[0]!r}" if names else "Make a table with h2e.pp.make_spots"
         if len(names) > 1:
-            hint += "; slides that were read one by one get one table by h2e.pp.join_slides({name: slide, …})"
+            hint = "Pass table_key=, the one with the spots; slides get one table by h2e.pp.join_slides"
         msg = f"{table_key!r} is not in sdata.tables; it has {names}. {hint}."
         raise KeyError(msg)
     return sdata.tables[table_key]
@@ -87,22 +85,25 @@ def in_tissue(obs: pd.DataFrame, slide: str) -> np.ndarray:
     """Which spots of a slide are not said to lie beside the tissue, as Space Ranger says with ``obs["in_tissue"]``."""
     if "in_tissue" not in obs or obs["in_tissue"].isna().all():
         return np.ones(len(obs), bool)
-    column = obs["in_tissue"]
-    words = column.astype(str).str.strip().str.lower().str.replace(r"[\s_.-]+", " ", regex=True)
+    words, spots = words_of(obs["in_tissue"]), f"of {len(obs)} spots of slide {slide!r}"
     no, yes = (words.str.fullmatch(pattern).to_numpy(bool) for pattern in (BESIDE_TISSUE, ON_TISSUE))
-    gaps = column.isna().to_numpy()
+    gaps = obs["in_tissue"].isna().to_numpy()
     if (unknown := ~(no | yes | gaps)).any():
-        values = sorted(map(str, set(column[unknown])))
-        msg = f"obs['in_tissue'] must say yes or no, such as 1 and 0, got {values[:10]} for {unknown.sum()} of {len(obs)} "
-        msg += f"spots of slide {slide!r}; replace these values, or drop the column."
+        values = sorted(set(obs["in_tissue"][unknown].astype(str)))
+        msg = f"obs['in_tissue'] must say yes or no, such as 1 and 0, got {values[:10]} for {unknown.sum()} {spots}; "
+        msg += "replace these values, or drop the column."
         raise ValueError(msg)
     if gaps.any():
-        msg = (
-            f"obs['in_tissue'] is missing for {gaps.sum()} of {len(obs)} spots of slide {slide!r}: whether they are on "
+        what = (
+            f"obs['in_tissue'] is missing for {gaps.sum()} {spots}: whether they are on tissue is read from the image"
         )
-        msg += "tissue is read from the image alone. Fill it, with 0 or 1, to say so yourself."
-        warn(msg)
+        warn(f"{what} alone. Fill it, with 0 or 1, to say so yourself.")
     return ~no | gaps
+
+
+def words_of(column: pd.Series) -> pd.Series:
+    """The words in a column of text in one spelling: of lower case, with one space for spaces, dots and dashes."""
+    return column.astype(str).str.strip().str.lower().str.replace(r"[\s_.-]+", " ", regex=True)
 
 
 def positions_of_instances(shapes: GeoDataFrame, region: str, instances: np.ndarray) -> np.ndarray:
@@ -114,8 +115,7 @@ def positions_of_instances(shapes: GeoDataFrame, region: str, instances: np.ndar
     index = shapes.index.get_indexer(instances)
     if (index < 0).any():
         msg = f"{(index < 0).sum()} rows of the table name instances that shapes {region!r} does not have, such as "
-        msg += f"{instances[index < 0][0]!r}; they are of dtype {instances.dtype}, the shapes' index of "
-        msg += f"{shapes.index.dtype}."
+        msg += f"{instances[index < 0][0]!r}; they are {instances.dtype}, the index of the shapes {shapes.index.dtype}."
         raise ValueError(msg)
     return index
 
@@ -147,7 +147,7 @@ def array_of(obs: pd.DataFrame) -> np.ndarray | None:
     """Array coordinates (column, row) of spots, (n, 2), NaN where one has none; ``None`` without such columns."""
     if not {"array_row", "array_col"} <= set(obs):
         return None
-    return obs[["array_col", "array_row"]].to_numpy(float)
+    return obs[["array_col", "array_row"]].to_numpy(float, copy=True)
 
 
 def is_derived(name: str, shapes: GeoDataFrame) -> bool:
@@ -158,11 +158,10 @@ def is_derived(name: str, shapes: GeoDataFrame) -> bool:
 def scalefactors_of(table: AnnData, name: str, region: str) -> Mapping[str, Any]:
     """What readers kept of Space Ranger's ``scalefactors_json.json`` about a slide, in ``uns["spatial"]``."""
     every = table.uns.get("spatial", {})
-    if not isinstance(every, Mapping):
-        return {}
-    only = next(iter(every)) if len(every) == 1 and table.obs[region_keys(table)[0]].nunique() == 1 else None
-    facts: Mapping[str, Any] = next((every[key] for key in (name, region, only) if key in every), {})
-    return facts.get("scalefactors", {}) if isinstance(facts, Mapping) else {}
+    alone = len(every) == 1 and table.obs[region_keys(table)[0]].nunique() == 1
+    names = [name, region, *(every if alone else ())]
+    facts: Mapping[str, Any] = next((every[key] for key in names if key in every), {})
+    return facts.get("scalefactors", {})
 
 
 def shapes_of(sdata: SpatialData, region: str) -> GeoDataFrame:

@@ -15,7 +15,7 @@ from h2e._sdata.cohort import Cohort
 from h2e._sdata.expression import expression, gene_names
 from h2e._sdata.selection import choose_targets, symbols_of
 from h2e._sdata.targets import AS_IN_OBS, are_in_obs, measured, resolve_targets
-from h2e._statistics import Matrix, is_sparse
+from h2e._statistics import Matrix
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +67,7 @@ class TargetSpec:
         """Log-normalized expression of all genes at the spots of the cohort; ``None`` where targets are not genes."""
         if self.obsm is not None or self.in_obs:
             return None
-        values = expression(self.cohort.table, layer=self.layer, log_normalized=self.log_normalized)
-        return values[self.cohort.rows]
+        return expression(self.cohort.table, layer=self.layer, log_normalized=self.log_normalized)[self.cohort.rows]
 
     @property
     def n_empty(self) -> int:
@@ -88,44 +87,40 @@ class TargetSpec:
                 n_targets=self.n_targets,
                 symbols=symbols_of(cohort.table),
             )
-        rows, obs = cohort.table[cohort.rows], self.in_obs
-        return measured(rows, targets, obsm=self.obsm, obs=obs, layer=self.layer, log_normalized=self.log_normalized)
+        return measured(cohort.table[cohort.rows], targets, obsm=self.obsm, obs=self.in_obs, genes=self.genes)
 
     def with_values(self) -> TargetSpec:
         """The same for the spots that have a value of each target: those of ``obsm`` and ``obs`` may have gaps."""
         if self.obsm is None and not self.in_obs:
             return self
-        cohort = self.cohort
-        table = cohort.table[cohort.rows]
+        table = self.cohort.table[self.cohort.rows]
         missing = measured(table, self.targets, obsm=self.obsm, obs=self.in_obs, allow_missing=True).isna()
         gap = missing.any(axis=1).to_numpy()
         if not gap.any():
             return self
-        slides, n = np.unique(cohort.names[gap], return_counts=True)
-        what = f"{gap.sum()} of {len(gap)} spots on tissue have no value of some target (most of "
-        what += f"{missing.sum().idxmax()!r}), by slide {dict(zip(slides.tolist(), n.tolist(), strict=True))}"
+        by_slide = pd.Series(self.cohort.names[gap]).value_counts(sort=False).to_dict()
+        msg = f"{gap.sum()} of {len(gap)} spots on tissue have no value of some target (most of "
+        msg += f"{missing.sum().idxmax()!r}), by slide {by_slide}: "
         if gap.all():
-            msg = f"{what}: name targets with values (targets=)."
+            msg += "name targets with values (targets=)."
             raise ValueError(msg)
-        log.warning("%s: they are left out", what)
-        return replace(self, cohort=cohort.take(~gap))
+        log.warning("%sthey are left out", msg)
+        return replace(self, cohort=self.cohort.take(~gap))
 
-    def absent(self, targets: Sequence[str] | str) -> list[str]:
+    def absent(self, targets: Sequence[str] | str | None) -> list[str]:
         """Genes that no spot of a slide has, though by each other slide that has them some should; with the numbers."""
-        if self.genes is None:
+        if self.genes is None or targets is None:
             return []
-        cohort, names = self.cohort, resolve_targets(self.cohort.table, targets)
-        found = self.genes[:, gene_names(cohort.table).get_indexer_for(names)] > 0
-        depth = np.diff(self.genes.indptr) if is_sparse(self.genes) else np.count_nonzero(self.genes, axis=1)
-        of_slide, n = (
-            [cohort.names == slide.name for slide in cohort.slides],
-            np.array([[len(s)] for s in cohort.slides]),
-        )
-        # Detections of each target on each slide, and as a share of those of all genes: slides differ in depth.
-        counts = np.array([np.asarray(found[rows].sum(axis=0)).ravel() for rows in of_slide])
-        totals = np.array([[depth[rows].sum()] for rows in of_slide])
-        lowest = np.where(counts > 0, counts / np.maximum(totals, 1), np.inf).min(axis=0)
-        expected = np.minimum(np.where(np.isfinite(lowest), lowest, 0) * totals, n)
-        lacking = (counts == 0) & (expected >= np.maximum(EXPECTED, COMMON * n))
-        about = [(names[k], cohort.slides[i].name, n[i, 0], expected[i, k]) for i, k in np.argwhere(lacking)]
-        return [f"{name!r} on {slide!r} (0 of {spots} spots, {e:.0f} expected)" for name, slide, spots, e in about]
+        names, slides = resolve_targets(self.cohort.table, targets), self.cohort.slides
+        detected, of_spots = self.genes > 0, self.cohort.names
+        counts = np.array([np.asarray(detected[of_spots == one.name].sum(axis=0)).ravel() for one in slides])
+        n, totals = np.array([[len(one)] for one in slides]), counts.sum(axis=1, keepdims=True)
+        counts = counts[:, gene_names(self.cohort.table).get_indexer_for(names)]
+        # As a share of the detections of all genes: slides differ in depth.
+        shares = np.where(counts > 0, counts / np.maximum(totals, 1), 1)
+        expected = np.minimum(shares.min(axis=0) * totals, n)
+        lacking = (counts == 0) & counts.any(axis=0) & (expected >= np.maximum(EXPECTED, COMMON * n))
+        return [
+            f"{names[k]!r} on {slides[i].name!r} (0 of {n[i, 0]} spots, {expected[i, k]:.0f} expected)"
+            for i, k in np.argwhere(lacking)
+        ]

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.expression import FEATURE_TYPES, expression, gene_names
-from h2e._statistics import is_sparse
+from h2e._sdata.expression import FEATURE_TYPES, OTHER_FEATURES, expression, gene_names
+from h2e._statistics import Matrix, is_sparse
 from h2e._warnings import warn
 
 AS_IN_OBS = "as in obs"
 """Unit of targets that are columns of ``.obs``."""
+
+GENES = "adata.var_names"
+"""Where genes are named."""
 
 
 def resolve_targets(
@@ -26,40 +29,43 @@ def resolve_targets(
     Checked, in the order asked. ``targets=None`` means the genes that ``var["h2e_target"]`` marks, or all columns of
     the ``.obsm`` frame. A name may also be that of a column of predictions, where ``/`` is ``_``.
     """
-    if isinstance(targets, str):
-        targets = [targets]
-    if obsm is not None:
-        known, source = frame_of(adata, obsm).columns.astype(str), f"adata.obsm[{obsm!r}]"
-    elif obs:
-        known, source = adata.obs.columns.astype(str), "adata.obs"
-    else:
-        known, source = gene_names(adata), "adata.var_names"
-    if targets is None:
-        if obsm is None and _keys.TARGET not in adata.var:
+    known, source = _known(adata, obsm, obs=obs)
+    if targets is None and obsm is None:
+        if _keys.TARGET not in adata.var:
             msg = f"no targets: adata.var[{_keys.TARGET!r}] is not there; run h2e.pp.select_targets, or pass targets=."
             raise KeyError(msg)
-        targets = known if obsm is not None else known[known.isin(adata.var_names[adata.var[_keys.TARGET]])]
-    names = np.asarray(list(targets), dtype=str)
-    if len(names) == 0:
+        targets = known[known.isin(adata.var_names[adata.var[_keys.TARGET]])]
+    names = as_list(known if targets is None else targets)
+    if not names:
         msg = f"targets must name at least one of {source}, got none."
         raise ValueError(msg)
     refuse_duplicates(names, "targets")
-    if obsm is None and not obs:
-        _refuse_other_features(adata, names.tolist(), known)
-    return _in_table(names, known, source)
+    others = adata.var_names.difference(known) if source == GENES else ()
+    if other := [name for name in names if name in others]:
+        kind = str(adata.var.loc[other[0], FEATURE_TYPES])
+        msg = f"targets must be genes, got {other[:5]}, which are {kind!r} by var['{FEATURE_TYPES}']. {OTHER_FEATURES}"
+        raise ValueError(msg)
+    # A column of predictions stands for the one name that it was made from.
+    stored, asked = pd.Index([stored_name(name) for name in known]), [stored_name(name) for name in names]
+    if missing := [name for name, column in zip(names, asked, strict=True) if column not in stored]:
+        raise KeyError(_missing(missing, list(known), source))
+    at = stored.get_indexer_for(asked)
+    refuse_duplicates(stored[at], source)
+    return known[at].tolist()
+
+
+def as_list(targets: Iterable[object] | str) -> list[str]:
+    """The names of targets, of which one may be given alone."""
+    return [targets] if isinstance(targets, str) else [str(name) for name in targets]
 
 
 def are_in_obs(adata: AnnData, targets: Sequence[str] | str | None) -> bool:
     """Whether named targets are columns of ``.obs``; a name that a gene has, too, or some of each are refused."""
-    if targets is None:
-        return False
-    asked = [targets] if isinstance(targets, str) else list(targets)
-    columns, genes = (targets_there(adata, [stored_name(name) for name in asked], obs=obs) for obs in (True, False))
+    asked = [] if targets is None else [stored_name(name) for name in as_list(targets)]
+    columns, genes = (targets_there(adata, asked, obs=obs) for obs in (True, False))
     if columns and genes:
-        msg = (
-            f"targets must be genes or columns of adata.obs, got genes {genes[:5]} and columns {columns[:5]}; train an "
-        )
-        msg += "ensemble of each, and rename columns that are called like genes."
+        msg = f"targets must be genes or columns of adata.obs, got genes {genes[:5]} and columns {columns[:5]}; train "
+        msg += "an ensemble of each, and rename columns that are called like genes."
         raise ValueError(msg)
     return bool(columns)
 
@@ -73,25 +79,27 @@ def measured(
     layer: str | None = None,
     log_normalized: bool = False,
     allow_missing: bool = False,
+    genes: Matrix | None = None,
 ) -> pd.DataFrame:
     """Measured values of the targets, ``float32``, spots × targets: log-normalized expression or columns.
 
     Columns are named as those of predictions are. Those of ``.obsm`` and ``.obs`` may be NaN at some spots only where
-    ``allow_missing``. ``obs=None``: the names tell whether they are columns of ``.obs``.
+    ``allow_missing``. ``obs=None``: the names tell whether they are columns of ``.obs``. ``genes`` is the expression of
+    all genes where it is known already.
     """
     obs = obsm is None and (are_in_obs(adata, targets) if obs is None else obs)
     names = resolve_targets(adata, targets, obsm=obsm, obs=obs)
-    columns = storable_names(names if targets is None else [targets] if isinstance(targets, str) else list(targets))
-    if obsm is None and not obs:
+    columns = storable_names(names if targets is None else as_list(targets))
+    known, source = _known(adata, obsm, obs=obs)
+    at = known.get_indexer_for(names)
+    if source == GENES:
         # Normalized over all genes: the depth of a spot is not that of its targets.
-        x = expression(adata, gene_names(adata).get_indexer_for(names), layer=layer, log_normalized=log_normalized)
+        x = expression(adata, at, layer=layer, log_normalized=log_normalized) if genes is None else genes[:, at]
         values = x.toarray() if is_sparse(x) else x
     else:
-        frame, source = (adata.obs, "adata.obs") if obsm is None else (frame_of(adata, obsm), f"adata.obsm[{obsm!r}]")
-        frame = frame.set_axis(frame.columns.astype(str), axis=1)
-        values = np.column_stack([_numbers(frame[name], source) for name in names])
-        bad = int((~np.isfinite(values)).any(axis=1).sum())
-        if bad and not allow_missing:
+        frame = adata.obs if obsm is None else frame_of(adata, obsm)
+        values = np.column_stack([_numbers(frame.iloc[:, column], source) for column in at])
+        if not allow_missing and (bad := int((~np.isfinite(values)).any(axis=1).sum())):
             msg = f"{source} holds NaN or infinite values in {bad} of {adata.n_obs} spots; fill them, or drop these spots."
             raise ValueError(msg)
     return pd.DataFrame(values.astype(np.float32), index=adata.obs_names, columns=columns)
@@ -99,11 +107,10 @@ def measured(
 
 def storable_names(names: Sequence[str]) -> list[str]:
     """The names with ``/``, which cannot be stored as a column, replaced by ``_``."""
-    columns = [stored_name(name) for name in names]
-    if columns != list(names):
-        changed = [name for name in names if "/" in name]
+    if changed := [name for name in names if "/" in name]:
         warn(f"'/' cannot be stored in a column name; replaced by '_' in {changed}.")
-    refuse_duplicates(np.asarray(columns, dtype=str), "targets ('/' counts as '_')")
+    columns = [stored_name(name) for name in names]
+    refuse_duplicates(columns, "targets ('/' counts as '_')")
     return columns
 
 
@@ -114,12 +121,11 @@ def stored_name(name: object) -> str:
 
 def targets_there(adata: AnnData, targets: Sequence[str], *, obsm: str | None = None, obs: bool = False) -> list[str]:
     """Those of the columns of predictions that the table has measured values of."""
-    known = frame_of(adata, obsm).columns if obsm is not None else adata.obs.columns if obs else gene_names(adata)
-    stored = {stored_name(name) for name in known}
+    stored = {stored_name(name) for name in _known(adata, obsm, obs=obs)[0]}
     return [target for target in targets if target in stored]
 
 
-def refuse_duplicates(names: np.ndarray, source: str) -> None:
+def refuse_duplicates(names: Sequence[str] | np.ndarray | pd.Index, source: str) -> None:
     """Refuse names that occur twice."""
     unique, counts = np.unique(names, return_counts=True)
     if twice := unique[counts > 1].tolist():
@@ -134,20 +140,16 @@ def frame_of(adata: AnnData, key: str, *, otherwise: str = "") -> pd.DataFrame:
         raise KeyError(msg)
     frame = adata.obsm[key]
     if not isinstance(frame, pd.DataFrame):
-        msg = f"adata.obsm[{key!r}] is a {type(frame).__name__} without names; store a DataFrame whose columns name "
-        msg += "the targets."
+        msg = f"adata.obsm[{key!r}] is a {type(frame).__name__} without names; store a DataFrame with named columns."
         raise TypeError(msg)
     return frame
 
 
-def _refuse_other_features(adata: AnnData, names: Sequence[str], genes: pd.Index) -> None:
-    """Refuse features that are no genes, whose counts are not divided by those of genes."""
-    others = adata.var_names.difference(genes)
-    if other := [name for name in names if name in others]:
-        kind = adata.var.loc[other[0], FEATURE_TYPES]
-        msg = f"targets must be genes, got {other[:5]}, which are {str(kind)!r} by var['{FEATURE_TYPES}']. Normalize "
-        msg += "their values yourself, and pass them as a frame, obsm=, or as columns of obs."
-        raise ValueError(msg)
+def _known(adata: AnnData, obsm: str | None, *, obs: bool) -> tuple[pd.Index, str]:
+    """Names of everything that may be a target, and what to call the place that they are in."""
+    if obsm is not None:
+        return frame_of(adata, obsm).columns.astype(str), f"adata.obsm[{obsm!r}]"
+    return (adata.obs.columns.astype(str), "adata.obs") if obs else (gene_names(adata), GENES)
 
 
 def _numbers(column: pd.Series, source: str) -> np.ndarray:
@@ -161,25 +163,11 @@ def _numbers(column: pd.Series, source: str) -> np.ndarray:
     return column.to_numpy(dtype=np.float32, na_value=np.nan)
 
 
-def _in_table(names: np.ndarray, known: pd.Index, source: str) -> list[str]:
-    """The names as the table has them; a column of predictions stands for the one name that it was made from."""
-    by_stored: dict[str, list[str]] = {}
-    for name in known:
-        by_stored.setdefault(stored_name(name), []).append(name)
-    matches = {name: by_stored.get(stored_name(name), []) for name in names.tolist()}
-    if missing := [name for name, same in matches.items() if not same]:
-        raise KeyError(_missing(missing, list(known), source))
-    refuse_duplicates(np.array([stored_name(name) for same in matches.values() for name in same], str), source)
-    return [same[0] for same in matches.values()]
-
-
 def _missing(missing: list[str], names: list[str], source: str) -> str:
     """Which targets are missing, and which are spelled almost like them."""
     known = {name.lower(): name for name in names}
-    hints = []
-    for name in missing[:5]:
-        close = difflib.get_close_matches(name.lower(), known, n=3)
-        hints.append(f"{name!r} (close: {', '.join(known[match] for match in close)})" if close else repr(name))
-    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-    also = ", nor are they columns of adata.obs" if source == "adata.var_names" else ""
-    return f"{len(missing)} targets are not in {source} ({len(names)} names): {', '.join(hints)}{more}{also}."
+    close = {name: [known[like] for like in difflib.get_close_matches(name.lower(), known)] for name in missing[:5]}
+    hints = [f"{name!r} (close: {', '.join(likes)})" if likes else repr(name) for name, likes in close.items()]
+    hints += ["…"] if len(missing) > 5 else []
+    also = ", nor are they columns of adata.obs" if source == GENES else ""
+    return f"{len(missing)} targets are not in {source} ({len(names)} names): {', '.join(hints)}{also}."

@@ -94,19 +94,16 @@ def rank_transform(
     check_adata(adata)
     check_free(adata, "layers", key_added, ours=is_ours(adata, "layers", key_added), overwrite=overwrite)
     values, name = gene_values(adata, layer)
-    if targets is None and _keys.TARGET in adata.var:
-        targets = resolve_targets(adata)
     genes = genes_of(adata)
     columns = np.arange(len(genes))
-    if targets is not None:
+    if targets is not None or _keys.TARGET in adata.var:
         columns = np.sort(gene_names(adata).get_indexer_for(resolve_targets(adata, targets)))
     slides = slide_labels(adata, library_key) if axis == "gene" else None
     check_values(values, name)
     ranks = rank_values(values[:, columns], axis=axis, slides=slides)
 
     adata = adata.copy() if copy else adata
-    whole = len(columns) == adata.n_vars
-    adata.layers[key_added] = ranks if whole else _widen(ranks, genes[columns], adata.n_vars)
+    adata.layers[key_added] = _widen(ranks, genes[columns], adata.n_vars)
     set_provenance(adata, _keys.PARAMS, key_added, {"axis": axis, "layer": layer or "X", "n_targets": len(columns)})
     log.info("wrote layers[%r]: ranks of %d genes within each %s", key_added, len(columns), axis)
     return adata if copy else None
@@ -170,6 +167,8 @@ def _rank_segments() -> Callable[[np.ndarray, np.ndarray, int], np.ndarray]:
 
 def _widen(ranks: Matrix, columns: np.ndarray, n_vars: int) -> Matrix:
     """The ranks in their columns of a matrix of ``n_vars`` genes, the others 0."""
+    if len(columns) == n_vars:
+        return ranks
     ones = np.ones(len(columns), np.float32)
     wide = ranks @ sparse.csr_array((ones, (np.arange(len(columns)), columns)), shape=(len(columns), n_vars))
     return wide.asformat(ranks.format) if is_sparse(ranks) else wide
