@@ -13,14 +13,14 @@ from h2e._sdata import scenes
 from h2e._sdata.keys import Keys
 from h2e._sdata.pairing import find_pairing
 from h2e._sdata.slides import open_images
-from h2e._slide.scene import orient
+from h2e._slide.orientation import orient
 
 TURNS = {
     "turned by 180°": lambda a: a[::-1, ::-1],
     "mirrored left to right": lambda a: a[:, ::-1],
     "mirrored top to bottom": lambda a: a[::-1],
     "turned by 90°": np.rot90,
-    "with its axes exchanged": lambda a: a.swapaxes(0, 1),
+    "with x and y exchanged": lambda a: a.swapaxes(0, 1),
 }
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from h2e._slide.scene import ORIENTATIONS, SAME_SCENE, compare, orient, picture_of
+from h2e._slide.orientation import ORIENTATIONS, orient
+from h2e._slide.scene import SAME_SCENE, compare, picture_of
 
 RECIPES = {
     "half": lambda rgb: resized(rgb, 2),
@@ -58,7 +59,7 @@ def test_each_orientation_is_told_from_the_others_and_by_its_name(pictures):
     assert named["turned by 180°"] == numbered[::-1, ::-1].tolist()
     assert named["mirrored left to right"] == numbered[:, ::-1].tolist()
     assert named["mirrored top to bottom"] == numbered[::-1].tolist()
-    assert named["with its axes exchanged"] == numbered.T.tolist()
+    assert named["with x and y exchanged"] == numbered.T.tolist()
     assert named["turned by 90° clockwise"] == [[3, 0], [4, 1], [5, 2]]
 
 

@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 from h2e._sdata.keys import Keys
 from h2e._sdata.slides import open_slides
 from h2e._slide.image import Image
-from h2e._slide.scene import orient
+from h2e._slide.orientation import orient
 from h2e._slide.sections import same_sections
 from h2e._slide.slide import Slide
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from h2e._sdata.images import affine_of, corners_of, open_image, systems_of
 from h2e._slide.image import Image, read_coarse
-from h2e._slide.scene import ORIENTATIONS, SAME_SCENE, compare, orient, picture_of
+from h2e._slide.orientation import ORIENTATIONS, orient
+from h2e._slide.scene import SAME_SCENE, compare, picture_of
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -64,7 +65,7 @@ class Scenes:
         # A symmetric scene fits in several orientations.
         if not same and correlations[best] >= SAME_SCENE:
             msg = f"images {one!r} and {other!r} are placed as one scene, but contradict each other: {one!r} "
-            msg += f"{ORIENTATIONS[best]} shows what {other!r} shows. Turn it so, or give it the transformation that "
+            msg += f"{list(ORIENTATIONS)[best]} shows what {other!r} shows. Turn it so, or give it the transformation that "
             msg += "does, if the spots lie on the other; or name the image that they lie on with image_key."
             raise ValueError(msg)
         if same and other_stain:

@@ -13,13 +13,13 @@ AS_THEY_ARE = "as they are"
 
 ORIENTATIONS = {
     AS_THEY_ARE: ((1, 0), (0, 1)),
-    "turned by 180°": ((-1, 0), (0, -1)),
-    "mirrored left to right": ((-1, 0), (0, 1)),
-    "mirrored top to bottom": ((1, 0), (0, -1)),
-    "turned by 90° clockwise": ((0, -1), (1, 0)),
     "turned by 90° counterclockwise": ((0, 1), (-1, 0)),
+    "turned by 180°": ((-1, 0), (0, -1)),
+    "turned by 90° clockwise": ((0, -1), (1, 0)),
     "with x and y exchanged": ((0, 1), (1, 0)),
+    "mirrored top to bottom": ((1, 0), (0, -1)),
     "with x and y exchanged and turned by 180°": ((0, -1), (-1, 0)),
+    "mirrored left to right": ((-1, 0), (0, 1)),
 }
 """Matrices from (x, y) to (x, y), on images whose y points down."""
 
@@ -51,6 +51,12 @@ class Orientation:
     shift: tuple[float, float]  # (x, y) in pixels of level 0, after turning about the middle of the spots
 
 
+def orient(picture: np.ndarray, k: int) -> np.ndarray:
+    """A picture (y, x, …) in one of the orientations, by its position among them."""
+    to_x, to_y = list(ORIENTATIONS.values())[k]
+    return (picture if to_x[0] else picture.swapaxes(0, 1))[:: sum(to_y), :: sum(to_x)]
+
+
 def orientation(mask: np.ndarray, scale: float, xy: np.ndarray, spacing: float) -> Orientation:
     """Compare all orientations of the spots, each at its best place on the image.
 
@@ -61,17 +67,13 @@ def orientation(mask: np.ndarray, scale: float, xy: np.ndarray, spacing: float) 
     centre, cell = xy.mean(axis=0), unit / CELLS
     tissue = cells_of(mask, scale, cell)
     reach = max(tissue.shape) / CELLS
-    best: dict[str, tuple[float, tuple[float, float]]] = {}
-    for name, matrix in ORIENTATIONS.items():
-        turned = centre + (some - centre) @ np.array(matrix, float).T
-        scores = correlations(tissue, turned, unit, reach, CELLS)
-        middle = scores.shape[0] // 2
-        y, x = np.unravel_index(np.argmax(scores), scores.shape)
-        best[name] = float(scores[y, x]), (float(x - middle) * cell, float(y - middle) * cell)
-    here = score_here(mask, scale, xy, spacing)
-    name = max(best, key=lambda one: best[one][0])
-    score, shift = best[name]
-    runner_up = max(value for one, (value, _) in best.items() if one != name)
+    turned = (centre + (some - centre) @ np.array(matrix, float).T for matrix in ORIENTATIONS.values())
+    scores = np.stack([correlations(tissue, at, unit, reach, CELLS) for at in turned])
+    best, y, x = np.unravel_index(scores.argmax(), scores.shape)
+    middle = scores.shape[1] // 2
+    shift = (float(x - middle) * cell, float(y - middle) * cell)
+    here, name = score_here(mask, scale, xy, spacing), list(ORIENTATIONS)[best]
+    *_, runner_up, score = np.sort(scores.max(axis=(1, 2))).tolist()
     return Orientation(_verdict(name, here, score, runner_up), name, here, score, runner_up, shift)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from h2e._slide.orientation import ORIENTATIONS, orient
 from h2e._slide.tissue import BLACK
 
 SIDE = 24
@@ -22,16 +23,6 @@ tissue brown for purple 0.12 and 0.40 in the median."""
 
 EVIDENCE = 0.02
 """Standard deviation of optical density below which a picture is blank, and no evidence."""
-
-ORIENTATIONS = (
-    "as it is", "turned by 90° counter-clockwise", "turned by 180°", "turned by 90° clockwise", "with its axes exchanged",
-    "mirrored top to bottom", "turned by 180° with its axes exchanged", "mirrored left to right",
-)  # fmt: skip
-
-
-def orient(picture: np.ndarray, orientation: int) -> np.ndarray:
-    """A picture (y, x, …) in one of the eight orientations."""
-    return np.rot90(picture.swapaxes(0, 1) if orientation > 3 else picture, orientation % 4)
 
 
 def picture_of(rgb: np.ndarray) -> np.ndarray:
@@ -52,7 +43,7 @@ def compare(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, bool] | Non
     >>> rgb = np.full((60, 90, 3), 240.0)
     >>> rgb[:20, 20:40] = 120, 40, 90
     >>> correlations, other_stain = compare(picture_of(rgb), picture_of(rgb[:, ::-1]))
-    >>> ORIENTATIONS[correlations.argmax()], other_stain
+    >>> list(ORIENTATIONS)[correlations.argmax()], other_stain
     ('mirrored left to right', False)
     """
     colours = np.stack([_means(picture, min(len(one), len(other))) for picture in (one, other)])
@@ -64,7 +55,7 @@ def compare(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, bool] | Non
     amounts = tissue.mean(axis=-1)
     if amounts.std(axis=(1, 2)).min() < EVIDENCE:
         return None
-    turned, seen = (np.stack([orient(values[0], k) for k in range(8)]) for values in (amounts, known))
+    turned, seen = (np.stack([orient(values[0], k) for k in range(len(ORIENTATIONS))]) for values in (amounts, known))
     straight = np.broadcast_to(amounts[1], turned.shape)
     weights = np.where(seen & known[1], np.maximum(turned, straight), 1e-12)
     weights /= weights.sum(axis=(1, 2), keepdims=True)

@@ -8,8 +8,8 @@ import numpy as np
 
 from h2e._slide.fraction import fraction_at
 from h2e._slide.image import read_coarse
+from h2e._slide.orientation import orient
 from h2e._slide.registration import REACH
-from h2e._slide.scene import orient
 from h2e._slide.slide import Slide
 
 SAME_SECTION, FEW_CELLS = 0.85, 1.0
