@@ -4,7 +4,7 @@
     python benchmarks/orientation.py --table     # prints the table of docs/read_right.md, from the file
 
 The spots of each real slide are turned about the middle of the image in each of the seven wrong orientations, and
-shifted by two to five spacings; ``crops`` are halves and 70 % of slides whose spots are right. 2 minutes of one core.
+shifted by two to five spacings; ``crops`` are halves and 70 % of slides whose spots are right. a minute of one core.
 Writes results/orientation.csv: of each kind, how many there were, and what was said of them.
 """
 
@@ -62,31 +62,29 @@ def cases(slide: Slide) -> list[dict[str, object]]:
     return [{"slide": slide.name, "kind": kind, "verdict": verdict, "ok": ok} for kind, verdict, ok in rows]
 
 
+def measured(*, smoke: bool) -> pd.DataFrame:
+    """Of each data set and kind of spots: how many there were, and what was said of them."""
+    found = []
+    for name in ("her2st",) if smoke else ("her2st", "mob"):
+        sdata = load(name, smoke=smoke)
+        slides = with_tissue(sdata, open_slides(sdata, Keys()))
+        found += [{"data": name, **case} for slide in slides for case in cases(slide)]
+    by_kind = (
+        pd.DataFrame(found).assign(unclear=lambda one: one["verdict"] == "cannot be told").groupby(["data", "kind"])
+    )
+    counts = by_kind.agg(n=("ok", "size"), as_they_should=("ok", "sum"), cannot_be_told=("unclear", "sum"))
+    return counts.reset_index()
+
+
 def main() -> None:
     parser = CommandLine(__doc__)
     parser.add_argument("--table", action="store_true", help="print the table and stop")
     options = parser.parse_args()
-    if options.table:
-        counts = read(options.results / "orientation.csv").set_index(["data", "kind"])
-        rows = ((*at, f"{row.n}", f"{row.as_they_should}", f"{row.cannot_be_told}") for at, row in counts.iterrows())
-        heads = ("data", "spots", "slides", "right answer", "cannot be told")
-        return print("\n".join(markdown(heads, rows)))
-    found = []
-    for name in ("her2st",) if options.smoke else ("her2st", "mob"):
-        sdata = load(name, smoke=options.smoke)
-        slides = with_tissue(sdata, open_slides(sdata, Keys()))
-        found += [{"data": name, **case} for slide in slides for case in cases(slide)]
-    counts = (
-        pd.DataFrame(found)
-        .groupby(["data", "kind"])
-        .agg(
-            n=("ok", "size"),
-            as_they_should=("ok", "sum"),
-            cannot_be_told=("verdict", lambda verdicts: int((verdicts == "cannot be told").sum())),
-        )
-    )
-    write(counts.reset_index(), options.results / "orientation.csv")
-    return None
+    path = options.results / "orientation.csv"
+    if not options.table:
+        write(measured(smoke=options.smoke), path)
+    rows = read(path)[["data", "kind", "n", "as_they_should", "cannot_be_told"]].astype(str).to_numpy().tolist()
+    print("\n".join(markdown(("data", "spots", "slides", "right answer", "cannot be told"), rows)))
 
 
 if __name__ == "__main__":

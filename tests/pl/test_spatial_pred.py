@@ -774,6 +774,7 @@ def test_what_was_measured_is_of_the_layer_that_was_learned(known):
     np.testing.assert_allclose(shown(axes[1]), expected["TOY01"][rows_of(known, "toy_A1")], rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:6.25 µm per pixel of table.obs are taken for image 'small'")
 def test_the_tissue_of_one_of_several_images_has_its_spots(cohort):
     element = cohort.images["toy_A1_image"]
     cohort.images["small"] = Image2DModel.parse(
