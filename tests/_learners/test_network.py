@@ -311,7 +311,7 @@ def test_wrong_tiles_and_targets_are_refused(data):
     settings = TrainingConfig(epochs=1)
     with pytest.raises(ValueError, match=r"uint8 of shape \(n, 3, 26, 26\)"):
         train(SMALL, tiles.astype(np.float32), y, settings=settings)
-    with pytest.raises(ValueError, match="8 tiles and 3 targets"):
+    with pytest.raises(ValueError, match=r"8 tiles \(at least 2\) and 3 targets"):
         train(SMALL, tiles, y[:, :2], settings=settings)
     with pytest.raises(ValueError, match="finite"):
         train(SMALL, tiles, np.full_like(y, np.nan), settings=settings)
