@@ -66,6 +66,7 @@ def test_a_short_run_writes_what_the_script_promises_and_leaves_what_was_measure
     assert committed_files() == before
     assert [path for path in tmp_path.iterdir() if path.is_file() and path.stat().st_size]
     tables = {path: pd.read_csv(path) for path in tmp_path.glob("*.csv")}
+    assert {path.name for path in RESULTS.glob(f"{script.stem}*.csv")} <= {path.name for path in tables}
     for path, table in tables.items():
         assert len(table)
         assert table[RECORD].notna().all(axis=None)
