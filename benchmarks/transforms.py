@@ -91,11 +91,11 @@ def target_space(table: AnnData, transform: str, *, smoke: bool) -> AnnData:
     slides, donors = (table.obs[key].astype(str).to_numpy() for key in ("region", "donor"))
     learned, _ = fit_transform(transform, table.X, slides, donors)
     space = AnnData(learned, obs=pd.DataFrame({"slide": slides, "donor": donors}, index=table.obs_names))
-    # UMAP is compiled for half a minute, a Gaussian kernel and diffusion maps are not.
+    # UMAP is compiled for half a minute, a Gaussian kernel and principal components are not.
     sc.pp.neighbors(space, n_neighbors=15, use_rep="X", random_state=0, method="gauss" if smoke else "umap")
     if smoke:
-        sc.tl.diffmap(space, n_comps=3, random_state=0)
-        space.obsm["X_umap"] = space.obsm["X_diffmap"][:, 1:3]
+        sc.pp.pca(space, n_comps=2, random_state=0)
+        space.obsm["X_umap"] = space.obsm["X_pca"]
     else:
         sc.tl.umap(space, random_state=0)
     return space
