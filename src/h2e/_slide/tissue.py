@@ -112,6 +112,8 @@ def opaque_areas(rgb: np.ndarray) -> np.ndarray:
     from skimage.morphology import remove_small_objects
 
     black = rgb.max(axis=-1) < BLACK
+    if not black.any():
+        return black
     # A fold or a pigment is smaller.
     return binary_dilation(remove_small_objects(black, max_size=int(0.005 * black.size)), iterations=2)
 
