@@ -11,6 +11,7 @@ import pytest
 from tqdm import tqdm
 
 import h2e
+from h2e._ensemble import extraction as _extraction
 from h2e._ensemble import fitting as _fitting
 from h2e._ensemble import mlp as _mlp
 from h2e._ensemble.fitting import FitConfig, fit_members
@@ -282,6 +283,27 @@ def test_a_saved_ensemble_loads_with_the_same_predictions(fitted, cohort, tmp_pa
     table = cohort["table"]
     np.testing.assert_array_equal(table.obsm["loaded"], table.obsm["h2e"])
     np.testing.assert_array_equal(table.obsm["loaded_loo"], table.obsm["h2e_loo"])
+
+
+def test_of_slides_that_were_trained_on_no_tile_is_read(fitted, cohort, new, monkeypatch):
+    read, real = [], _extraction.read_views
+    monkeypatch.setattr(
+        _extraction, "read_views", lambda slide, *args, **kw: read.append(slide.name) or real(slide, *args, **kw)
+    )
+    h2e.tl.predict(cohort, fitted, progress=False)
+    assert not read
+    assert len(cohort["table"].obsm["h2e_loo"].dropna()) == len(fitted.loo)
+    assert cohort["table"].obsm["h2e"].isna().all(axis=None)
+    # Beside a new slide, too; what is new is predicted as without them.
+    h2e.tl.predict(new, fitted, progress=False)
+    part = h2e.pp.join_slides(
+        {"known": cohort.filter_by_coordinate_system("toy_B1"), "new": new.filter_by_coordinate_system("toy_A1")}
+    )
+    read.clear()
+    h2e.tl.predict(part, fitted, key_added="joined", progress=False)
+    assert set(read) == {"new"}
+    rows = new["table"].obs["region"].eq("toy_A1").to_numpy()
+    np.testing.assert_array_equal(part["table"].obsm["joined"][-rows.sum() :], new["table"].obsm["h2e"][rows])
 
 
 def test_saving_again_replaces_the_ensemble_and_nothing_else(fitted, tmp_path: Path):

@@ -140,33 +140,37 @@ def predict(
         cohort = open_new_cohort(sdata, keys, spacing_um=spacing, reference=reference, keep_residual=keep_residual)
         if ensemble.scale_cue is not None:
             warn_of_sizes(cohort, ensemble.scale_cue)
-        x = Features(cohort, progress).extract(ensemble.learners, spacing_um=spacing, reference=reference)
-        frames, novelty = _values(cohort, ensemble, x, key_added, interval=interval, in_sample=in_sample)
+        frames, novelty = _values(cohort, ensemble, key_added, interval=interval, in_sample=in_sample, progress=progress)
         warn_of_outliers(cohort, ensemble, novelty[cohort.rows])
         about = about_ensemble(ensemble, in_sample=in_sample, interval=interval)
         write_predictions(cohort.table, frames, novelty, key_added, list(ensemble.targets), about)
 
 
 def _values(
-    cohort: Cohort, ensemble: Ensemble, x: Mapping[str, np.ndarray], key_added: str, *, interval: float, in_sample: bool
+    cohort: Cohort, ensemble: Ensemble, key_added: str, *, interval: float, in_sample: bool, progress: bool
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], np.ndarray]:
     """Rows of the table and values for each key of ``obsm``, and the novelty of every row."""
-    mean, spread = ensemble.predict(x)
     trained = training_rows(cohort, ensemble)
-    new = np.full(len(mean), fill_value=True) if in_sample else trained == NEW
+    new = np.full(len(trained), fill_value=True) if in_sample else trained == NEW
+    rows, novelty = cohort.rows[new], np.full(cohort.table.n_obs, np.nan, np.float32)
+    mean = spread = np.empty((0, len(ensemble.targets)), np.float32)
+    # Of slides that were trained on no tile is read: their held-out predictions are in the ensemble.
+    if new.any():
+        features = Features(cohort.take(new), progress)
+        x = features.extract(ensemble.learners, spacing_um=ensemble.spacing_um, reference=ensemble.reference)
+        mean, spread = ensemble.predict(x)
+        if ensemble.novelty is not None:
+            novelty[rows] = ensemble.novelty.of(x[ensemble.novelty.learner])
     values = {key_added: mean, _keys.std(key_added): spread}
     width = ensemble.half_width(interval)
     if width is not None:
         # Neither expression nor proportions are below 0.
         lowest = 0 if ensemble.truth.min() >= 0 else -np.inf
         values |= {_keys.lower(key_added): np.maximum(mean - width, lowest), _keys.upper(key_added): mean + width}
-    frames = {key: (cohort.rows[new], value[new]) for key, value in values.items()}
+    frames = {key: (rows, value) for key, value in values.items()}
     if (trained >= 0).any():
         held_out = ensemble.loo.to_numpy()[trained[trained >= 0]]
         frames[_keys.held_out(key_added)] = (cohort.rows[trained >= 0], held_out)
-    novelty = np.full(cohort.table.n_obs, np.nan, np.float32)
-    if ensemble.novelty is not None:
-        novelty[cohort.rows[new]] = ensemble.novelty.of(x[ensemble.novelty.learner])[new]
     return frames, novelty
 
 
