@@ -18,7 +18,7 @@ from h2e._ensemble.fitting import FitConfig, fit_members
 from h2e._ensemble.fold_models import ALL, Spots, names_of
 from h2e._ensemble.stack import STACKS, fit_stack
 from h2e._ensemble.transforms import TRANSFORMS, fit_transform, ranks
-from h2e._learners.baselines import Mean
+from h2e._learners.baselines import Coordinates, Mean
 from h2e._learners.folds import derive_seed, make_folds
 from h2e._learners.texture import Texture
 from h2e._slide.tiles import View
@@ -212,24 +212,41 @@ def test_targets_are_prepared_once_for_all_learners(spots: Spots, monkeypatch):
     assert len(calls) == 5
 
 
-@pytest.mark.parametrize("n_groups", [1, 2, 3, 4])
-@pytest.mark.parametrize("stack", STACKS)
-def test_the_progress_bar_counts_the_models_that_are_trained(spots: Spots, monkeypatch, stack: str, n_groups: int):
-    monkeypatch.setattr(_mlp, "MAX_EPOCHS", 2)
-    bars = []
+@pytest.fixture
+def bars(monkeypatch) -> list[tuple[int, int]]:
+    """Models counted and announced by each bar that was closed."""
+    closed = []
 
     class Bar(tqdm):
         def close(self) -> None:
-            bars.append((self.n, self.total))
+            if not self.disable:
+                closed.append((self.n, self.total))
             super().close()
 
     monkeypatch.setattr(_fitting, "tqdm", Bar)
+    return closed
+
+
+@pytest.mark.parametrize("n_groups", [1, 2, 3, 4])
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_progress_bar_counts_the_models_that_are_trained(
+    spots: Spots, monkeypatch, caplog, bars, stack: str, n_groups: int
+):
+    monkeypatch.setattr(_mlp, "MAX_EPOCHS", 2)
     some = spots.take(np.flatnonzero(np.isin(spots.groups, list("ABCD")[:n_groups])))
     folds = folds_of(some) if n_groups > 1 else []
     fit_members(some, folds, replace(recipe(Texture(), Mean(), stack=stack), progress=True))
     ((n, total), *_) = bars
     pairs = n_groups * (n_groups - 1) // 2 if stack == "nested" and n_groups > 2 else 0
     assert n == total == 2 * (1 + len(folds) + pairs)
+    assert (f"needs {n} models" in caplog.text) == (pairs > 0)
+
+
+def test_evaluate_counts_the_models_of_all_groups_in_one_bar(few, bars):
+    h2e.tl.evaluate(few, learners=[Mean(), Coordinates()], baselines="mean", targets=["TOY01"], group_key="donor")
+    models = [(n, total) for n, total in bars if total is not None]
+    # Two donors are left of three: a model without each, and one of both.
+    assert models[0] == (18, 18)
 
 
 def test_finished_models_are_taken_from_the_run_folder(spots: Spots, tmp_path: Path, monkeypatch):

@@ -74,15 +74,31 @@ class FitResult:
     calibration: np.ndarray
 
 
-def fit_members(spots: Spots, folds: Sequence[Fold], config: FitConfig) -> FitResult:
+def fit_members(spots: Spots, folds: Sequence[Fold], config: FitConfig, bar: tqdm | None = None) -> FitResult:
     """All models, the stack, and the held-out predictions.
 
-    For each learner one model of every fold and one of all spots; without folds (one group) only the latter.
+    For each learner one model of every fold and one of all spots; without folds (one group) only the latter. ``bar``
+    counts them where they are some of many.
     """
-    kind: StackKind = config.stack if folds and len(np.unique(spots.groups)) >= MIN_GROUPS else "mean"
-    n_models = len(folds) + 1 + (comb(len(folds), 2) if kind == "nested" else 0)
-    with tqdm(total=n_models * len(config.learners), disable=not config.progress, desc="models", leave=False) as bar:
+    kind = _stack_of(config, folds, spots.groups)
+    if bar is not None:
         return _fit_all(_Trainer(spots, config, bar), folds, kind)
+    with progress_of(config, [(folds, spots.groups)]) as own:
+        return _fit_all(_Trainer(spots, config, own), folds, kind)
+
+
+def progress_of(config: FitConfig, parts: Sequence[tuple[Sequence[Fold], np.ndarray]]) -> tqdm:
+    """A bar over the models of several trainings, each the folds of its spots and their groups."""
+    pairs = sum(comb(len(folds), 2) for folds, groups in parts if _stack_of(config, folds, groups) == "nested")
+    n = len(config.learners) * (sum(len(folds) + 1 for folds, _ in parts) + pairs)
+    if pairs:
+        log.warning("the nested stack needs %d models, each trained without one group or without two", n)
+    return tqdm(total=n, disable=not config.progress, desc="models", unit="model", leave=False)
+
+
+def _stack_of(config: FitConfig, folds: Sequence[Fold], groups: np.ndarray) -> StackKind:
+    """The stack that there are groups enough for."""
+    return config.stack if folds and len(np.unique(groups)) >= MIN_GROUPS else "mean"
 
 
 def _fit_all(trainer: _Trainer, folds: Sequence[Fold], kind: StackKind) -> FitResult:

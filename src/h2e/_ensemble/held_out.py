@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
 from h2e._ensemble.baselines import DOMAIN_FEATURES, baseline_predictions, domains_of, learners_beside
 from h2e._ensemble.ensemble import Ensemble
@@ -14,7 +15,7 @@ from h2e._ensemble.extraction import Features
 from h2e._ensemble.fitting import FitConfig, for_averages
 from h2e._ensemble.fold_models import Spots, names_of
 from h2e._ensemble.stack import PER_MODEL, fit_stack
-from h2e._ensemble.training import folds_within, train
+from h2e._ensemble.training import train
 from h2e._learners.folds import Fold
 from h2e._sdata.target_spec import TargetSpec
 from h2e._statistics import group_mean
@@ -41,15 +42,14 @@ def held_out_predictions(
     config: FitConfig,
     baselines: Sequence[str],
     *,
+    inner: Sequence[Fold] = (),
     domains: bool = False,
+    bar: tqdm | None = None,
 ) -> HeldOut:
-    """Train on the spots of a fold, and predict those that it leaves out by each method."""
+    """Train on the spots of a fold, in ``inner`` folds, and predict those that it leaves out by each method."""
     cohort = features.cohort
     beside = learners_beside(baselines, domains=domains)
-    # Without folds the stack is the mean.
-    several = len(np.unique(cohort.groups[fold.train])) > 1
-    inner = folds_within(cohort, fold.train, config.learners) if several else []
-    ensemble, values, x = train(features, spec, fold.train, inner, config, beside=tuple(beside.values()))
+    ensemble, values, x = train(features, spec, fold.train, inner, config, beside=tuple(beside.values()), bar=bar)
     own, every = names_of(config.learners), names_of((*config.learners, *beside.values()))
     spots = Spots(cohort.names, cohort.groups, {name: x[name] for name in own}, values.to_numpy(np.float32))
     test = spots.take(fold.test).x

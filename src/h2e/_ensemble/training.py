@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
 from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.extraction import Features
@@ -106,6 +107,12 @@ def folds_within(cohort: Cohort, spots: np.ndarray, learners: Sequence[Learner])
     return make_folds(slides, groups, xy, buffer_um=min(buffer_um, 3 * spacing_um))
 
 
+def inner_folds(cohort: Cohort, fold: Fold, learners: Sequence[Learner]) -> list[Fold]:
+    """Folds of the training spots of a fold; without any the stack is the mean."""
+    several = len(np.unique(cohort.groups[fold.train])) > 1
+    return folds_within(cohort, fold.train, learners) if several else []
+
+
 def train(
     features: Features,
     spec: TargetSpec,
@@ -115,6 +122,7 @@ def train(
     *,
     beside: Sequence[Learner] = (),
     left_out: str = "",
+    bar: tqdm | None = None,
 ) -> tuple[Ensemble, pd.DataFrame, dict[str, np.ndarray]]:
     """An ensemble of some spots of a cohort. Targets, stain reference, models and stack see nothing of the others.
 
@@ -129,7 +137,7 @@ def train(
     genes = spec.genes if config.n_programmes else None
     own = {name: x[name] for name in names}
     used = Spots(cohort.names, cohort.groups, own, values.to_numpy(np.float32), genes).take(spots)
-    result = fit_members(used, folds, config)
+    result = fit_members(used, folds, config, bar)
     index = cohort.identity[spots]
     at = np.concatenate([positions_on_image(slide) for slide in cohort.slides])[spots]
     training = pd.DataFrame({"slide": used.slides, "group": used.groups, "x": at[:, 0], "y": at[:, 1]}, index=index)

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from h2e._ensemble.baselines import BASELINES, BaselineName
 from h2e._ensemble.extraction import Features
-from h2e._ensemble.fitting import FitConfig
+from h2e._ensemble.fitting import FitConfig, progress_of
 from h2e._ensemble.held_out import HeldOut, held_out_predictions
 from h2e._ensemble.stack import StackKind
-from h2e._ensemble.training import check_cohort, folds_within, learners_of
+from h2e._ensemble.training import check_cohort, folds_within, inner_folds, learners_of
 from h2e._ensemble.transforms import TransformKind
 from h2e._learners.folds import Fold
 from h2e._learners.learner import Learner
@@ -161,15 +160,17 @@ def evaluate(
         check_metrics(named, truth=spec.measured(folds[0].train))
     domains = not named or "within_domain" in named
     features = Features(cohort, progress)
+    inner = [inner_folds(cohort, fold, config.learners) for fold in folds]
     parts = []
-    for fold in tqdm(folds, disable=not progress, desc="left out"):
-        held_out = held_out_predictions(features, spec, fold, config, baselines, domains=domains)
-        groups = cohort.groups[fold.test]
-        if len(cohort.slides) == 1:
-            groups = np.full(len(fold.test), f"within slide: {fold.name}")
-        # Of counts is only asked whether they are above 0.
-        beside = {"xy": cohort.xy_um[fold.test], "counts": held_out.truth if spec.genes is not None else None}
-        parts += _scores(held_out, cohort.names[fold.test], groups, metrics=metrics, **beside)
+    with progress_of(config, [(of, cohort.groups[fold.train]) for of, fold in zip(inner, folds, strict=True)]) as bar:
+        for fold, of in zip(folds, inner, strict=True):
+            held_out = held_out_predictions(features, spec, fold, config, baselines, inner=of, domains=domains, bar=bar)
+            groups = cohort.groups[fold.test]
+            if len(cohort.slides) == 1:
+                groups = np.full(len(fold.test), f"within slide: {fold.name}")
+            # Of counts is only asked whether they are above 0.
+            beside = {"xy": cohort.xy_um[fold.test], "counts": held_out.truth if spec.genes is not None else None}
+            parts += _scores(held_out, cohort.names[fold.test], groups, metrics=metrics, **beside)
     return pd.concat(parts, ignore_index=True)
 
 

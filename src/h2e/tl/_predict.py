@@ -140,7 +140,9 @@ def predict(
         cohort = open_new_cohort(sdata, keys, spacing_um=spacing, reference=reference, keep_residual=keep_residual)
         if ensemble.scale_cue is not None:
             warn_of_sizes(cohort, ensemble.scale_cue)
-        frames, novelty = _values(cohort, ensemble, key_added, interval=interval, in_sample=in_sample, progress=progress)
+        frames, novelty = _values(
+            cohort, ensemble, key_added, interval=interval, in_sample=in_sample, progress=progress
+        )
         warn_of_outliers(cohort, ensemble, novelty[cohort.rows])
         about = about_ensemble(ensemble, in_sample=in_sample, interval=interval)
         write_predictions(cohort.table, frames, novelty, key_added, list(ensemble.targets), about)
