@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from h2e._learners.encoders import Encode, cached, encoder_name, encoder_of
+from h2e._learners.encoders import SHELL, Encode, cached, encoder_name, encoder_of
 from h2e._learners.heads import Head, HeadLearner
 from h2e._learners.learner import Uses
 from h2e._slide.tiles import View
+
+SHELL_PX, PX = 48, 80
+"""Side of the images of the packaged encoder, and of others."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Embedding(HeadLearner):
         on its device; or a callable from ``uint8`` (n, 3, px, px) to (n, d). Frozen; must not depend on the other
         images of a batch. All but ``"shell"`` must be passed again when an ensemble is loaded.
     px
-        Side of the images that the encoder sees.
+        Side of the images that the encoder sees; ``None``: 48 for ``"shell"``, which more pixels do not help, 80 for
+        others.
     subtiles
         Whether it sees the nine subtiles as well, like the multiscale network, for nearly four times the computing.
     surroundings
@@ -63,7 +67,7 @@ class Embedding(HeadLearner):
 
     name = "embedding"
     encoder: Any = "shell"
-    px: int = 80
+    px: int = None  # type: ignore[assignment]  # that of the encoder
     subtiles: bool = False
     surroundings: float = 7
     head: Head = "ridge"
@@ -75,6 +79,8 @@ class Embedding(HeadLearner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.px is None:
+            object.__setattr__(self, "px", SHELL_PX if self.encoder == SHELL else PX)
         if self.obsm is None:
             encoder_of(self.encoder)
         elif self.encoder not in (None, "shell"):

@@ -13,6 +13,9 @@ from uuid import uuid4
 
 import numpy as np
 
+from h2e._learners import encoder_kernels
+from h2e._slide.compiled import compiled
+
 if TYPE_CHECKING:
     import torch
 
@@ -28,7 +31,11 @@ MOST = {"eosin": 1.3, "haematoxylin": 2.5, "density": 1.6}
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 """Of its channels, in 0–1: how images are scaled for a network that does not say otherwise."""
 
-BATCH, SHELL_BATCH = 16, 4
+POWERS = np.polynomial.Chebyshev.interpolate(np.exp2, 5, [0, 1]).convert(kind=np.polynomial.Polynomial)
+POWERS = POWERS.coef.astype(np.float32)
+"""Of a polynomial that is 2 to the power of a number between 0 and 1, to 2e-7."""
+
+BATCH = SHELL_BATCH = 16
 """Images at a time; the maps of four stay in the cache of a processor."""
 
 
@@ -124,7 +131,7 @@ def shell_features(images: np.ndarray, *, device: str | None = None) -> np.ndarr
     def encode_batch(batch: np.ndarray) -> torch.Tensor:
         channels = torch.from_numpy(_stain_channels(batch)).to(used)
         maps = network(channels.contiguous(memory_format=torch.channels_last))
-        return torch.cat([p for m in maps for p in (m.mean((2, 3)), m.std((2, 3), correction=0))], dim=1)
+        return torch.cat([moments for level in maps for moments in _moments(level)], dim=1)
 
     return _in_batches(encode_batch, images, SHELL_BATCH)
 
@@ -167,6 +174,36 @@ def _stain_channels(images: np.ndarray) -> np.ndarray:
     return np.clip(np.stack(channels, axis=1), 0, 1).astype(np.float32)
 
 
+def _channels_last(maps: torch.Tensor) -> np.ndarray:
+    """The memory of maps (n, c, h, w) that have their channels last, as (n, h · w, c)."""
+    n, c, h, w = maps.shape
+    return maps.permute(0, 2, 3, 1).numpy().reshape(n, h * w, c)
+
+
+def _sums(maps: torch.Tensor) -> np.ndarray:
+    """Sums over the pixels of maps and of their squares, (2, n, c) ``float64``."""
+    sums = np.zeros((2, *maps.shape[:2]))
+    kernel("channel_sums")(_channels_last(maps), sums)
+    return sums
+
+
+def _moments(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation over the pixels of maps, each (n, c)."""
+    import torch
+
+    if maps.device.type != "cpu":
+        variance, mean = torch.var_mean(maps, (2, 3), correction=0)
+        return mean, variance.sqrt()
+    mean, square = _sums(maps) / maps[0, 0].numel()
+    return torch.from_numpy(mean), torch.from_numpy(np.sqrt(np.maximum(square - mean**2, 0)))
+
+
+@cache
+def kernel(name: str) -> Callable:
+    """One of the loops over maps, compiled at its first use."""
+    return compiled(getattr(encoder_kernels, name), fastmath=True, error_model="numpy")
+
+
 @cache
 def _shell(device: Any) -> Any:
     """The encoder of lavlab-shell: a residual network of four levels, groups normalized, Mish activations."""
@@ -174,21 +211,29 @@ def _shell(device: Any) -> Any:
     from safetensors.numpy import load
     from torch import nn
 
-    class Mish(nn.Module):
-        """x · tanh(log(1 + eˣ)) as a quotient, which torch computes faster than the function of that name."""
+    class NormalizedMish(nn.GroupNorm):
+        """Normalize groups of channels, then x · tanh(log(1 + eˣ))."""
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             """The same shape."""
-            e = x.clamp(max=20).exp_()
-            n = e.add(2).mul_(e)
-            return n.div_(n.add(2)).mul_(x)
+            if x.device.type != "cpu":
+                return nn.functional.mish(super().forward(x))
+            of_groups = _sums(x).reshape(2, len(x), self.num_groups, -1).mean(axis=3) / x[0, 0].numel()
+            mean, square = of_groups.repeat(x.shape[1] // self.num_groups, axis=2)
+            scale = self.weight.numpy() / np.sqrt(square - mean**2 + self.eps)
+            both = np.stack([scale, self.bias.numpy() - mean * scale]).astype(np.float32)
+            both = np.tile(both, encoder_kernels.RUN // x.shape[1])
+            out = torch.empty_like(x)
+            flat = (_channels_last(maps).reshape(len(x), -1) for maps in (x, out))
+            kernel("scaled_mish")(next(flat), *both, POWERS, next(flat))
+            return out
 
     class Block(nn.Module):
         """Two times normalization, activation, convolution, added to what came in."""
 
         def __init__(self, n: int) -> None:
             super().__init__()
-            halves = [(nn.GroupNorm(8, n), Mish(), nn.Conv2d(n, n, 3, padding=1, bias=False)) for _ in range(2)]
+            halves = [(NormalizedMish(8, n), nn.Identity(), nn.Conv2d(n, n, 3, padding=1, bias=False)) for _ in (0, 1)]
             self.body = nn.Sequential(*halves[0], *halves[1])
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
