@@ -12,7 +12,8 @@ from PIL import Image as Pillow
 
 from h2e._sdata.keys import Keys
 from h2e._sdata.slides import open_slides
-from h2e._slide.image import Image
+from h2e._slide import sections
+from h2e._slide.image import Image, read_coarse
 from h2e._slide.orientation import orient
 from h2e._slide.sections import same_sections
 from h2e._slide.slide import Slide
@@ -102,15 +103,30 @@ def test_blank_slides_are_no_evidence(slides):
 
 def test_many_spots_are_compared_on_a_grid_of_bounded_size(slides, monkeypatch):
     sizes = []
-    monkeypatch.setattr("h2e._slide.sections._spectra", lambda d, u, size: sizes.append(size) or np.zeros((3, 1, 1)))
-    same_sections([replace(slides[0], spacing_px=0.5)])
-    assert max(sizes) <= 400
+    monkeypatch.setattr(sections, "spectra", lambda d, u, size: sizes.extend(size) or np.zeros((3, 1, 1)))
+    same_sections([replace(slides[0], spacing_px=0.5), replace(slides[1], spacing_px=0.4)])
+    assert 100 <= max(sizes) <= 400
+
+
+def test_a_slide_of_many_more_spots_hides_no_copy(slides):
+    bins = replace(slides[1], name="bins", spacing_px=0.04)
+    assert same_sections([slides[0], bins, moved(slides[0])]) == [(slides[0].name, "copy")]
+
+
+def test_an_image_is_read_once_however_many_slides_lie_on_it(slides, monkeypatch):
+    read = []
+    monkeypatch.setattr(sections, "read_coarse", lambda *args: read.append(args) or read_coarse(*args))
+    one, other = slides[:2]
+    parts = [replace(one.take(np.arange(len(one)) % 5 == k), name=f"part {k}") for k in range(5)]
+    same_sections(parts)
+    assert not read
+    same_sections([*parts, other])
+    assert len(read) == 2
 
 
 @pytest.mark.real_data
 def test_sister_sections_stay_apart_and_their_copies_are_found():
     import h2e
-    from h2e._slide.image import read_coarse
 
     sisters = open_slides(h2e.datasets.her2st(progress=False), Keys()) + open_slides(h2e.datasets.mob(), Keys())
     assert same_sections(sisters) == []
