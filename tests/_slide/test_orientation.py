@@ -62,8 +62,8 @@ def test_a_few_bins_on_a_large_image_cut_it_no_finer_than_its_mask(hook: np.ndar
         sides.append(cell_px / scale)
         return np.ones((50, 50))
 
-    for module in ("orientation", "registration"):
-        monkeypatch.setattr(f"h2e._slide.{module}.cells_of", cells_of)
+    for function in (orientation, place):
+        monkeypatch.setitem(function.__globals__, "cells_of", cells_of)
     few = np.array([[800.0, 800.0], [802.0, 800.0], [800.0, 802.0]])
     score_here(hook, 16.0, few, 2.0)
     orientation(hook, 16.0, few, 2.0)

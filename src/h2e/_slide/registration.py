@@ -53,8 +53,9 @@ def place(
     cells = int(np.clip(min(1500 / extent, 2 * spacing / scale), 2, CELLS))
     turn, zoom = 0.0, 1.0
     if max_rotation_deg or max_zoom:
-        limits = (max_rotation_deg, max_zoom)
-        turn, zoom = _turn_and_zoom(mask, scale, xy, spacing, max_shift, limits, cells=max(2, cells // 2))
+        few = max(2, cells // 2)
+        tissue = cells_of(mask, scale, spacing / few)
+        turn, zoom = _turn_and_zoom(tissue, xy, spacing, max_shift, few, (max_rotation_deg, max_zoom))
     fine = cells_of(mask, scale, spacing / cells)
     scores = correlations(fine, _turned(xy, centre, turn, zoom), spacing, max_shift, cells)
     middle = scores.shape[0] // 2
@@ -70,17 +71,9 @@ def place(
 
 
 def _turn_and_zoom(
-    mask: np.ndarray,
-    scale: float,
-    xy: np.ndarray,
-    spacing: float,
-    max_shift: float,
-    limits: tuple[float, float],
-    *,
-    cells: int,
+    tissue: np.ndarray, xy: np.ndarray, spacing: float, max_shift: float, cells: int, limits: tuple[float, float]
 ) -> tuple[float, float]:
     """The rotation and zoom whose best shift is best: in steps of a degree and a percent, then of a quarter of that."""
-    tissue = cells_of(mask, scale, spacing / cells)
     centre, best, span = xy.mean(axis=0), (0.0, 1.0), limits
     for step in ((1.0, 0.01), (0.25, 0.0025)):
         turns, zooms = (_about(*values) for values in zip(best, span, step, strict=True))

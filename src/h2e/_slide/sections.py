@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from h2e._slide.fraction import fraction_at
-from h2e._slide.image import Image, read_coarse
+from h2e._slide.image import read_coarse
 from h2e._slide.orientation import orient
 from h2e._slide.registration import REACH, correlate, spectra
 from h2e._slide.slide import Slide
@@ -37,7 +37,7 @@ def same_sections(slides: Sequence[Slide]) -> list[tuple[str, str]]:
     from scipy.fft import next_fast_len
 
     pairs = [(a.name, b.name) for a, b in combinations(slides, 2) if a.image is b.image and _share_places(a, b)]
-    cells, read = {slide: _cell_of(slide) for slide in slides}, cache(_density)
+    cells, read = {slide: _cell_of(slide) for slide in slides}, cache(read_coarse)
     for cell in sorted(set(cells.values())) if len({slide.image for slide in slides}) > 1 else ():
         # One of a quarter of the extent has too little of the tissue.
         some = [slide for slide in slides if cells[slide] in (cell, cell / 2)]
@@ -68,23 +68,20 @@ def _cell_of(slide: Slide) -> float:
     return CELL * 2.0 ** np.ceil(np.log2(max(extent / CELL / MAX_CELLS, 1)))
 
 
-def _density(image: Image, scale: float) -> tuple[np.ndarray, float]:
-    """Optical density of an image between 0 and 1, as shares of tissue are, and the size of its pixels."""
-    rgb, scale = read_coarse(image, scale)
-    return 1 - np.log(rgb.astype(np.float32) + 1).mean(axis=-1) / np.log(256), scale
-
-
 def _section(slide: Slide, cell: float, read: Callable[..., tuple[np.ndarray, float]]) -> tuple[np.ndarray, np.ndarray]:
     """Optical density under the spots of a slide less its mean, and which cells are under spots, (y, x) each."""
     from scipy.spatial import KDTree
 
     side = cell * slide.spacing_px
+    rgb, scale = read(slide.image, max(1.0, side / 2))
+    # Between 0 and 1, as shares of tissue are.
+    density = 1 - np.log(rgb.astype(np.float32) + 1).mean(axis=-1) / np.log(256)
     low = slide.xy.min(axis=0) - side
     columns, rows = (np.arange(int(n) + 2) for n in (slide.xy.max(axis=0) - low) / side)
     centres = low + side * (np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2) + 0.5)
     under = KDTree(slide.xy).query(centres)[0] < max(REACH * slide.spacing_px, side)
     # Windows overlap by a third, so that a copy may lie between the cells.
-    values = fraction_at(*read(slide.image, max(1.0, side / 2)), centres, 1.5 * side)
+    values = fraction_at(density, scale, centres, 1.5 * side)
     values = np.where(under, values - values[under].mean(), 0)
     return values.reshape(len(rows), len(columns)), under.reshape(len(rows), len(columns))
 
