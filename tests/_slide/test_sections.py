@@ -90,9 +90,25 @@ def test_donors_on_one_scan_are_told_apart_by_their_places(slides):
     parts = [replace(whole.take(keep), name=name) for name, keep in (("left", left), ("right", ~left))]
     assert same_sections(parts) == []
     assert same_sections([*parts, replace(whole, name="whole")]) == [("left", "whole"), ("right", "whole")]
+    most = whole.xy[:, 0] < np.percentile(whole.xy[:, 0], 60)
+    assert same_sections([replace(whole.take(most), name="most"), parts[1]]) == []
     # Bins of half the size on the same tissue.
     finer = replace(whole, name="bins", xy=np.concatenate([whole.xy - 8, whole.xy + 8]), spacing_px=16.0)
     assert same_sections([whole, finer]) == [(whole.name, "bins")]
+
+
+def test_small_pieces_are_no_evidence(slides):
+    whole = slides[0]
+    corner = (whole.xy < np.median(whole.xy, axis=0)).all(axis=1)
+    assert same_sections([whole, copy_of(whole, pixels_of(whole), whole.xy[corner])]) == []
+    # A few cells are alike somewhere on any two slides.
+    few = []
+    for slide in slides:
+        start = np.argsort(slide.xy.sum(axis=1))[::20]
+        for k, spot in enumerate(slide.xy[start]):
+            near = np.abs(slide.xy - spot).max(axis=1) < 1.5 * slide.spacing_px
+            few.append(replace(slide.take(near), name=f"{slide.name} {k}"))
+    assert [pair for pair in same_sections(few) if pair[0].split()[0] != pair[1].split()[0]] == []
 
 
 def test_blank_slides_are_no_evidence(slides):

@@ -44,8 +44,8 @@ def same_sections(slides: Sequence[Slide]) -> list[tuple[str, str]]:
         sections = [_section(slide, cell, read) for slide in some]
         size = [next_fast_len(2 * max(max(density.shape) for density, _ in sections), real=True)] * 2
         known: list[np.ndarray] = []
-        for slide, section in zip(some, sections, strict=True):
-            turned = [spectra(*(orient(values, k) for values in section), size) for k in range(8)]
+        for slide, (density, under) in zip(some, sections, strict=True):
+            turned = [spectra(orient(density, k), orient(under, k), size) for k in range(8)]
             for other, spectrum in zip(some, known, strict=False):
                 asked = other.image is not slide.image and cell in (cells[slide], cells[other])
                 if asked and _similarity(spectrum, turned, size) >= SAME_SECTION:
