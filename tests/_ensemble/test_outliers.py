@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from spatialdata import SpatialData
 from spatialdata.models import Image2DModel
 
 import h2e
+from h2e._ensemble.outliers import warn_of_outliers
+from h2e._slide.quality import Quality
 
 VIEW = (h2e.tl.View(1, 16),)
 
@@ -56,3 +59,15 @@ def test_a_figure_outside_of_training_is_told_of_and_without_figures_nothing_is(
         h2e.tl.predict(new, replace(ensemble, quality=shifted), progress=False)
     assert len(told) == 1
     h2e.tl.predict(new, replace(ensemble, quality={}), progress=False)
+
+
+@pytest.mark.parametrize(("n_groups", "hue", "told"), [(3, 319.0, ["novel"]), (2, 319.0, []), (2, 321.0, ["near"])])
+def test_single_spots_and_small_differences_are_normal(n_groups: int, hue: float, told: list[str]):
+    quality = {"near": Quality(hue=hue), "novel": Quality(hue=280.0), "known": Quality()}
+    cohort = SimpleNamespace(names=np.repeat(list(quality), 5), quality=quality)
+    trained = SimpleNamespace(quality={"A": {"hue": 250.0}, "B": {"hue": 280.0}}, n_groups=n_groups)
+    novelty = np.array([0.0] * 4 + [9.0] + [3.0] * 5 + [np.nan] * 5)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_outliers(cohort, trained, novelty)
+    assert [name for name in quality if any(f"{name}: " in str(one.message) for one in caught)] == told

@@ -85,3 +85,12 @@ def test_predict_warns_of_a_size_that_only_the_user_states(
 
 def test_ensembles_of_old_have_no_such_figures():
     assert h2e.Ensemble.load(FIXTURES / "v1_ridge").scale_cue is None
+
+
+def test_learners_that_look_at_no_image_have_no_cue(few: SpatialData):
+    table = few["table"]
+    table.obsm["features"] = np.random.default_rng(0).normal(size=(table.n_obs, 4))
+    learner = h2e.tl.Embedding(obsm="features")
+    ensemble = h2e.tl.fit(few, learners=learner, targets=["TOY01"], group_key="donor", progress=False)
+    assert ensemble.novelty is not None
+    assert ensemble.scale_cue is None

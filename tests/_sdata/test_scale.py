@@ -211,6 +211,11 @@ def test_cells_at_irregular_places_are_no_lattice(seed: int):
         assert not is_visium(shaken, None, radius)
 
 
+def test_one_spot_tells_nothing_and_is_no_error():
+    assert not is_visium(np.array([[5.0, 5.0]]), np.array([[1.0, 1.0]]), 2.75)
+    assert not is_visium(hexagonal_grid((60, 60), 10.0)[0][:1], np.array([[np.nan, np.nan]]), 2.75)
+
+
 @pytest.mark.parametrize("kind", ["squares", "circles"])
 def test_bins_tell_the_size_by_their_name_alone(visium, kind: str):
     shapes = squares()

@@ -55,6 +55,8 @@ def test_array_coordinates_give_the_pitch_of_any_subset_through_jitter(kind: str
         assert found == kind
         assert pitch == pytest.approx(290, rel=0.03)
     assert lattice_of_array(xy[:12], array[:12]) is None  # one row
+    assert lattice_of_array(xy, rng.permutation(array)) is None  # of other spots
+    assert lattice_of_array(xy, np.full(array.shape, np.nan)) is None
 
 
 def test_an_array_of_which_every_second_place_is_used_has_diagonal_neighbours():

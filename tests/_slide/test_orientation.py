@@ -7,6 +7,7 @@ import pytest
 
 from h2e._slide.lattice import hexagonal_grid
 from h2e._slide.orientation import AS_THEY_ARE, CLEAR, ORIENTATIONS, orientation, score_here
+from h2e._slide.registration import place
 
 SPACING = 10.0
 
@@ -52,6 +53,23 @@ def test_bins_by_the_ten_thousand_are_told_as_well(hook: np.ndarray):
     xy = np.column_stack([x, y])[hook[y.astype(int), x.astype(int)]]
     assert orientation(hook, 1.0, xy, 1.5).verdict == "right"
     assert orientation(hook, 1.0, xy * [-1, 1] + [400, 0], 1.5).name == "mirrored left to right"
+
+
+def test_a_few_bins_on_a_large_image_cut_it_no_finer_than_its_mask(hook: np.ndarray, monkeypatch):
+    sides = []
+
+    def cells_of(mask: np.ndarray, scale: float, cell_px: float) -> np.ndarray:
+        sides.append(cell_px / scale)
+        return np.ones((50, 50))
+
+    for function in (orientation, place):
+        monkeypatch.setitem(function.__globals__, "cells_of", cells_of)
+    few = np.array([[800.0, 800.0], [802.0, 800.0], [800.0, 802.0]])
+    score_here(hook, 16.0, few, 2.0)
+    orientation(hook, 16.0, few, 2.0)
+    assert min(sides) >= 1
+    place(hook, 16.0, few, 8.0)
+    assert sides[-1] >= 0.25
 
 
 def round_tissue() -> np.ndarray:

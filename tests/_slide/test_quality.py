@@ -24,6 +24,7 @@ from h2e._slide.quality import (
     Quality,
     measure_quality,
     odd_ones,
+    sharpness_of,
     unlike_he,
     warn_of_colours,
 )
@@ -49,6 +50,23 @@ def test_an_image_of_twice_the_resolution_has_the_same_figures(slide):
     finer = with_pixels(image, lambda pixels: pixels.repeat(2, axis=1).repeat(2, axis=2))
     before, after = measure_quality(image, (mask, scale), UM), measure_quality(finer, (mask, 2 * scale), UM / 2)
     np.testing.assert_allclose(after, before, atol=1e-6)
+
+
+def test_pixels_of_any_size_are_equally_sharp():
+    fine = gaussian_filter(np.random.default_rng(0).normal(size=(480, 480)), 4.0)
+    seen = [fine.reshape(480 // px, px, 480 // px, px).mean(axis=(1, 3)) for px in (2, 4)]
+    one, other = (sharpness_of(d, np.ones(d.shape, bool), px) for d, px in zip(seen, (2.0, 4.0), strict=True))
+    assert one == pytest.approx(other, abs=0.015)
+
+
+def test_tissue_of_one_density_has_no_dense_part():
+    rgb = np.full((3, 60, 60), 240.0)
+    rgb[:, 10:50, 10:50] = np.array([200.0, 120.0, 180.0])[:, None, None]
+    rgb[1] += np.random.default_rng(0).integers(-1, 2, (60, 60))
+    image = Image("flat", (da.from_array(rgb.astype(np.uint8)),), (1.0,))
+    quality = measure_quality(image, (rgb[2] < 200, 1.0), UM)
+    assert quality.hue == pytest.approx(315, abs=15)
+    assert np.isnan(quality.turn)
 
 
 def test_a_blur_takes_away_sharpness_and_no_colour(slide):

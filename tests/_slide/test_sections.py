@@ -12,7 +12,8 @@ from PIL import Image as Pillow
 
 from h2e._sdata.keys import Keys
 from h2e._sdata.slides import open_slides
-from h2e._slide.image import Image
+from h2e._slide import sections
+from h2e._slide.image import Image, read_coarse
 from h2e._slide.orientation import orient
 from h2e._slide.sections import same_sections
 from h2e._slide.slide import Slide
@@ -89,9 +90,25 @@ def test_donors_on_one_scan_are_told_apart_by_their_places(slides):
     parts = [replace(whole.take(keep), name=name) for name, keep in (("left", left), ("right", ~left))]
     assert same_sections(parts) == []
     assert same_sections([*parts, replace(whole, name="whole")]) == [("left", "whole"), ("right", "whole")]
+    most = whole.xy[:, 0] < np.percentile(whole.xy[:, 0], 70)
+    assert same_sections([replace(whole.take(most), name="most"), parts[1]]) == []
     # Bins of half the size on the same tissue.
     finer = replace(whole, name="bins", xy=np.concatenate([whole.xy - 8, whole.xy + 8]), spacing_px=16.0)
     assert same_sections([whole, finer]) == [(whole.name, "bins")]
+
+
+def test_small_pieces_are_no_evidence(slides):
+    whole = slides[0]
+    corner = (whole.xy < np.median(whole.xy, axis=0)).all(axis=1)
+    assert same_sections([whole, copy_of(whole, pixels_of(whole), whole.xy[corner])]) == []
+    # A few cells are alike somewhere on any two slides.
+    few = []
+    for slide in slides:
+        start = np.argsort(slide.xy.sum(axis=1))[::20]
+        for k, spot in enumerate(slide.xy[start]):
+            near = np.abs(slide.xy - spot).max(axis=1) < 1.5 * slide.spacing_px
+            few.append(replace(slide.take(near), name=f"{slide.name} {k}"))
+    assert [pair for pair in same_sections(few) if pair[0].split()[0] != pair[1].split()[0]] == []
 
 
 def test_blank_slides_are_no_evidence(slides):
@@ -102,15 +119,30 @@ def test_blank_slides_are_no_evidence(slides):
 
 def test_many_spots_are_compared_on_a_grid_of_bounded_size(slides, monkeypatch):
     sizes = []
-    monkeypatch.setattr("h2e._slide.sections._spectra", lambda d, u, size: sizes.append(size) or np.zeros((3, 1, 1)))
-    same_sections([replace(slides[0], spacing_px=0.5)])
-    assert max(sizes) <= 400
+    monkeypatch.setattr(sections, "spectra", lambda d, u, size: sizes.extend(size) or np.zeros((3, 1, 1)))
+    same_sections([replace(slides[0], spacing_px=0.5), replace(slides[1], spacing_px=0.4)])
+    assert 100 <= max(sizes) <= 400
+
+
+def test_a_slide_of_many_more_spots_hides_no_copy(slides):
+    bins = replace(slides[1], name="bins", spacing_px=0.04)
+    assert same_sections([slides[0], bins, moved(slides[0])]) == [(slides[0].name, "copy")]
+
+
+def test_an_image_is_read_once_however_many_slides_lie_on_it(slides, monkeypatch):
+    read = []
+    monkeypatch.setattr(sections, "read_coarse", lambda *args: read.append(args) or read_coarse(*args))
+    one, other = slides[:2]
+    parts = [replace(one.take(np.arange(len(one)) % 5 == k), name=f"part {k}") for k in range(5)]
+    same_sections(parts)
+    assert not read
+    same_sections([*parts, other])
+    assert len(read) == 2
 
 
 @pytest.mark.real_data
 def test_sister_sections_stay_apart_and_their_copies_are_found():
     import h2e
-    from h2e._slide.image import read_coarse
 
     sisters = open_slides(h2e.datasets.her2st(progress=False), Keys()) + open_slides(h2e.datasets.mob(), Keys())
     assert same_sections(sisters) == []

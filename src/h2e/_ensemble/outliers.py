@@ -11,8 +11,9 @@ from h2e._slide.quality import TOLERANCES
 from h2e._warnings import warn
 
 NOVEL, NOVEL_TO_TWO = 2.0, 3.5
-"""Median novelty of a slide that is too far; two groups have only one distance between them, which may be small. Slides of a donor left out have -0.5 to 0.6 (her2st, mob), mouse brain
-predicted by breast tumours 1.6, a synthetic slide with red and blue exchanged 2.3, noise 3.8."""
+"""Median novelty of a slide that is too far; two groups have only one distance between them, and one has none, which may
+be small. Slides of a donor left out have -0.5 to 0.6 (her2st, mob), mouse brain predicted by breast tumours 1.6, a
+synthetic slide with red and blue exchanged 2.3, noise 3.8; sections by a single one of her2st -0.1 to 3.1."""
 
 
 def warn_of_outliers(cohort: Cohort, ensemble: Ensemble, novelty: np.ndarray) -> None:

@@ -48,11 +48,20 @@ def read_coarse(image: Image, scale: float) -> tuple[np.ndarray, float]:
 
 def thumbnail(image: Image) -> np.ndarray:
     """Mean colours of 12 × 12 parts of an image, (12, 12, 3): what a slide is recognized by, at any resolution."""
-    pixels, _ = read_coarse(image, max(image.shape) / 512)
-    rows, columns = (np.linspace(0, n, 13).astype(int) for n in pixels.shape[:2])
-    sums = np.add.reduceat(np.add.reduceat(pixels.astype(float), rows[:-1], axis=0), columns[:-1], axis=1)
-    # Of an image of fewer pixels than parts, a part is a pixel.
-    return sums / (np.diff(rows).clip(1)[:, None] * np.diff(columns).clip(1))[..., None]
+    return area_means(read_coarse(image, max(image.shape) / 512)[0], 12)
+
+
+def area_means(picture: np.ndarray, side: int) -> np.ndarray:
+    """Mean colours of ``side`` × ``side`` parts of a picture, exact where a pixel lies in several."""
+    rows, columns = (_shares(n, side) for n in picture.shape[:2])
+    return np.moveaxis(np.tensordot(columns, np.tensordot(rows, picture.astype(float), 1), (1, 1)), 0, 1)
+
+
+def _shares(n: int, side: int) -> np.ndarray:
+    """What share each of ``n`` pixels has in each of ``side`` parts of a line, (side, n)."""
+    edges, pixel = np.linspace(0, n, side + 1), np.arange(n)
+    overlap = np.minimum(pixel + 1, edges[1:, None]) - np.maximum(pixel, edges[:-1, None])
+    return overlap.clip(0) * side / n
 
 
 def same_image(colours: np.ndarray, others: np.ndarray) -> bool:

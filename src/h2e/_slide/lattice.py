@@ -7,6 +7,9 @@ import numpy as np
 VISIUM_UM, VISIUM_RADIUS = 100.0, (0.25, 0.35)
 """Pitch of Visium in µm, and the radius of its spots in pitches: they are 55 µm wide, and Space Ranger says 65."""
 
+MISFIT = 0.2
+"""Median distance in pitches from where the array puts the spots, from which on it is not theirs."""
+
 
 def lattice(xy: np.ndarray) -> tuple[float, str]:
     """Pitch of the spots, in the unit of ``xy``, and ``"hexagonal"`` or ``"square"``.
@@ -39,10 +42,11 @@ def lattice(xy: np.ndarray) -> tuple[float, str]:
 
 
 def lattice_of_array(xy: np.ndarray, array: np.ndarray) -> tuple[float, str] | None:
-    """The same from the array coordinates (column, row) of the spots, or ``None`` if they lie on one line.
+    """The same from the array coordinates (column, row) of the spots; ``None`` if they lie on one line, or elsewhere.
 
-    An affine map from array to position is fitted, so jitter averages out. Where only
-    every second place of the array is used (Visium, Spatial Transcriptomics 2k), the neighbours are the diagonal ones.
+    An affine map from array to position is fitted, so jitter averages out; where it misses most spots, the coordinates
+    are of something else. Where only every second place of the array is used (Visium, Spatial Transcriptomics 2k), the
+    neighbours are the diagonal ones. Spots without coordinates (NaN) are left out.
 
     Examples
     --------
@@ -50,11 +54,15 @@ def lattice_of_array(xy: np.ndarray, array: np.ndarray) -> tuple[float, str] | N
     >>> lattice_of_array(10.0 * array, array)
     (10.0, 'square')
     """
-    if np.linalg.matrix_rank(array - array.mean(axis=0)) < 2:
+    known = np.isfinite(array).all(axis=1)
+    xy, design = xy[known], np.column_stack([array[known], np.ones(known.sum())])
+    if np.linalg.matrix_rank(design) < 3:
         return None
-    steps = np.linalg.lstsq(array - array.mean(axis=0), xy - xy.mean(axis=0), rcond=None)[0]
-    alternating = len(np.unique(array.sum(axis=1) % 2)) == 1
-    near = np.linalg.norm(np.array([[1, 1], [1, -1]] if alternating else [[1, 0], [0, 1]]) @ steps, axis=1).mean()
+    steps = np.linalg.lstsq(design, xy, rcond=None)[0]
+    alternating = len(np.unique(array[known].sum(axis=1) % 2)) == 1
+    near = np.linalg.norm(np.array([[1, 1], [1, -1]] if alternating else [[1, 0], [0, 1]]) @ steps[:2], axis=1).mean()
+    if np.median(np.linalg.norm(xy - design @ steps, axis=1)) > MISFIT * near:
+        return None
     along_row = np.linalg.norm(2 * steps[0])
     hexagonal = alternating and abs(along_row - near) < 0.15 * near
     pitch = (along_row + 2 * near) / 3 if hexagonal else near
@@ -68,10 +76,7 @@ def pitch_of(whole: float, xy: np.ndarray, array: np.ndarray | None) -> tuple[fl
     neighbours. So the smaller holds where they disagree. A subset of the spots must not change the scale, which is
     that of all shapes unless these are scattered, too.
     """
-    if array is None:
-        return whole, whole
-    known = np.isfinite(array).all(axis=1)
-    of_array = lattice_of_array(xy[known], array[known]) if known.any() else None
+    of_array = None if array is None else lattice_of_array(xy, array)
     if of_array is None or of_array[0] > 1.2 * whole:
         return whole, whole
     return of_array[0], of_array[0] if of_array[0] < 0.8 * whole else whole
@@ -89,32 +94,18 @@ def is_visium(xy: np.ndarray, array: np.ndarray | None, radius: float) -> bool:
     >>> is_visium(xy, None, 2.75), is_visium(xy, None, 5.0)
     (True, False)
     """
-    pitch, kind = lattice(xy)
-    if array is not None and np.isfinite(array).all(axis=1).any():
-        known = np.isfinite(array).all(axis=1)
-        of_array = lattice_of_array(xy[known], array[known])
-        if of_array is None or of_array[1] != "hexagonal" or _misfit(xy[known], array[known]) > 0.2 * of_array[0]:
-            return False
-        return VISIUM_RADIUS[0] < radius / of_array[0] < VISIUM_RADIUS[1]
-    between, near = (_links(xy, low * pitch, high * pitch) for low, high in ((1.2, 1.6), (0.0, 1.2)))
-    regular = kind == "hexagonal" and between < 0.05 * near and near > len(xy)
-    return regular and VISIUM_RADIUS[0] < radius / pitch < VISIUM_RADIUS[1]
-
-
-def _links(xy: np.ndarray, low: float, high: float) -> int:
-    """How many pairs of spots are farther than ``low`` and no farther than ``high`` apart, each counted once."""
     from scipy.spatial import KDTree
 
-    tree = KDTree(xy)
-    fewer, more = (tree.count_neighbors(tree, distance) for distance in (low, high))
-    return int(more - fewer) // 2
-
-
-def _misfit(xy: np.ndarray, array: np.ndarray) -> float:
-    """Median distance of spots from where an affine map of their array coordinates puts them."""
-    design = np.column_stack([array, np.ones(len(array))])
-    residual = xy - design @ np.linalg.lstsq(design, xy, rcond=None)[0]
-    return float(np.median(np.linalg.norm(residual, axis=1)))
+    if array is not None:
+        pitch, kind = lattice_of_array(xy, array) or (np.inf, "")
+        regular = kind == "hexagonal"
+    else:
+        pitch, kind = lattice(xy)
+        tree = KDTree(xy)
+        # Each pair counts twice, each spot as its own neighbour.
+        same, near, wide = tree.count_neighbors(tree, pitch * np.array([0.0, 1.2, 1.6]))
+        regular = kind == "hexagonal" and wide - near < 0.05 * (near - same) and near - same > 2 * len(xy)
+    return regular and VISIUM_RADIUS[0] < radius / pitch < VISIUM_RADIUS[1]
 
 
 def hexagonal_grid(shape: tuple[int, int], spacing: float) -> tuple[np.ndarray, np.ndarray]:

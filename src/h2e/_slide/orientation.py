@@ -63,29 +63,30 @@ def orientation(mask: np.ndarray, scale: float, xy: np.ndarray, spacing: float) 
     ``xy`` and ``spacing`` are in pixels of level 0, as many of which as ``scale`` make a pixel of the mask. The outline
     of the tissue tells only where it differs between the orientations.
     """
-    unit, some = _coarser(xy, spacing)
+    unit, some = _coarser(xy, spacing, scale)
     centre, cell = xy.mean(axis=0), unit / CELLS
     tissue = cells_of(mask, scale, cell)
-    reach = max(tissue.shape) / CELLS
-    turned = (centre + (some - centre) @ np.array(matrix, float).T for matrix in ORIENTATIONS.values())
-    scores = np.stack([correlations(tissue, at, unit, reach, CELLS) for at in turned])
+    # From the middle of the image, in whole cells, no place on it is farther than half of its side.
+    start = np.round(np.array(tissue.shape[::-1]) / 2 - centre / cell) * cell
+    turned = (start + centre + (some - centre) @ np.array(matrix, float).T for matrix in ORIENTATIONS.values())
+    scores = np.stack([correlations(tissue, at, unit, max(tissue.shape) / 2 / CELLS, CELLS) for at in turned])
     best, y, x = np.unravel_index(scores.argmax(), scores.shape)
-    middle = scores.shape[1] // 2
-    shift = (float(x - middle) * cell, float(y - middle) * cell)
+    shift_x, shift_y = (start + (np.array([x, y]) - scores.shape[1] // 2) * cell).tolist()
     here, name = score_here(mask, scale, xy, spacing), list(ORIENTATIONS)[best]
     *_, runner_up, score = np.sort(scores.max(axis=(1, 2))).tolist()
-    return Orientation(_verdict(name, here, score, runner_up), name, here, score, runner_up, shift)
+    return Orientation(_verdict(name, here, score, runner_up), name, here, score, runner_up, (shift_x, shift_y))
 
 
 def score_here(mask: np.ndarray, scale: float, xy: np.ndarray, spacing: float) -> float:
     """Correlation of 'under spots' with 'tissue' where the spots are, or up to a spacing away."""
-    unit, some = _coarser(xy, spacing)
+    unit, some = _coarser(xy, spacing, scale)
     return float(correlations(cells_of(mask, scale, unit / CELLS), some, unit, 1.0, CELLS).max())
 
 
-def _coarser(xy: np.ndarray, spacing: float) -> tuple[float, np.ndarray]:
+def _coarser(xy: np.ndarray, spacing: float, scale: float) -> tuple[float, np.ndarray]:
     """A spacing of which there are at most 40 across the spots, and spots that are no denser than half of it."""
-    unit = max(spacing, float(np.ptp(xy, axis=0).max()) / ACROSS)
+    # A few bins of a large image must not cut it finer than its mask.
+    unit = max(spacing, float(np.ptp(xy, axis=0).max()) / ACROSS, CELLS * scale)
     return unit, xy if unit == spacing else np.unique(np.floor(2 * xy / unit), axis=0) * unit / 2 + unit / 4
 
 

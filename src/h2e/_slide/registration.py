@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,12 +49,13 @@ def place(
     """
     centre = xy.mean(axis=0)
     extent = float(np.ptp(xy, axis=0).max()) / spacing + 2 * (max_shift + RIM)
-    # Bins by the hundred thousand need no finer grid.
-    cells = int(np.clip(1500 / extent, 2, CELLS))
+    # Bins by the hundred thousand need no finer grid, and a few of them none that is much finer than the mask.
+    cells = int(np.clip(min(1500 / extent, 2 * spacing / scale), 2, CELLS))
     turn, zoom = 0.0, 1.0
     if max_rotation_deg or max_zoom:
-        limits = (max_rotation_deg, max_zoom)
-        turn, zoom = _turn_and_zoom(mask, scale, xy, spacing, max_shift, limits, cells=max(2, cells // 2))
+        few = max(2, cells // 2)
+        tissue = cells_of(mask, scale, spacing / few)
+        turn, zoom = _turn_and_zoom(tissue, xy, spacing, max_shift, few, (max_rotation_deg, max_zoom))
     fine = cells_of(mask, scale, spacing / cells)
     scores = correlations(fine, _turned(xy, centre, turn, zoom), spacing, max_shift, cells)
     middle = scores.shape[0] // 2
@@ -69,17 +71,9 @@ def place(
 
 
 def _turn_and_zoom(
-    mask: np.ndarray,
-    scale: float,
-    xy: np.ndarray,
-    spacing: float,
-    max_shift: float,
-    limits: tuple[float, float],
-    *,
-    cells: int,
+    tissue: np.ndarray, xy: np.ndarray, spacing: float, max_shift: float, cells: int, limits: tuple[float, float]
 ) -> tuple[float, float]:
     """The rotation and zoom whose best shift is best: in steps of a degree and a percent, then of a quarter of that."""
-    tissue = cells_of(mask, scale, spacing / cells)
     centre, best, span = xy.mean(axis=0), (0.0, 1.0), limits
     for step in ((1.0, 0.01), (0.25, 0.0025)):
         turns, zooms = (_about(*values) for values in zip(best, span, step, strict=True))
@@ -120,25 +114,33 @@ def correlations(
     tissue: np.ndarray, xy: np.ndarray, spacing: float, max_shift: float, cells: int, *, trim: bool = False
 ) -> np.ndarray:
     """Correlation of 'under spots' and tissue for each shift, (y, x) in cells, over spots and rim on the image."""
-    from scipy.signal import fftconvolve
+    from scipy.fft import next_fast_len
 
-    at = xy * cells / spacing
-    near, under, low = _footprint(at, cells, trim=trim)
+    near, under, low = _footprint(xy * cells / spacing, cells, trim=trim)
     reach = int(np.ceil(max_shift * cells))
-    size = np.array(near.shape)[::-1] + 2 * reach
-    tissue, on_image = (_window(a, low - reach, size) for a in (tissue, np.ones_like(tissue)))
-
-    def slide(image: np.ndarray, template: np.ndarray) -> np.ndarray:
-        """Sum of image × template for each shift."""
-        return fftconvolve(image, template[::-1, ::-1].astype(float), mode="valid")
-
+    size = [next_fast_len(n + 2 * reach, real=True) for n in near.shape]
     # Cells beside the image say nothing.
-    weight = np.maximum(slide(on_image, near), 1e-9)
-    mean_t, mean_u = slide(tissue, near) / weight, slide(on_image, under) / weight
-    covariance = slide(tissue, under) / weight - mean_t * mean_u
-    variance = (slide(tissue**2, near) / weight - mean_t**2) * (mean_u - mean_u**2)
-    score = covariance / np.sqrt(np.maximum(variance, 1e-9))
-    return np.where(weight > 0.5 * near.sum(), score, -1.0)
+    tissue, on_image = (_window(array, low - reach, size) for array in (tissue, np.ones_like(tissue)))
+    score, n = correlate(spectra(tissue, on_image, size), spectra(under, near, size), size)
+    return np.where(n > 0.5 * near.sum(), score, -1.0)[: 2 * reach + 1, : 2 * reach + 1]
+
+
+def spectra(values: np.ndarray, known: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Fourier transforms of values, 0 where they are not known, of where they are, and of their squares, (3, …)."""
+    from scipy.fft import rfft2
+
+    values = values.astype(float)
+    return rfft2(np.stack([values, known, values**2]), size)
+
+
+def correlate(one: np.ndarray, other: np.ndarray, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """For each shift of the second: the correlation where both are known, and in how many cells they are."""
+    from scipy.fft import irfft2
+
+    n, x, y, xx, yy, xy = irfft2(one[[1, 0, 1, 2, 1, 0]] * other[[1, 1, 0, 1, 2, 0]].conj(), size)
+    n = np.maximum(n, 1)
+    power = (xx - x**2 / n) * (yy - y**2 / n)
+    return (xy - x * y / n) / np.sqrt(np.maximum(power, 1e-9 * n**2)), n
 
 
 def _footprint(at: np.ndarray, cells: int, *, trim: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -160,11 +162,11 @@ def _footprint(at: np.ndarray, cells: int, *, trim: bool) -> tuple[np.ndarray, n
     return np.isfinite(distance), under, low
 
 
-def _window(array: np.ndarray, low: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """A window of an array from (x, y) ``low`` on, 0 beside the array."""
-    out = np.zeros((size[1], size[0]))
+def _window(array: np.ndarray, low: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """A window of an array from (x, y) ``low`` on, (y, x) ``size``, 0 beside the array."""
+    out = np.zeros(size)
     x0, y0 = np.maximum(low, 0)
-    x1, y1 = np.minimum(low + size, array.shape[::-1])
+    x1, y1 = np.minimum(low + size[::-1], array.shape[::-1])
     if x1 > x0 and y1 > y0:
         out[y0 - low[1] : y1 - low[1], x0 - low[0] : x1 - low[0]] = array[y0:y1, x0:x1]
     return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from h2e._slide.image import area_means
 from h2e._slide.orientation import ORIENTATIONS, orient
 from h2e._slide.tissue import BLACK
 
@@ -27,7 +28,7 @@ EVIDENCE = 0.02
 
 def picture_of(rgb: np.ndarray) -> np.ndarray:
     """Mean colours of parts of an image of any size, (n, n, 3); a part of a small one has two pixels a side."""
-    return _means(rgb, max(2, min(SIDE, min(rgb.shape[:2]) // 2)))
+    return area_means(rgb, max(2, min(SIDE, min(rgb.shape[:2]) // 2)))
 
 
 def compare(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, bool] | None:
@@ -46,7 +47,7 @@ def compare(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, bool] | Non
     >>> list(ORIENTATIONS)[correlations.argmax()], other_stain
     ('mirrored left to right', False)
     """
-    colours = np.stack([_means(picture, min(len(one), len(other))) for picture in (one, other)])
+    colours = np.stack([area_means(picture, min(len(one), len(other))) for picture in (one, other)])
     density = -np.log((colours + 1) / 256)
     # What is black in one of them says nothing.
     known = colours.max(axis=-1) >= BLACK
@@ -69,16 +70,3 @@ def compare(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, bool] | Non
     )
     off = np.ptp(cast - cast.mean(axis=1, keepdims=True), axis=0).max() > SAME_CAST
     return correlations, bool(off or np.ptp(hue / hue.mean(axis=1, keepdims=True), axis=0).max() > SAME_HUE)
-
-
-def _means(picture: np.ndarray, side: int) -> np.ndarray:
-    """Mean colours of ``side`` × ``side`` parts, exact where a pixel lies in several."""
-    rows, columns = (_shares(n, side) for n in picture.shape[:2])
-    return np.moveaxis(np.tensordot(columns, np.tensordot(rows, picture.astype(float), 1), (1, 1)), 0, 1)
-
-
-def _shares(n: int, side: int) -> np.ndarray:
-    """What share each of ``n`` pixels has in each of ``side`` parts of a line, (side, n)."""
-    edges, pixel = np.linspace(0, n, side + 1), np.arange(n)
-    overlap = np.minimum(pixel + 1, edges[1:, None]) - np.maximum(pixel, edges[:-1, None])
-    return overlap.clip(0) * side / n

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import combinations
 
 import numpy as np
 
 from h2e._slide.fraction import fraction_at
 from h2e._slide.image import read_coarse
 from h2e._slide.orientation import orient
-from h2e._slide.registration import REACH
+from h2e._slide.registration import REACH, correlate, spectra
 from h2e._slide.slide import Slide
 
 SAME_SECTION, FEW_CELLS = 0.85, 1.0
@@ -34,19 +36,21 @@ def same_sections(slides: Sequence[Slide]) -> list[tuple[str, str]]:
     """Names of pairs of slides that show one section: on one image by the places of their spots, else by its pixels."""
     from scipy.fft import next_fast_len
 
-    extent = max(float(np.ptp(slide.xy, axis=0).max()) / slide.spacing_px for slide in slides)
-    cell = CELL * 2.0 ** np.ceil(np.log2(max(extent / CELL / MAX_CELLS, 1)))
-    sections = [_section(slide, cell) for slide in slides]
-    size = next_fast_len(2 * max(max(density.shape) for density, _ in sections), real=True)
-    spectra: list[np.ndarray] = []
-    pairs = []
-    for slide, (density, under) in zip(slides, sections, strict=True):
-        turned = [_spectra(orient(density, k), orient(under, k), size) for k in range(8)]
-        for other, known in zip(slides, spectra, strict=False):
-            on_one_image = other.image is slide.image
-            if _share_places(slide, other) if on_one_image else _similarity(known, turned, size) >= SAME_SECTION:
-                pairs.append((other.name, slide.name))
-        spectra.append(turned[0])
+    pairs = [(a.name, b.name) for a, b in combinations(slides, 2) if a.image is b.image and _share_places(a, b)]
+    cells, read = {slide: _cell_of(slide) for slide in slides}, cache(read_coarse)
+    for cell in sorted(set(cells.values())) if len({slide.image for slide in slides}) > 1 else ():
+        # One of a quarter of the extent has too little of the tissue.
+        some = [slide for slide in slides if cells[slide] in (cell, cell / 2)]
+        sections = [_section(slide, cell, read) for slide in some]
+        size = [next_fast_len(2 * max(max(density.shape) for density, _ in sections), real=True)] * 2
+        known: list[np.ndarray] = []
+        for slide, (density, under) in zip(some, sections, strict=True):
+            turned = [spectra(orient(density, k), orient(under, k), size) for k in range(8)]
+            for other, spectrum in zip(some, known, strict=False):
+                asked = other.image is not slide.image and cell in (cells[slide], cells[other])
+                if asked and _similarity(spectrum, turned, size) >= SAME_SECTION:
+                    pairs.append((other.name, slide.name))
+            known.append(turned[0])
     return pairs
 
 
@@ -58,12 +62,18 @@ def _share_places(one: Slide, other: Slide) -> bool:
     return any((KDTree(a.xy).query(b.xy)[0] < near).mean() > 0.5 for a, b in ((one, other), (other, one)))
 
 
-def _section(slide: Slide, cell: float) -> tuple[np.ndarray, np.ndarray]:
+def _cell_of(slide: Slide) -> float:
+    """Side of the cells that a slide is cut into, in spacings."""
+    extent = float(np.ptp(slide.xy, axis=0).max()) / slide.spacing_px
+    return CELL * 2.0 ** np.ceil(np.log2(max(extent / CELL / MAX_CELLS, 1)))
+
+
+def _section(slide: Slide, cell: float, read: Callable[..., tuple[np.ndarray, float]]) -> tuple[np.ndarray, np.ndarray]:
     """Optical density under the spots of a slide less its mean, and which cells are under spots, (y, x) each."""
     from scipy.spatial import KDTree
 
     side = cell * slide.spacing_px
-    rgb, scale = read_coarse(slide.image, max(1.0, side / 2))
+    rgb, scale = read(slide.image, max(1.0, side / 2))
     # Between 0 and 1, as shares of tissue are.
     density = 1 - np.log(rgb.astype(np.float32) + 1).mean(axis=-1) / np.log(256)
     low = slide.xy.min(axis=0) - side
@@ -73,18 +83,10 @@ def _section(slide: Slide, cell: float) -> tuple[np.ndarray, np.ndarray]:
     # Windows overlap by a third, so that a copy may lie between the cells.
     values = fraction_at(density, scale, centres, 1.5 * side)
     values = np.where(under, values - values[under].mean(), 0)
-    density, cells = (array.reshape(len(rows), len(columns)).astype(float) for array in (values, under))
-    return density, cells
+    return values.reshape(len(rows), len(columns)), under.reshape(len(rows), len(columns))
 
 
-def _spectra(density: np.ndarray, under: np.ndarray, size: int) -> np.ndarray:
-    """Fourier transforms of a section, of which cells are under its spots, and of its square, (3, size, …)."""
-    from scipy.fft import rfft2
-
-    return np.stack([rfft2(array, (size, size)) for array in (density, under, density**2)])
-
-
-def _similarity(one: np.ndarray, turned: Sequence[np.ndarray], size: int) -> float:
+def _similarity(one: np.ndarray, turned: Sequence[np.ndarray], size: Sequence[int]) -> float:
     """The best correlation of two sections over all shifts, and orientations of the second, in which enough overlap."""
     from scipy.fft import irfft2
 
@@ -92,13 +94,8 @@ def _similarity(one: np.ndarray, turned: Sequence[np.ndarray], size: int) -> flo
     enough = MIN_OVERLAP * max(n_one, n_other)
     best = 0.0
     for other in turned if enough <= min(n_one, n_other) else ():
-        product = irfft2(one[0] * other[0].conj(), (size, size))
-        if product.max() <= WORTH_A_LOOK * min(power_one, power_other):
-            continue
-        # For each shift: cells, sums and sums of squares of both where they overlap.
-        n, x, y, xx, yy = irfft2(one[[1, 0, 1, 2, 1]] * other[[1, 1, 0, 1, 2]].conj(), (size, size))
-        n = np.maximum(n, 1)
-        power = (xx - x**2 / n) * (yy - y**2 / n)
-        correlation = (product - x * y / n) / np.sqrt(np.maximum(power, 1e-12)) - FEW_CELLS / np.sqrt(n)
-        best = max(best, float(correlation[n >= enough].max(initial=0.0)))
+        product = irfft2(one[0] * other[0].conj(), size)
+        if product.max() > WORTH_A_LOOK * min(power_one, power_other):
+            correlation, n = correlate(one, other, size)
+            best = max(best, float((correlation - FEW_CELLS / np.sqrt(n))[n >= enough].max(initial=0.0)))
     return best

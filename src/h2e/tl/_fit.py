@@ -166,4 +166,5 @@ def fit(
     if constant := [name for name, column in values.items() if column.nunique() == 1]:
         log.warning("targets %s have one value at all %d spots: there is nothing to learn", constant, len(spots))
     # Learners that look at no image get along with any size of a pixel.
-    return ensemble if ensemble.novelty is None else replace(ensemble, scale_cue=fit_scale_cue(cohort.slides))
+    looks = any(learner.uses == "tiles" for learner in config.learners)
+    return replace(ensemble, scale_cue=fit_scale_cue(cohort.slides)) if looks else ensemble
