@@ -16,6 +16,7 @@ from sklearn.model_selection import LeaveOneGroupOut
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
+from h2e._learners import encoders
 from h2e._learners import heads as _heads
 from h2e._learners import multiscale as _multiscale
 from h2e._learners.baselines import Coordinates, Mean
@@ -319,11 +320,34 @@ def test_the_encoder_of_h2e_sees_stain_and_not_the_company():
     assert from_json(to_json(Embedding())) == Embedding()  # stored by name, so that it needs not be passed again
 
 
-def test_the_activation_of_the_encoder_is_mish():
-    x = torch.linspace(-90, 90, 721)
-    found = [module(x) for module in _shell(torch.device("cpu")).modules() if type(module).__name__ == "Mish"]
-    assert len(found) == 18
-    torch.testing.assert_close(found[0], torch.nn.functional.mish(x), rtol=1e-5, atol=1e-6)
+def test_the_compiled_activation_of_the_encoder_is_that_of_torch():
+    modules = [m for m in _shell(torch.device("cpu")).modules() if isinstance(m, torch.nn.GroupNorm)]
+    assert len(modules) == 18
+    generator = torch.Generator().manual_seed(0)
+    for module in modules[::5]:
+        x = (
+            torch.randn(3, module.num_channels, 7, 5, generator=generator)
+            * torch.tensor([1e-3, 1.0, 1e3])[:, None, None, None]
+        )
+        x[0, :, 0, 0] += 50
+        x = x.contiguous(memory_format=torch.channels_last)
+        weights = module.weight.double(), module.bias.double()
+        normalized = torch.nn.functional.group_norm(x.double(), module.num_groups, *weights, module.eps)
+        expected = torch.nn.functional.mish(normalized)
+        np.testing.assert_allclose(module(x).numpy(), expected.detach().numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_the_features_of_the_encoder_are_means_and_deviations_of_its_maps_whatever_the_batch():
+    tiles = np.random.default_rng(0).integers(0, 256, (19, 3, 16, 16), np.uint8)
+    network = _shell(torch.device("cpu"))
+    with torch.inference_mode():
+        maps = network(torch.from_numpy(encoders._stain_channels(tiles)).contiguous(memory_format=torch.channels_last))
+        expected = [
+            f(m.double()) for m in maps for f in (lambda m: m.mean((2, 3)), lambda m: m.std((2, 3), correction=0))
+        ]
+    features = shell_features(tiles)
+    np.testing.assert_allclose(features, torch.cat(expected, dim=1).numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(shell_features(tiles[5:7]), features[5:7])
 
 
 def test_features_are_cached_by_what_was_seen(tmp_path):

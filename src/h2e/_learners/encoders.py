@@ -31,12 +31,12 @@ MOST = {"eosin": 1.3, "haematoxylin": 2.5, "density": 1.6}
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 """Of its channels, in 0–1: how images are scaled for a network that does not say otherwise."""
 
-POWERS = np.polynomial.Chebyshev.interpolate(np.exp2, 5, [0, 1]).convert(kind=np.polynomial.Polynomial)
-POWERS = POWERS.coef.astype(np.float32)
-"""Of a polynomial that is 2 to the power of a number between 0 and 1, to 2e-7."""
+_FIT = np.polynomial.Chebyshev.interpolate(np.exp2, 5, [0, 1])
+POWERS = _FIT.convert(kind=np.polynomial.Polynomial).coef.astype(np.float32)
+"""Of a polynomial that is 2 to the power of a number between 0 and 1, to a rounding of ``float32``."""
 
-BATCH = SHELL_BATCH = 16
-"""Images at a time; the maps of four stay in the cache of a processor."""
+BATCH = 16
+"""Images at a time."""
 
 
 def encoder_of(encoder: Any, *, device: str | None = None) -> Encode:
@@ -133,7 +133,7 @@ def shell_features(images: np.ndarray, *, device: str | None = None) -> np.ndarr
         maps = network(channels.contiguous(memory_format=torch.channels_last))
         return torch.cat([moments for level in maps for moments in _moments(level)], dim=1)
 
-    return _in_batches(encode_batch, images, SHELL_BATCH)
+    return _in_batches(encode_batch, images, BATCH)
 
 
 def cached(encode: Encode, folder: Path, px: int) -> Encode:
@@ -220,8 +220,8 @@ def _shell(device: Any) -> Any:
                 return nn.functional.mish(super().forward(x))
             of_groups = _sums(x).reshape(2, len(x), self.num_groups, -1).mean(axis=3) / x[0, 0].numel()
             mean, square = of_groups.repeat(x.shape[1] // self.num_groups, axis=2)
-            scale = self.weight.numpy() / np.sqrt(square - mean**2 + self.eps)
-            both = np.stack([scale, self.bias.numpy() - mean * scale]).astype(np.float32)
+            scale = self.weight.detach().numpy() / np.sqrt(square - mean**2 + self.eps)
+            both = np.stack([scale, self.bias.detach().numpy() - mean * scale]).astype(np.float32)
             both = np.tile(both, encoder_kernels.RUN // x.shape[1])
             out = torch.empty_like(x)
             flat = (_channels_last(maps).reshape(len(x), -1) for maps in (x, out))

@@ -137,7 +137,7 @@ def _planes(tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _octaves(planes: np.ndarray) -> np.ndarray:
     """Per stain and octave of a pyramid: strength and asymmetry of blobs, strength and direction of edges, (n, d)."""
     image = np.ascontiguousarray(planes[:, :2]).reshape(-1, *planes.shape[2:])
-    octaves = []
+    octaves: list[np.ndarray] = []
     while len(octaves) < N_LEVELS and image.shape[-1] >= SMALLEST:
         means = np.empty((len(image), 8))
         compiled_kernel("octave")(image, means)
