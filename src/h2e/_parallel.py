@@ -1,8 +1,8 @@
-"""Independent tasks in parallel: on the active dask.distributed client, else in threads of this process."""
+"""Independent tasks in parallel, on the active dask.distributed client or in threads, and what can be made ahead."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from functools import partial
 from typing import Any, TypeVar
@@ -42,3 +42,28 @@ def in_parallel(function: Callable[[Any], T], items: Sequence[Any], *, progress:
     finally:
         stop()
     return [results[future] for future in futures]
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """Make the next of the items in a thread while one is used.
+
+    On a worker of dask.distributed, whose tasks run side by side anyway, they are made in turn: there, a thread would
+    wait for a place that its own task holds.
+
+    Examples
+    --------
+    >>> list(ahead(iter([1, 2, 3])))
+    [1, 2, 3]
+    """
+    import distributed
+
+    try:
+        distributed.get_worker()
+    except ValueError:
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(next, items, None)
+            while (item := coming.result()) is not None:
+                coming = pool.submit(next, items, None)
+                yield item
+    else:
+        yield from items

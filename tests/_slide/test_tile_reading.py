@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-from h2e._slide import tiles as _tiles
+from h2e._slide import windows as _windows
 from h2e._slide.image import Image
 from h2e._slide.tiles import read_windows
 
@@ -46,7 +46,7 @@ class Calls(Counter):
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_tiles, "BATCH_BYTES", 2 * 3 * 32 * 32)
+    monkeypatch.setattr(_windows, "BATCH_BYTES", 2 * 3 * 32 * 32)
 
 
 def file_as_one_task(whole: np.ndarray, calls: Calls) -> da.Array:
