@@ -25,10 +25,8 @@ def in_parallel(function: Callable[[Any], T], items: Sequence[Any], *, progress:
     from tqdm.auto import tqdm
 
     futures: list[Future[T]] | list[distributed.Future[T]]
-    try:
-        client = distributed.get_client()
-    except ValueError:
-        # None is active.
+    client = _active_client()
+    if client is None:
         pool = ThreadPoolExecutor(min(len(items), cpu_count()) or 1)
         futures = [pool.submit(function, item) for item in items]
         finished, stop = as_completed(futures), partial(pool.shutdown, wait=False, cancel_futures=True)
@@ -47,23 +45,29 @@ def in_parallel(function: Callable[[Any], T], items: Sequence[Any], *, progress:
 def ahead(items: Iterator[T]) -> Iterator[T]:
     """Make the next of the items in a thread while one is used.
 
-    On a worker of dask.distributed, whose tasks run side by side anyway, they are made in turn: there, a thread would
-    wait for a place that its own task holds.
+    With dask.distributed, whose tasks run side by side anyway, they are made in turn: on a worker, a thread would wait
+    for a place that its own task holds.
 
     Examples
     --------
     >>> list(ahead(iter([1, 2, 3])))
     [1, 2, 3]
     """
+    if _active_client() is not None:
+        yield from items
+        return
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
+
+
+def _active_client() -> Any:
+    """The active client of dask.distributed, on a worker that of its task; ``None`` where there is none."""
     import distributed
 
     try:
-        distributed.get_worker()
+        return distributed.get_client()
     except ValueError:
-        with ThreadPoolExecutor(1) as pool:
-            coming = pool.submit(next, items, None)
-            while (item := coming.result()) is not None:
-                coming = pool.submit(next, items, None)
-                yield item
-    else:
-        yield from items
+        return None

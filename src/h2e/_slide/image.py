@@ -29,6 +29,10 @@ class Image:
     levels: tuple[da.Array, ...]  # each (3, y, x) uint8, finest first; nothing is read
     scales: tuple[float, ...]  # pixels of level 0 per pixel of the level: (1.0, 2.0, 4.0, …)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Everything but the overview, which is not sent to a cluster."""
+        return {name: value for name, value in vars(self).items() if name != "overview"}
+
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width of level 0."""
@@ -47,10 +51,8 @@ class Image:
     @cached_property
     def overview(self) -> Image:
         """The image in ``OVERVIEW_PX`` pixels at most, in memory."""
-        level = self.level_at(self.overview_scale)
-        factor = max(1, int(self.overview_scale / self.scales[level] + 1e-6))
-        pixels = da.from_array(_block_means(self, level, factor), chunks=-1, name=False)
-        return Image(self.key, (pixels,), (self.scales[level] * factor,))
+        means, scale = _block_means(self, self.overview_scale)
+        return Image(self.key, (da.from_array(means, chunks=-1, name=False),), (scale,))
 
 
 def read_coarse(image: Image, scale: float) -> tuple[np.ndarray, float]:
@@ -58,25 +60,23 @@ def read_coarse(image: Image, scale: float) -> tuple[np.ndarray, float]:
 
     Where no level of a pyramid is as coarse as the overview, it is made once, in one pass, and coarser readings of it.
     """
+    finest = image.scales[image.level_at(scale)]
+    if image.overview_scale <= scale and (finest == image.scales[0] or finest < image.overview_scale):
+        image = image.overview
+    means, scale = _block_means(image, scale)
+    return np.ascontiguousarray(np.moveaxis(means, 0, -1)), scale
+
+
+def _block_means(image: Image, scale: float) -> tuple[np.ndarray, float]:
+    """Mean colours of square blocks, ``uint8`` (3, y, x), and their exact scale; the edge completes the last blocks."""
     level = image.level_at(scale)
-    if image.overview_scale <= scale and (level == 0 or image.scales[level] < image.overview_scale):
-        image, level = image.overview, 0
     factor = max(1, int(scale / image.scales[level] + 1e-6))
-    array = _block_means(image, level, factor)
-    return np.ascontiguousarray(np.moveaxis(array, 0, -1)), image.scales[level] * factor
-
-
-def _block_means(image: Image, level: int, factor: int) -> np.ndarray:
-    """Mean colours of blocks of a level, the last of which are completed with the edge, ``uint8`` (3, y, x)."""
-    pixels = image.levels[level]
-    if factor == 1:
-        return pixels.compute()
     px = max(1, WINDOW_PX // factor)
-    height, width = (-(-n // factor) for n in pixels.shape[1:])
+    height, width = (-(-n // factor) for n in image.levels[level].shape[1:])
     y, x = np.meshgrid(np.arange(0, height, px), np.arange(0, width, px), indexing="ij")
     (tiles,) = read(image, [Windows(level, factor * np.column_stack([x.ravel(), y.ravel()]), px * factor, px)])
     means = tiles.reshape(*y.shape, 3, px, px).transpose(2, 0, 3, 1, 4).reshape(3, y.shape[0] * px, -1)
-    return means[:, :height, :width]
+    return means[:, :height, :width], image.scales[level] * factor
 
 
 def thumbnail(image: Image) -> np.ndarray:
