@@ -117,7 +117,7 @@ def test_a_chunk_is_decoded_once_in_all_batches_with_and_without_a_pyramid(chunk
     levels = counted(whole, chunks, calls), counted(whole[:, ::2, ::2], chunks, calls, 1)
     calls.clear()
     requests = [Windows(0, corners(), 12, 6), Windows(coarse, corners() // (1 + coarse), side, 5)]
-    batches = list(stream(Image("slide", levels, (1.0, 2.0)), requests))
+    batches = list(stream(levels, requests, "slide"))
     assert sorted(np.concatenate([at for at, _ in batches])) == list(range(60))
     assert len(batches) > 2 or chunks == (3, 20, 300)
     assert set(calls.values()) == {1}
@@ -141,7 +141,7 @@ def test_memory_does_not_grow_with_the_image(monkeypatch: pytest.MonkeyPatch):
         level = da.zeros((3, size, size), dtype=np.uint8, chunks=(3, 128, 128)).map_blocks(np.ascontiguousarray)
         origins = np.stack(np.meshgrid(*2 * [np.arange(0, size, 100)]), axis=-1).reshape(-1, 2)
         tracemalloc.start()
-        for _ in stream(Image("slide", (level,), (1.0,)), [Windows(0, origins, 200, 4)]):
+        for _ in stream([level], [Windows(0, origins, 200, 4)], "slide"):
             pass
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

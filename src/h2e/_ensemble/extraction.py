@@ -70,7 +70,7 @@ def extract_features(
     # Learners that extract the same features share them.
     parts: dict[Learner, list[np.ndarray]] = {one.feature_key: [] for one in learners if one.uses == "tiles"}
     order, windows = [], view_windows(slide, slide.xy, views, spacing_um=spacing_um)
-    for spots, cut in ahead(stream(slide.image, windows)) if windows else ():
+    for spots, cut in ahead(stream(slide.image.levels, windows, slide.image.key)) if windows else ():
         tiles = dict(zip(views, cut, strict=True))
         for learner, batches in parts.items():
             batches.append(checked_features(learner, [tiles[view] for view in learner.views]))

@@ -74,7 +74,8 @@ def _block_means(image: Image, scale: float) -> tuple[np.ndarray, float]:
     px = max(1, WINDOW_PX // factor)
     height, width = (-(-n // factor) for n in image.levels[level].shape[1:])
     y, x = np.meshgrid(np.arange(0, height, px), np.arange(0, width, px), indexing="ij")
-    (tiles,) = read(image, [Windows(level, factor * np.column_stack([x.ravel(), y.ravel()]), px * factor, px)])
+    windows = Windows(level, factor * np.column_stack([x.ravel(), y.ravel()]), px * factor, px)
+    (tiles,) = read(image.levels, [windows], image.key)
     means = tiles.reshape(*y.shape, 3, px, px).transpose(2, 0, 3, 1, 4).reshape(3, y.shape[0] * px, -1)
     return means[:, :height, :width], image.scales[level] * factor
 

@@ -64,7 +64,7 @@ def read_views(
     slide: Slide, xy: np.ndarray, views: Sequence[View], *, spacing_um: float | None = None
 ) -> list[np.ndarray]:
     """Cut every view around every point: for each view an ``uint8`` batch (n, 3, px, px)."""
-    return read(slide.image, view_windows(slide, xy, views, spacing_um=spacing_um))
+    return read(slide.image.levels, view_windows(slide, xy, views, spacing_um=spacing_um), slide.image.key)
 
 
 def warn_of_enlarging(slides: Sequence[Slide], views: Sequence[View], *, spacing_um: float | None = None) -> None:
@@ -84,4 +84,5 @@ def warn_of_enlarging(slides: Sequence[Slide], views: Sequence[View], *, spacing
 
 def read_windows(image: Image, level: int, origins: np.ndarray, side: int) -> np.ndarray:
     """Windows of one level as they are, ``uint8`` (n, 3, side, side); ``origins`` are their first pixels (x, y)."""
-    return read(image, [Windows(level, np.asarray(origins, np.int64).reshape(-1, 2), side, side)])[0]
+    request = Windows(level, np.asarray(origins, np.int64).reshape(-1, 2), side, side)
+    return read(image.levels, [request], image.key)[0]

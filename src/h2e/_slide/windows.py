@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import TYPE_CHECKING
 
+import dask.array as da
 import numpy as np
 
 from h2e._slide.resampling import resample, weights
-
-if TYPE_CHECKING:
-    from h2e._slide.image import Image
 
 BATCH_BYTES = 2**26
 """Size of a batch, its tiles and the chunks that are decoded for it: 64 MiB."""
@@ -32,22 +29,25 @@ class Windows:
     px: int
 
 
-def read(image: Image, requests: Sequence[Windows]) -> list[np.ndarray]:
-    """Cut windows: of each request the tiles, ``uint8`` (n, 3, px, px)."""
+def read(pyramid: Sequence[da.Array], requests: Sequence[Windows], image_key: str) -> list[np.ndarray]:
+    """Cut windows of a pyramid: of each request the tiles, ``uint8`` (n, 3, px, px)."""
     tiles = [np.empty((len(request.origins), 3, request.px, request.px), np.uint8) for request in requests]
-    for at, parts in stream(image, requests):
+    for at, parts in stream(pyramid, requests, image_key):
         for every, part in zip(tiles, parts, strict=True):
             every[at] = part
     return tiles
 
 
-def stream(image: Image, requests: Sequence[Windows]) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+def stream(
+    pyramid: Sequence[da.Array], requests: Sequence[Windows], image_key: str
+) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
     """The same in batches, in the order of the chunks: positions of the windows, and their tiles.
 
     A chunk is let go as soon as no later window needs it. Beyond its edge the image is continued by its outermost
     pixels.
     """
-    levels = {request.level: _Level(image, request.level) for request in requests}
+    names = {request.level: f"level {request.level} of image {image_key!r}" for request in requests}
+    levels = {level: _Level(pyramid[level], name) for level, name in names.items()}
     # Of the finest level, which takes most memory, the widest windows set the order.
     lead = min(requests, key=lambda request: (request.level, -request.side))
     column, row = levels[lead.level].chunks_under(lead)[:, 2:].T
@@ -76,9 +76,8 @@ def stream(image: Image, requests: Sequence[Windows]) -> Iterator[tuple[np.ndarr
 class _Level:
     """The chunks of a level: where they lie, which windows need them first and last, and those that are decoded."""
 
-    def __init__(self, image: Image, level: int) -> None:
-        self.what = f"level {level} of image {image.key!r}"
-        self.pixels = image.levels[level].rechunk({0: -1})
+    def __init__(self, pixels: da.Array, name: str) -> None:
+        self.name, self.pixels = name, pixels.rechunk({0: -1})
         # Of columns, of rows.
         self.edges = [np.concatenate([[0], np.cumsum(self.pixels.chunks[axis])]) for axis in (2, 1)]
         self.held: dict[tuple[int, int], np.ndarray] = {}
@@ -131,7 +130,7 @@ class _Level:
         try:
             chunks = get_scheduler(collections=[self.pixels])(cull(self.graph, names)[0], names) if names else ()
         except Exception as error:
-            error.add_note(f"This happened while {self.what} was read; is its file complete?")
+            error.add_note(f"This happened while {self.name} was read; is its file complete?")
             raise
         self.held |= {name[2:]: np.asarray(chunk) for name, chunk in zip(names, chunks, strict=True)}
 
