@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from h2e._parallel import in_parallel
+from h2e._parallel import ahead, in_parallel
 
 LONG = 20
 """Seconds after which a task that is to be left behind is taken to have been waited for."""
@@ -64,6 +64,54 @@ def test_the_first_failure_is_reported_at_once_and_the_rest_is_cancelled(where: 
             release.set()
     # The word that the rest is cancelled may reach a worker of a cluster after it began one more.
     assert not {8, 9, 10, 11} & set(begun)
+
+
+def test_one_item_is_made_ahead_in_another_thread_and_no_more():
+    made, threads = [], set()
+
+    def items() -> Iterator[int]:
+        for i in range(6):
+            made.append(i)
+            threads.add(threading.get_ident())
+            yield i
+
+    for used, item in enumerate(ahead(items())):
+        assert item == used
+        assert len(made) <= used + 2
+    assert used == 5
+    assert threading.get_ident() not in threads
+
+
+def test_what_fails_ahead_is_raised_where_the_item_is_used():
+    def items() -> Iterator[int]:
+        yield 0
+        msg = "the file is damaged"
+        raise OSError(msg)
+
+    used = []
+    with pytest.raises(OSError, match="the file is damaged"):
+        used.extend(ahead(items()))
+    assert used == [0]
+
+
+def test_who_stops_early_leaves_no_thread_behind():
+    before = threading.active_count()
+    making = ahead(iter(range(9)))
+    assert next(making) == 0
+    making.close()
+    assert threading.active_count() == before
+
+
+def test_on_a_worker_nothing_waits_for_a_place_that_its_own_task_holds():
+    from distributed import Client, LocalCluster, get_client
+
+    def task() -> list[int]:
+        # What dask does to read pixels on a worker.
+        return list(ahead(get_client().get({f"x{i}": i}, f"x{i}") for i in range(3)))
+
+    options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        assert client.submit(task).result(timeout=LONG) == [0, 1, 2]
 
 
 class Shared:

@@ -1,8 +1,8 @@
-"""Independent tasks in parallel: on the active dask.distributed client, else in threads of this process."""
+"""Independent tasks in parallel, on the active dask.distributed client or in threads, and what can be made ahead."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from functools import partial
 from typing import Any, TypeVar
@@ -25,10 +25,8 @@ def in_parallel(function: Callable[[Any], T], items: Sequence[Any], *, progress:
     from tqdm.auto import tqdm
 
     futures: list[Future[T]] | list[distributed.Future[T]]
-    try:
-        client = distributed.get_client()
-    except ValueError:
-        # None is active.
+    client = _active_client()
+    if client is None:
         pool = ThreadPoolExecutor(min(len(items), cpu_count()) or 1)
         futures = [pool.submit(function, item) for item in items]
         finished, stop = as_completed(futures), partial(pool.shutdown, wait=False, cancel_futures=True)
@@ -42,3 +40,34 @@ def in_parallel(function: Callable[[Any], T], items: Sequence[Any], *, progress:
     finally:
         stop()
     return [results[future] for future in futures]
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """Make the next of the items in a thread while one is used.
+
+    With dask.distributed, whose tasks run side by side anyway, they are made in turn: on a worker, a thread would wait
+    for a place that its own task holds.
+
+    Examples
+    --------
+    >>> list(ahead(iter([1, 2, 3])))
+    [1, 2, 3]
+    """
+    if _active_client() is not None:
+        yield from items
+        return
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
+
+
+def _active_client() -> Any:
+    """The active client of dask.distributed, on a worker that of its task; ``None`` where there is none."""
+    import distributed
+
+    try:
+        return distributed.get_client()
+    except ValueError:
+        return None

@@ -156,6 +156,14 @@ def test_windows_are_padded_slices_of_a_level():
     np.testing.assert_array_equal(windows, [padded_slice(whole, o + 12, 24) for o in origins])
 
 
+def test_windows_beside_the_image_are_its_outermost_pixels():
+    whole = picture()
+    origins = np.array([[-60, 20], [400, 250], [30, -100], [-24, -24], [190, 210]])
+    for window, (x, y) in zip(read_windows(slide_of(whole).image, 0, origins, 24), origins, strict=True):
+        rows, columns = np.arange(y, y + 24).clip(0, 209), np.arange(x, x + 24).clip(0, 189)
+        np.testing.assert_array_equal(window, whole[:, rows[:, None], columns])
+
+
 def test_no_points_give_empty_batches():
     (tiles,) = read_views(slide_of(picture()), np.empty((0, 2)), [View(40, 20, "um")])
     assert tiles.shape == (0, 3, 20, 20)

@@ -10,15 +10,13 @@ import numpy as np
 
 from h2e._ensemble.fold_models import names_of
 from h2e._learners.learner import Learner, checked_features
-from h2e._parallel import in_parallel
+from h2e._parallel import ahead, in_parallel
 from h2e._sdata.cohort import Cohort
 from h2e._slide.slide import Slide
-from h2e._slide.tiles import read_views, tile_bytes, warn_of_enlarging
+from h2e._slide.tiles import view_windows, warn_of_enlarging
+from h2e._slide.windows import stream
 from h2e._stains.reference import StainReference
 from h2e._stains.slides import normalize_image
-
-BATCH_BYTES = 2**27
-"""Tiles that are in memory at a time, for each slide."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,24 +60,24 @@ def extract_features(
 ) -> dict[str, np.ndarray]:
     """What each learner keeps of each spot of a slide, by its name; stored features are left out.
 
-    All views of a batch of spots are cut in one pass, and batches go down the slide.
+    All views of all spots are cut in one pass, and the next batch of tiles is read while features of one are extracted.
     """
     if reference is not None and slide.tissue is not None:
         um_per_px = slide.um_per_px
         image = normalize_image(slide.image, slide.tissue, reference, um_per_px=um_per_px, keep_residual=keep_residual)
         slide = replace(slide, image=image)
     views = list(dict.fromkeys(view for learner in learners for view in learner.views))
-    step = max(1, BATCH_BYTES // max(1, tile_bytes(slide, views, spacing_um=spacing_um)))
-    order = np.argsort(slide.xy[:, 1], kind="stable")
-    back = np.argsort(order)
     # Learners that extract the same features share them.
     parts: dict[Learner, list[np.ndarray]] = {one.feature_key: [] for one in learners if one.uses == "tiles"}
-    for start in range(0, len(order), step):
-        spots = order[start : start + step]
-        tiles = dict(zip(views, read_views(slide, slide.xy[spots], views, spacing_um=spacing_um), strict=True))
+    order, windows = [], view_windows(slide, slide.xy, views, spacing_um=spacing_um)
+    for spots, cut in ahead(stream(slide.image.levels, windows, slide.image.key)) if windows else ():
+        tiles = dict(zip(views, cut, strict=True))
         for learner, batches in parts.items():
             batches.append(checked_features(learner, [tiles[view] for view in learner.views]))
-    features = {learner: np.concatenate(batches)[back] for learner, batches in parts.items()}
+        order.append(spots)
+    features = {
+        learner: np.concatenate(batches)[np.argsort(np.concatenate(order))] for learner, batches in parts.items()
+    }
     x = {}
     for name, learner in zip(names_of(learners), learners, strict=True):
         if learner.uses == "xy":

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import dask.array as da
 import numpy as np
+
+from h2e._slide.windows import Windows, read
+
+OVERVIEW_PX = 2048
+"""Longest side of the overview of an image, which is kept (12 MiB at most) where the pyramid has no such level."""
+
+WINDOW_PX = 512
+"""About the side of the windows that an image is read in where all of it is."""
 
 SAME_IMAGE = 0.06
 """How much of what is not glass may differ between two images of one slide: resolution and compression make less than
@@ -20,6 +29,10 @@ class Image:
     levels: tuple[da.Array, ...]  # each (3, y, x) uint8, finest first; nothing is read
     scales: tuple[float, ...]  # pixels of level 0 per pixel of the level: (1.0, 2.0, 4.0, …)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Everything but the overview, which is not sent to a cluster."""
+        return {name: value for name, value in vars(self).items() if name != "overview"}
+
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width of level 0."""
@@ -30,20 +43,41 @@ class Image:
         fine_enough = [i for i, s in enumerate(self.scales) if s <= scale * (1 + 1e-6)]
         return fine_enough[-1] if fine_enough else 0
 
+    @property
+    def overview_scale(self) -> float:
+        """Pixels of level 0 per pixel of the overview, about."""
+        return 2.0 ** max(0, int(np.ceil(np.log2(max(self.shape) / OVERVIEW_PX))))
+
+    @cached_property
+    def overview(self) -> Image:
+        """The image in ``OVERVIEW_PX`` pixels at most, in memory."""
+        means, scale = _block_means(self, self.overview_scale)
+        return Image(self.key, (da.from_array(means, chunks=-1, name=False),), (scale,))
+
 
 def read_coarse(image: Image, scale: float) -> tuple[np.ndarray, float]:
-    """Read an image with about ``scale`` level-0 pixels per pixel: ``uint8`` (y, x, 3), and its exact scale."""
+    """Read an image with about ``scale`` level-0 pixels per pixel: ``uint8`` (y, x, 3), and its exact scale.
+
+    Where no level of a pyramid is as coarse as the overview, it is made once, in one pass, and coarser readings of it.
+    """
+    finest = image.scales[image.level_at(scale)]
+    if image.overview_scale <= scale and (finest == image.scales[0] or finest < image.overview_scale):
+        image = image.overview
+    means, scale = _block_means(image, scale)
+    return np.ascontiguousarray(np.moveaxis(means, 0, -1)), scale
+
+
+def _block_means(image: Image, scale: float) -> tuple[np.ndarray, float]:
+    """Mean colours of square blocks, ``uint8`` (3, y, x), and their exact scale; the edge completes the last blocks."""
     level = image.level_at(scale)
     factor = max(1, int(scale / image.scales[level] + 1e-6))
-    array = image.levels[level]
-    if factor > 1:
-        # Block means; the last block is completed with the edge. Chunks stay about as large as the largest that there
-        # is: a thin one at the border must not set the size of all.
-        pad = [(0, 0), *((0, -n % factor) for n in array.shape[1:])]
-        chunks = {0: -1, **{i: factor * max(1, max(array.chunks[i]) // factor) for i in (1, 2)}}
-        array = da.pad(array, pad, mode="edge").rechunk(chunks)
-        array = (da.coarsen(np.mean, array, {1: factor, 2: factor}) + 0.5).astype(np.uint8)
-    return np.ascontiguousarray(np.moveaxis(array.compute(), 0, -1)), image.scales[level] * factor
+    px = max(1, WINDOW_PX // factor)
+    height, width = (-(-n // factor) for n in image.levels[level].shape[1:])
+    y, x = np.meshgrid(np.arange(0, height, px), np.arange(0, width, px), indexing="ij")
+    windows = Windows(level, factor * np.column_stack([x.ravel(), y.ravel()]), px * factor, px)
+    (tiles,) = read(image.levels, [windows], image.key)
+    means = tiles.reshape(*y.shape, 3, px, px).transpose(2, 0, 3, 1, 4).reshape(3, y.shape[0] * px, -1)
+    return means[:, :height, :width], image.scales[level] * factor
 
 
 def thumbnail(image: Image) -> np.ndarray:
