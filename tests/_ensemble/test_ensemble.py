@@ -303,9 +303,9 @@ def test_a_saved_ensemble_loads_with_the_same_predictions(fitted, cohort, tmp_pa
 
 
 def test_of_slides_that_were_trained_on_no_tile_is_read(fitted, cohort, new, monkeypatch):
-    read, real = [], _extraction.read_views
+    read, real = [], _extraction.view_windows
     monkeypatch.setattr(
-        _extraction, "read_views", lambda slide, *args, **kw: read.append(slide.name) or real(slide, *args, **kw)
+        _extraction, "view_windows", lambda slide, *args, **kw: read.append(slide.name) or real(slide, *args, **kw)
     )
     h2e.tl.predict(cohort, fitted, progress=False)
     assert not read
