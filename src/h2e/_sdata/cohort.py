@@ -176,8 +176,7 @@ def _with_valid_spots(table: AnnData, slides: Sequence[Slide], *, spacing_um: fl
     valid, measured = [], []
     for slide in slides:
         keep = slide.valid_spots(None if spacing_um is None else spacing_um / slide.require_size())
-        # What is to be trained on; of new slides nothing is lost.
-        counted = with_counts(table, slide.rows, MEASURED) if spacing_um is None else None
+        counted = with_counts(table, slide.rows, MEASURED)
         if counted is not None and (n := int((counted & slide.in_tissue & ~keep).sum())) > 1:
             measured.append(f"{n} of {len(slide)} spots of slide {slide.name!r}")
         if not keep.all():

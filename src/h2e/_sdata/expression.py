@@ -111,7 +111,11 @@ def values_of(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
     if (layer is None and adata.isbacked) or not (isinstance(values, np.ndarray) or is_sparse(values)):
         msg = f"{name} must be in memory, and is on disk (backed); bring it into memory with adata.to_memory()."
         raise ValueError(msg)
-    return values, name
+    if values.dtype.kind not in "biuf":
+        msg = f"{name} must hold numbers, got {values.dtype}; convert them, such as with .astype('float32')."
+        raise TypeError(msg)
+    # Half precision ends at 65,504, which totals exceed.
+    return (values.astype(np.float32) if values.dtype == np.float16 else values), name
 
 
 def check_values(values: Matrix, name: str) -> None:
@@ -152,7 +156,7 @@ def slide_labels(adata: AnnData, library_key: str | None = None) -> np.ndarray:
 def positions_of(adata: AnnData, slides: np.ndarray) -> np.ndarray:
     """The (x, y) of each spot, in any unit: ``obsm["spatial"]``, else the array coordinates, made isotropic."""
     if "spatial" in adata.obsm:
-        return np.asarray(adata.obsm["spatial"], dtype=np.float64)[:, :2]
+        return stored_positions(adata)
     xy = array_of(adata.obs)
     if xy is None:
         msg = f"no positions: adata.obsm has no 'spatial', adata.obs no 'array_row' and 'array_col': {list(adata.obs)}."
@@ -166,6 +170,18 @@ def positions_of(adata: AnnData, slides: np.ndarray) -> np.ndarray:
         if visium and len(np.unique(xy[rows].sum(axis=1) % 2)) == 1:
             xy[rows, 1] *= np.sqrt(3)
     return xy
+
+
+def stored_positions(adata: AnnData) -> np.ndarray:
+    """The (x, y) of each spot in ``obsm["spatial"]``; those of a frame are told by the names of its columns."""
+    values = adata.obsm["spatial"]
+    if isinstance(values, pd.DataFrame):
+        if not {"x", "y"} <= set(values):
+            msg = f"obsm['spatial'] must be an array of x and y, or have columns of these names, got {list(values)}; "
+            msg += "rename them, since some tools put y first."
+            raise ValueError(msg)
+        values = values[["x", "y"]]
+    return np.asarray(values, dtype=np.float64)[:, :2]
 
 
 def _stored(values: Matrix) -> np.ndarray:

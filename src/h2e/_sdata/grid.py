@@ -21,12 +21,16 @@ from h2e._sdata.slides import open_bare_images
 from h2e._sdata.table import angle_of, check_sdata, is_derived, region_keys
 from h2e._slide.lattice import hexagonal_grid
 from h2e._slide.slide import Slide
+from h2e._warnings import warn
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from spatialdata import SpatialData
 
 log = logging.getLogger(__name__)
+
+MANY = 20
+"""Polygons from which on they are most likely cells or bins; outlines of regions are fewer."""
 
 
 def lay_grids(sdata: SpatialData, keys: Keys, *, spacing_um: float, key_added: str | None, overwrite: bool) -> None:
@@ -72,10 +76,13 @@ def adopt_spots(sdata: SpatialData, keys: Keys) -> bool:
     pairing, image_key = find_pairing(sdata), keys.image_key
     spots: dict[str, list[str]] = {}
     for name, shapes in sdata.shapes.items():
-        if is_derived(name, shapes) or not ("radius" in shapes or angle_of(shapes, np.eye(3)) is not None):
-            continue
         images = pairing.in_systems(systems_of(shapes))
-        if images and (image_key is None or image_key in images):
+        if is_derived(name, shapes) or not images or not (image_key is None or image_key in images):
+            continue
+        if "radius" not in shapes and angle_of(shapes, np.eye(3)) is None:
+            if len(shapes) >= MANY:
+                warn(f"the {len(shapes)} polygons of shapes[{name!r}] are not predicted: no table annotates them.")
+        else:
             spots.setdefault(pairing.image_of(name, image_key), []).append(name)
     for image, names in spots.items():
         if len(names) > 1:

@@ -47,6 +47,10 @@ def systems_of(element: object) -> list[str]:
     """Coordinate systems in which an element is placed."""
     from spatialdata.transformations import get_transformation
 
+    if getattr(element, "children", None) and "scale0" not in element.children:  # type: ignore[attr-defined]
+        msg = f"an image must have its finest level, scale0, got {sorted(element.children)}; make it anew of these, "  # type: ignore[attr-defined]
+        msg += "with spatialdata.models.Image2DModel.parse."
+        raise ValueError(msg)
     return list(get_transformation(element, get_all=True))
 
 

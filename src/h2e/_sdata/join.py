@@ -57,7 +57,10 @@ def join(slides: Mapping[str, SpatialData | AnnData], table_key: str) -> Spatial
     taken = {table_key.lower()}
     for slide, given in slides.items():
         try:
-            check_storable(str(slide), "the name of a slide")
+            if not isinstance(slide, str) or slide.lower() == table_key.lower():
+                msg = f"the name of a slide must be text, and not that of the table, {table_key!r}; got {slide!r}."
+                raise ValueError(msg)
+            check_storable(slide, "the name of a slide")
             sdata = slide_from_table(slide, given, table_key) if isinstance(given, AnnData) else given
             names = _names(slide, sdata, table_key)
             new = {names(old).lower() for old in names.elements}
@@ -76,7 +79,8 @@ def join(slides: Mapping[str, SpatialData | AnnData], table_key: str) -> Spatial
             reports += [report.rename(index=names) for report in here]
         except (KeyError, TypeError, ValueError) as error:
             msg = f"slide {slide!r}: {error.args[0]}"
-            raise type(error)(msg) from error
+            # Errors of other packages may need more than a message.
+            raise next(kind for kind in (KeyError, TypeError, ValueError) if isinstance(error, kind))(msg) from error
     joined = concatenate(parts, attrs_merge="unique")
     if tables:
         joined.tables[table_key] = _join_tables(tables, joined)

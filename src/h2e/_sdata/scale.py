@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -73,18 +72,25 @@ def size_in_obs(obs: pd.DataFrame, name: str) -> list[Evidence]:
     """The size that the table states for the spots of a slide."""
     if _keys.UM_PER_PX not in obs or not obs[_keys.UM_PER_PX].notna().any():
         return []
-    what, sizes = f"table.obs[{_keys.UM_PER_PX!r}] of slide {name!r}", obs[_keys.UM_PER_PX].dropna()
-    low, high = (positive(float(size), what) for size in (sizes.min(), sizes.max()))
-    if high > AGREE * low:
-        msg = f"{what} must be one number, got {low:g} to {high:g}."
+    what = f"table.obs[{_keys.UM_PER_PX!r}] of slide {name!r}"
+    # Read from a CSV file, they may be text or categories.
+    sizes = [positive(size, what) for size in obs[_keys.UM_PER_PX].dropna().astype(object)]
+    if max(sizes) > AGREE * min(sizes):
+        msg = f"{what} must be one number, got {min(sizes):g} to {max(sizes):g}."
         raise ValueError(msg)
-    return [Evidence(float(sizes.median()), "table.obs")]
+    return [Evidence(float(np.median(sizes)), "table.obs")]
 
 
 def size_by_affine(sdata: SpatialData, image_key: str) -> list[Evidence]:
     """The sizes by the coordinate systems that are in µm by their names."""
     image = sdata.images[image_key]
     in_um = [system for system in systems_of(image) if re.search(IN_UM, system, re.IGNORECASE)]
+    for system in in_um:
+        wide, narrow = np.linalg.svd(affine_of(image, system)[:2, :2], compute_uv=False)
+        if wide > AGREE * narrow:
+            msg = f"pixels of image {image_key!r} must be squares, got {narrow:.4g} × {wide:.4g} µm by its affine to "
+            msg += f"{system!r}; correct it, or resample the image."
+            raise ValueError(msg)
     return [Evidence(_unit_of(image, system), f"affine to µm: {system!r}") for system in in_um]
 
 
@@ -95,11 +101,12 @@ def size_by_scalefactors(factors: Mapping[str, Any], diameter_px: float, factor:
     coordinates. Where the diameter of a spot denies that these units are pixels of the full-resolution image, nothing
     is told.
     """
-    diameter, um, side = (factors.get(key) for key in ("spot_diameter_fullres", "microns_per_pixel", "bin_size_um"))
-    if diameter and not 1 / AGREE <= diameter_px / (float(diameter) * factor) <= AGREE:
+    names = ("spot_diameter_fullres", "microns_per_pixel", "bin_size_um")
+    diameter, um, side = (positive(factors[name], name) if factors.get(name) else 0.0 for name in names)
+    if diameter and not 1 / AGREE <= diameter_px / (diameter * factor) <= AGREE:
         return []
-    evidence = [Evidence(float(um) / factor, "scalefactors: microns_per_pixel")] if um else []
-    return evidence + ([Evidence(float(side) / diameter_px, "scalefactors: bin_size_um")] if side else [])
+    evidence = [Evidence(um / factor, "scalefactors: microns_per_pixel")] if um else []
+    return evidence + ([Evidence(side / diameter_px, "scalefactors: bin_size_um")] if side else [])
 
 
 def size_by_bin_name(names: Sequence[str], side_px: float) -> list[Evidence]:
@@ -134,12 +141,16 @@ def require_size(slides: Sequence[Slide]) -> list[Slide]:
     return list(slides)
 
 
-def positive(value: float, what: str) -> float:
-    """A positive number of µm, or an error that says what is not."""
-    if not isinstance(value, Real) or not (np.isfinite(value) and value > 0):
-        msg = f"{what} must be a positive number of µm, got {value!r}."
+def positive(value: Any, what: str, *, unit: str = " of µm") -> float:
+    """A positive number, which may be text, or an error that says what is none."""
+    try:
+        number = float(value) if np.ndim(value) == 0 and not isinstance(value, bool | np.bool_) else np.nan
+    except (TypeError, ValueError):
+        number = np.nan
+    if not (np.isfinite(number) and number > 0):
+        msg = f"{what} must be a positive number{unit}, got {value!r}."
         raise ValueError(msg)
-    return float(value)
+    return number
 
 
 def check_sizes(um_per_px: Sizes, names: Collection[str]) -> None:

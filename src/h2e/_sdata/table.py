@@ -112,6 +112,11 @@ def positions_of_instances(shapes: GeoDataFrame, region: str, instances: np.ndar
         twice = shapes.index[shapes.index.duplicated()][0]
         msg = f"shapes {region!r} have several entries of one name, such as {str(twice)!r}; make their index unique."
         raise ValueError(msg)
+    named = pd.Index(instances)
+    if not named.is_unique:
+        msg = f"several rows of the table are about one of the shapes {region!r}, such as "
+        msg += f"{str(named[named.duplicated()][0])!r}; keep one row of each spot."
+        raise ValueError(msg)
     index = shapes.index.get_indexer(instances)
     if (index < 0).any():
         msg = f"{(index < 0).sum()} rows of the table name instances that shapes {region!r} does not have, such as "

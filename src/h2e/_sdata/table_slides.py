@@ -12,8 +12,8 @@ import pandas as pd
 from anndata import AnnData
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.expression import positions_of, slide_labels
-from h2e._sdata.scale import Sizes, check_sizes, size_given
+from h2e._sdata.expression import positions_of, slide_labels, stored_positions
+from h2e._sdata.scale import Sizes, check_sizes, positive, size_given
 from h2e._sdata.table import turn_deg
 from h2e._slide.image import Image
 from h2e._slide.lattice import lattice
@@ -63,7 +63,7 @@ def slide_from_table(name: str, adata: AnnData, table_key: str) -> SpatialData:
     every, table = adata.uns.get("spatial", {}), adata.to_memory() if adata.isbacked else adata.copy()
     facts = _facts(adata, name if name in every else "all")
     scales = _scales(facts)
-    xy = np.asarray(adata.obsm.get("spatial", np.full((adata.n_obs, 2), np.nan)), float)[:, :2]
+    xy = stored_positions(adata) if "spatial" in adata.obsm else np.full((adata.n_obs, 2), np.nan)
     labels = (set(adata.obs[key].astype(str)) for key in adata.obs.select_dtypes(["object", "category"]))
     several = any(len(found) > 1 and found <= set(every) for found in labels)
     placed = np.isfinite(xy).all(axis=1)
@@ -81,7 +81,10 @@ def slide_from_table(name: str, adata: AnnData, table_key: str) -> SpatialData:
     table.obs[region_key], table.obs[instance_key] = pd.Categorical([name] * len(xy)), np.arange(len(xy))
     # It was about obsm["spatial"], and becomes about the image.
     if _keys.UM_PER_PX in table.obs:
-        table.obs[_keys.UM_PER_PX] *= scale
+        sizes = table.obs[_keys.UM_PER_PX].astype(object)
+        table.obs[_keys.UM_PER_PX] = [
+            np.nan if pd.isna(size) else positive(size, f"obs[{_keys.UM_PER_PX!r}]") * scale for size in sizes
+        ]
     table.uns["spatial"] = {name: {key: value for key, value in facts.items() if key != "images"}}
     table = TableModel.parse(table, region=name, region_key=region_key, instance_key=instance_key)
     at = {name: Scale([scale, scale], axes=("x", "y"))}
@@ -113,7 +116,7 @@ def _radius(factors: Mapping[str, Any], pitch: float) -> float:
 def _scales(facts: Mapping[str, Any]) -> dict[str, float]:
     """How many units of ``obsm["spatial"]`` a pixel of each image of ``uns["spatial"]`` is wide, finest first."""
     factors = {key: facts.get("scalefactors", {}).get(f"tissue_{key}_scalef") for key in facts.get("images", {})}
-    widths = {key: 1 / float(factor) for key, factor in factors.items() if factor}
+    widths = {key: 1 / positive(factor, f"tissue_{key}_scalef", unit="") for key, factor in factors.items() if factor}
     return dict(sorted(widths.items(), key=lambda width: width[1]))
 
 
@@ -123,7 +126,7 @@ def _rgb(pixels: Any, what: str) -> da.Array:
 
     pixels = np.asarray(pixels)
     in_unit = pixels.dtype.kind == "f" and pixels.max(initial=0) <= 1
-    if pixels.ndim != 3 or pixels.shape[-1] < 3 or not (in_unit or pixels.dtype == np.uint8):
+    if pixels.ndim != 3 or pixels.shape[-1] not in (3, 4) or not (in_unit or pixels.dtype == np.uint8):
         msg = f"{what} is {pixels.dtype} of shape {pixels.shape}, not (y, x, 3) of uint8 or of floats in [0, 1]"
         raise ValueError(msg)
     pixels = (pixels[..., :3] * (255 if in_unit else 1)).round().astype(np.uint8)

@@ -14,7 +14,7 @@ import pandas as pd
 from h2e._sdata.cohort import Cohort
 from h2e._sdata.expression import expression, gene_names
 from h2e._sdata.selection import choose_targets, symbols_of
-from h2e._sdata.targets import AS_IN_OBS, are_in_obs, measured, resolve_targets
+from h2e._sdata.targets import AS_IN_OBS, are_in_obs, as_list, measured, refuse_predictions, resolve_targets
 from h2e._statistics import Matrix
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,11 @@ class TargetSpec:
     obsm: str | None
     layer: str | None
     log_normalized: bool
+
+    def __post_init__(self) -> None:
+        if self.targets is not None:
+            object.__setattr__(self, "targets", as_list(self.targets))
+        refuse_predictions(self.cohort.table, self.targets if self.obsm is None else [self.obsm])
 
     @property
     def chosen(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -56,7 +56,22 @@ def resolve_targets(
 
 def as_list(targets: Iterable[object] | str) -> list[str]:
     """The names of targets, of which one may be given alone."""
-    return [targets] if isinstance(targets, str) else [str(name) for name in targets]
+    if isinstance(targets, str):
+        return [targets]
+    names = list(targets) if isinstance(targets, Iterable) else [None]
+    if any(name is None or isinstance(name, bool | np.bool_) for name in names):
+        msg = f"targets must be names, got {targets!r:.80}; of a mask pass adata.var_names[mask]."
+        raise TypeError(msg)
+    return [str(name) for name in names]
+
+
+def refuse_predictions(adata: AnnData, names: Sequence[str] | None) -> None:
+    """Refuse what h2e predicted as a measurement: frames in ``obsm`` and columns of ``obs`` beside them."""
+    for name in names or ():
+        about = adata.uns.get(_keys.base_of(name.removesuffix(_keys.novelty(""))))
+        if isinstance(about, Mapping) and "training_slides" in about and name not in adata.var_names:
+            msg = f"targets must be measured, and {name!r} was predicted by h2e; name what was measured."
+            raise ValueError(msg)
 
 
 def are_in_obs(adata: AnnData, targets: Sequence[str] | str | None) -> bool:
