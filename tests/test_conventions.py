@@ -179,10 +179,25 @@ each_class = pytest.mark.parametrize("name", public("class"))
 # --------------------------------------------------------------------------------------------------------
 
 
+def imported_by(code: str) -> set[str]:
+    """Names of the modules that are there after some code in a process of its own."""
+    code = f"import sys\n{code}\nprint(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
 def test_importing_h2e_imports_nothing_heavy():
-    code = f"import sys, h2e; print(*[name for name in {HEAVY!r} if name in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.split() == []
+    later = {*HEAVY, "anndata", "spatialdata", "pandas", "scipy", "dask", "numpy"}
+    assert imported_by("import h2e") & later == set()
+
+
+def test_what_h2e_exports_imports_nothing_heavy_either():
+    assert imported_by("from h2e import *") & {*HEAVY} == set()
+
+
+def test_h2e_lists_what_it_imports_on_use_and_refuses_other_names():
+    assert set(h2e.__all__) <= set(dir(h2e))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'; it has Ensemble, "):
+        _ = h2e.nothing
 
 
 @each_name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -58,9 +59,9 @@ def as_list(targets: Iterable[object] | str) -> list[str]:
     """The names of targets, of which one may be given alone."""
     if isinstance(targets, str):
         return [targets]
-    names = list(targets) if isinstance(targets, Iterable) else [None]
-    if any(name is None or isinstance(name, bool | np.bool_) for name in names):
-        msg = f"targets must be names, got {targets!r:.80}; of a mask pass adata.var_names[mask]."
+    names = list(targets) if isinstance(targets, Iterable) else [targets]
+    if any(name is None or isinstance(name, Real | np.bool_) for name in names):
+        msg = f"targets must be names, got {names[:3]}; of a mask pass adata.var_names[mask]."
         raise TypeError(msg)
     return [str(name) for name in names]
 
