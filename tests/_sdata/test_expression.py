@@ -198,3 +198,18 @@ def test_expression_elsewhere_is_refused_by_name():
         values_of(elsewhere, None)
     with pytest.raises(ValueError, match="pass layer=, which the table has none of yet, or obsm= or columns of obs"):
         expression(ad.AnnData(obs=table().obs, var=table().var))
+
+
+def test_half_precision_has_the_totals_of_single_precision():
+    adata = table(dense=True)
+    adata.layers["single"] = adata.X * 4000
+    adata.layers["half"] = adata.layers["single"].astype(np.float16)
+    adata.layers["single"] = adata.layers["half"].astype(np.float32)
+    np.testing.assert_array_equal(expression(adata, layer="half"), expression(adata, layer="single"))
+
+
+def test_values_that_are_no_numbers_are_refused_by_their_type():
+    adata = table(dense=True)
+    adata.layers["text"] = adata.X.astype(str).astype(object)
+    with pytest.raises(TypeError, match=r"adata.layers\['text'\] must hold numbers, got object; convert them"):
+        expression(adata, layer="text")

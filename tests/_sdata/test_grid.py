@@ -5,7 +5,7 @@ from __future__ import annotations
 import geopandas as gpd
 import numpy as np
 import pytest
-from shapely import box
+from shapely import Point, box
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, ShapesModel
 from spatialdata.transformations import Identity
@@ -58,7 +58,7 @@ def test_spots_without_a_table_are_predicted_at_and_other_slides_get_a_grid(bare
 def test_what_tools_derived_from_the_image_is_not_taken_for_spots(bare, ensemble, name: str):
     shapes = squares()
     if name == "outlines":
-        frame = gpd.GeoDataFrame(geometry=shapes.buffer(9))
+        frame = gpd.GeoDataFrame(geometry=shapes.buffer(9)[:5])  # of regions that somebody drew
         shapes = ShapesModel.parse(frame, transformations={"toy_B1": Identity()})
     elif name == "of h2e":
         shapes["spacing_um"] = 200.0
@@ -78,3 +78,13 @@ def test_several_sets_of_spots_are_asked_about_and_nothing_remains(bare, ensembl
     assert not len(bare.tables)
     h2e.tl.predict(bare, ensemble, **OPTIONS, image_key="C1")
     assert set(bare["table"].obs["region"]) == {"C1_spots"}
+
+
+def test_cells_without_a_table_are_told_of_where_a_grid_is_laid_beside_them(bare, ensemble):
+    hexagons = gpd.GeoDataFrame(geometry=[Point(xy).buffer(9, quad_segs=2) for xy in centres()])
+    bare["cells"] = ShapesModel.parse(hexagons, transformations={"toy_B1": Identity()})
+    with pytest.warns(
+        UserWarning, match=r"the 100 polygons of shapes\['cells'\] are not predicted: no table annotates them"
+    ):
+        h2e.tl.predict(bare, ensemble, **OPTIONS)
+    assert "cells" not in set(bare["table"].obs["region"])

@@ -311,3 +311,33 @@ def test_an_image_in_microns_needs_no_spots_to_tell_its_size():
 def test_a_given_size_is_checked(visium):
     with pytest.raises(ValueError, match="must be a positive number"):
         only_slide(visium, um_per_px=-1.0)
+
+
+@pytest.mark.parametrize("write", ["text", "category", "half"])
+def test_a_size_that_was_read_as_text_is_a_number_all_the_same(visium, write: str):
+    sizes = visium["table"].obs.index.to_series().map(lambda _: "6.25" if write != "half" else np.float16(6.25))
+    visium["table"].obs["um_per_px"] = sizes.astype("category") if write == "category" else sizes
+    assert only_slide(visium).um_per_px == UM
+
+
+@pytest.mark.parametrize("value", ["6,25 um", True, np.inf, -1.0])
+def test_a_size_that_is_no_positive_number_is_refused_wherever_it_stands(visium, value: object):
+    table = visium["table"]
+    with pytest.raises(ValueError, match="um_per_px of each image must be a positive number of µm, got"):
+        only_slide(visium, um_per_px=value)
+    table.uns["spatial"] = {"s": {"scalefactors": {"microns_per_pixel": value}}}
+    with pytest.raises(ValueError, match="microns_per_pixel must be a positive number of µm, got"):
+        only_slide(visium)
+    table.obs["um_per_px"] = value
+    with pytest.raises(ValueError, match=r"table.obs\['um_per_px'\] of slide 's' must be a positive number of µm, got"):
+        only_slide(visium)
+
+
+def test_pixels_that_are_no_squares_are_refused_with_both_sides(visium):
+    squeezed = Affine(np.diag([UM, 1.1 * UM, 1.0]), input_axes=("x", "y"), output_axes=("x", "y"))
+    for element in (visium["he"], visium["s"]):
+        set_transformation(element, squeezed, "A_um")
+    with pytest.raises(
+        ValueError, match=r"pixels of image 'he' must be squares, got 6.25 × 6.875 µm by its affine to 'A_um'"
+    ):
+        only_slide(visium)

@@ -313,3 +313,17 @@ def test_rows_without_a_region_are_named(cohort):
     table.obs["region"] = table.obs["region"].astype(object).where(np.arange(table.n_obs) > 1)
     with pytest.raises(ValueError, match=r"table.obs\['region'\] is missing for 2 of"):
         h2e.pp.normalize(cohort)
+
+
+def test_several_rows_about_one_spot_are_refused(cohort):
+    instances = cohort["table"].obs["instance_id"].to_numpy().copy()
+    instances[1] = instances[0]
+    cohort["table"].obs["instance_id"] = instances
+    with pytest.raises(ValueError, match="several rows of the table are about one of the shapes 'toy_A1', such as '0'"):
+        find_slides(cohort)
+
+
+def test_an_image_without_its_finest_level_is_named_as_that(cohort):
+    del cohort["toy_A1_image"]["scale0"]
+    with pytest.raises(ValueError, match=r"must have its finest level, scale0, got \['scale1', 'scale2'\]"):
+        find_slides(cohort)

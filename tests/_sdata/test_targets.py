@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import h2e
 from h2e._sdata.cohort import open_cohort
 from h2e._sdata.keys import Keys
 from h2e._sdata.target_spec import TargetSpec
@@ -127,3 +128,23 @@ def test_rare_genes_and_shallow_slides_are_no_alarm(cohort):
     x[slide, 8:] = rng.binomial(x[slide, 8:].astype(int), 0.02)
     table.X = x
     assert absent(cohort, *table.var_names) == []
+
+
+def test_what_h2e_predicted_is_no_measurement(few):
+    options = {"learners": "mean", "group_key": "donor", "progress": False}
+    ensemble = h2e.tl.fit(few, targets=["TOY01"], **options)
+    h2e.tl.predict(few, ensemble, in_sample=True, progress=False)
+    for key in ("h2e", "h2e_loo", "h2e_std"):
+        with pytest.raises(ValueError, match=f"targets must be measured, and '{key}' was predicted by h2e"):
+            h2e.tl.evaluate(few, obsm=key, **options)
+    with pytest.raises(ValueError, match="'h2e_novelty' was predicted by h2e"):
+        h2e.tl.fit(few, targets="h2e_novelty", **options)
+    h2e.metrics.score_adata(few["table"], key="h2e_loo", metrics="pearson")
+
+
+def test_targets_are_names_and_may_be_read_once_only(few):
+    options = {"learners": "mean", "group_key": "donor", "progress": False}
+    assert h2e.tl.fit(few, targets=map(str.upper, ["toy01", "toy02"]), **options).targets == ("TOY01", "TOY02")
+    for wrong in (few["table"].var["planted"], 5):
+        with pytest.raises(TypeError, match=r"targets must be names, got \[.*pass adata.var_names\[mask\]"):
+            h2e.tl.fit(few, targets=wrong, **options)

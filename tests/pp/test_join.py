@@ -357,3 +357,46 @@ def test_a_grid_keeps_its_image(few):
     assert places(joined)["D_he_spots"][0] == "D_he"
     h2e.pp.make_spots(joined, spacing_um=400, um_per_px=6.25, image_key="D_he")
     assert list(joined.shapes) == ["D_he_spots"]
+
+
+def test_a_frame_of_positions_is_read_by_the_names_of_its_columns(few):
+    adata = legacy(few, "toy_B1")
+    expected = h2e.pp.join_slides({"a": adata})["a"].get_coordinates().to_numpy()
+    xy = adata.obsm["spatial"]
+    adata.obsm["spatial"] = pd.DataFrame({"y": xy[:, 1], "x": xy[:, 0]}, index=adata.obs_names)
+    np.testing.assert_array_equal(h2e.pp.join_slides({"a": adata})["a"].get_coordinates().to_numpy(), expected)
+    adata.obsm["spatial"] = adata.obsm["spatial"].set_axis(["imagerow", "imagecol"], axis=1)
+    with pytest.raises(ValueError, match=r"or have columns of these names, got \['imagerow', 'imagecol'\]"):
+        h2e.pp.join_slides({"a": adata})
+
+
+@pytest.mark.parametrize("name", ["table", 1, None])
+def test_the_name_of_a_slide_is_text_and_not_that_of_the_table(few, name: object):
+    with pytest.raises(ValueError, match="the name of a slide must be text, and not that of the table, 'table', got"):
+        h2e.pp.join_slides({name: legacy(few, "toy_B1")})
+
+
+def test_an_error_of_another_package_is_told_with_the_slide(few, monkeypatch):
+    class OtherError(ValueError):
+        def __init__(self, message: str, errors: list) -> None:
+            super().__init__(message)
+
+    def fail(*_: Any) -> None:
+        raise OtherError("no slide at all", [])
+
+    monkeypatch.setattr("h2e._sdata.join.slide_from_table", fail)
+    with pytest.raises(ValueError, match="slide 'a': no slide at all"):
+        h2e.pp.join_slides({"a": legacy(few, "toy_B1")})
+
+
+def test_channels_that_come_first_are_no_image_and_sizes_may_be_text(few):
+    adata = legacy(few, "toy_B1", hires=pixels_of(few, "toy_B1").transpose(2, 0, 1))
+    adata.uns["spatial"]["library"]["scalefactors"]["tissue_hires_scalef"] = 0.25
+    with pytest.raises(ValueError, match=r"'hires', is uint8 of shape \(3, .*not \(y, x, 3\)"):
+        h2e.pp.join_slides({"a": adata})
+    adata = legacy(few, "toy_B1")
+    adata.obs["um_per_px"] = str(6.25 / 4)
+    assert (h2e.pp.join_slides({"a": adata})["table"].obs["um_per_px"] == 6.25).all()
+    adata.uns["spatial"]["library"]["scalefactors"]["tissue_hires_scalef"] = np.nan
+    with pytest.raises(ValueError, match="slide 'a': tissue_hires_scalef must be a positive number, got nan"):
+        h2e.pp.join_slides({"a": adata})

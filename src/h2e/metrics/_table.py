@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import ArrayLike
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.expression import slide_labels
+from h2e._sdata.expression import slide_labels, stored_positions
 from h2e._sdata.predictions import predictions_to_score
 from h2e._sdata.table import labels_of
 from h2e._sdata.targets import AS_IN_OBS, measured
@@ -96,6 +95,6 @@ def score_adata(
         slides=slide_labels(adata, library_key)[rows],
         groups=None if group_key is None else labels_of(adata, group_key)[rows],
         baseline=baseline,
-        xy=np.asarray(adata.obsm["spatial"])[rows, :2] if "spatial" in adata.obsm else None,
+        xy=stored_positions(adata)[rows] if "spatial" in adata.obsm else None,
         metrics=metrics,
     )
