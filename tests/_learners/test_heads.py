@@ -19,7 +19,7 @@ from h2e._learners.texture import Texture
 from h2e.metrics import skill
 
 HEADS = ("ridge", "pls", "knn")
-AB = np.tile(["A", "B"], 30)
+pairs = np.tile(["A", "B"], 30)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_ridge_is_that_of_scikit_learn(d):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, d)).clip(-2, 2)
     y = x @ rng.normal(size=(d, 3)) + 4
-    ours = fit_linear(x, y, AB, kind="ridge", setting=1e-3)
+    ours = fit_linear(x, y, pairs, kind="ridge", setting=1e-3)
     scaler = StandardScaler().fit(x)
     theirs = Ridge(alpha=1e-3 * 60 * d).fit(scaler.transform(x), y)
     np.testing.assert_allclose(ours.predict(x), theirs.predict(scaler.transform(x)), rtol=1e-5, atol=1e-5)
@@ -59,10 +59,10 @@ def test_nearest_neighbours_are_those_of_scikit_learn(signal, monkeypatch):
     x, y = signal
     z = StandardScaler().fit_transform(x).clip(-4, 4)
     expected = KNeighborsRegressor(5).fit(z, y).predict(z)
-    np.testing.assert_allclose(fit_nearest(x, y, AB, k=5).predict(x), expected, rtol=1e-4)
+    np.testing.assert_allclose(fit_nearest(x, y, pairs, k=5).predict(x), expected, rtol=1e-4)
     monkeypatch.setattr(_nearest, "BLOCK", 7 * len(x))
-    np.testing.assert_allclose(fit_nearest(x, y, AB, k=5).predict(x), expected, rtol=1e-4)
-    np.testing.assert_allclose(fit_nearest(x, y, AB, k=99).predict(x), np.tile(y.mean(axis=0), (60, 1)), rtol=1e-4)
+    np.testing.assert_allclose(fit_nearest(x, y, pairs, k=5).predict(x), expected, rtol=1e-4)
+    np.testing.assert_allclose(fit_nearest(x, y, pairs, k=99).predict(x), np.tile(y.mean(axis=0), (60, 1)), rtol=1e-4)
 
 
 def test_of_a_large_group_some_spots_are_kept_and_of_a_small_one_all(signal, monkeypatch):
@@ -78,7 +78,7 @@ def test_of_a_large_group_some_spots_are_kept_and_of_a_small_one_all(signal, mon
 
 def test_features_beyond_those_of_training_change_nothing_more(signal):
     x, y = signal
-    for model in (fit_linear(x, y, AB, kind="ridge"), fit_nearest(x, y, AB, k=3)):
+    for model in (fit_linear(x, y, pairs, kind="ridge"), fit_nearest(x, y, pairs, k=3)):
         far = model.center + 5 * model.scale
         np.testing.assert_array_equal(model.predict(far[None]), model.predict(far[None] + 1000))
 
@@ -118,8 +118,8 @@ def test_the_penalty_is_the_one_that_generalizes_to_left_out_groups():
 
 def test_settings_that_are_about_as_good_are_averaged(signal):
     x, y = signal
-    model = fit_linear(x, y, AB, kind="ridge")
-    each = [fit_linear(x, y, AB, kind="ridge", setting=s).coefficients for s in model.settings]
+    model = fit_linear(x, y, pairs, kind="ridge")
+    each = [fit_linear(x, y, pairs, kind="ridge", setting=s).coefficients for s in model.settings]
     assert len(each) > 1
     np.testing.assert_allclose(model.coefficients, np.mean(each, axis=0))
 
@@ -201,9 +201,27 @@ def test_nothing_to_learn_gives_nothing(head, names, no_shrinkage):
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("groups", [AB, np.repeat("A", 60)], ids=["AB", "A"])
+@pytest.mark.parametrize("groups", [pairs, np.repeat("A", 60)], ids=["AB", "A"])
 def test_what_generalizes_is_not_drawn_towards_the_mean(head, groups, signal, no_shrinkage):
     x, y = signal
     free = Texture(head, k=3).fit(x, y, groups).predict(x)
     no_shrinkage.undo()
     np.testing.assert_array_equal(Texture(head, k=3).fit(x, y, groups).predict(x), free)
+
+
+def test_shrinkage_sees_predictions_of_left_out_groups_with_their_level(signal, monkeypatch):
+    x, y = (
+        signal[0] + 3 * (pairs == "A")[:, None],
+        StandardScaler().fit_transform(signal[1] + 5 * (pairs == "B")[:, None]),
+    )
+    seen, expected = [], []
+    monkeypatch.setattr(_linear, "shrinkage", lambda *sums: seen.append(sums) or 1.0)
+    fit_linear(x, y, pairs, kind="ridge", setting=1e-2)
+    for name in "AB":
+        inner, outer = pairs != name, pairs == name
+        scaler = StandardScaler().fit(x[inner])
+        model = Ridge(alpha=1e-2 * 30 * 12).fit(scaler.transform(x[inner]).clip(-4, 4), y[inner])
+        p, mean = model.predict(scaler.transform(x[outer]).clip(-4, 4)), y[inner].mean(axis=0)
+        expected.append((((p - mean) * (y[outer] - mean)).sum(), ((p - mean) ** 2).sum()))
+    # In whatever order groups were left out.
+    np.testing.assert_allclose(sorted(zip(*seen[0], strict=True)), sorted(expected), rtol=1e-6)
