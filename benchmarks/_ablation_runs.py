@@ -17,8 +17,8 @@ from h2e._ensemble.extraction import Features
 from h2e._ensemble.mlp import fit_mlp
 from h2e._ensemble.transforms import Transform, fit_transform
 from h2e._learners.folds import Fold, derive_seed
-from h2e._learners.heads import mean_and_std
 from h2e._learners.learner import Learner
+from h2e._learners.standardization import mean_and_std
 from h2e._learners.training import arrays_of, network_of, predict_views, train
 from h2e._sdata.cohort import Cohort
 from h2e._sdata.keys import Keys

@@ -50,7 +50,7 @@ def test_there_is_an_ensemble_of_every_format_that_was_ever_written():
 
 
 def test_an_ensemble_trained_today_predicts_what_it_did(make):
-    expected = pd.read_csv(FIXTURES / "v1_ridge.csv", index_col=0, header=[0, 1])
+    expected = pd.read_csv(FIXTURES / "trained.csv", index_col=0, header=[0, 1])
     found = make.predict(make.train("ridge", make.small_cohort()))
     difference = np.abs(found["h2e"] - expected["h2e"]) / expected["h2e"].std().to_numpy()
     assert (difference.median() < CLOSE_NEIGHBOURS).all()

@@ -10,19 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from sklearn.cross_decomposition import PLSRegression
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import LeaveOneGroupOut
-from sklearn.neighbors import KNeighborsRegressor
-from sklearn.preprocessing import StandardScaler
 
 from h2e._learners import encoders
-from h2e._learners import heads as _heads
 from h2e._learners import multiscale as _multiscale
 from h2e._learners.baselines import Coordinates, Mean
 from h2e._learners.embedding import Embedding
 from h2e._learners.encoders import MissingEncoder, _shell, as_function, encoder_of, shell_features
-from h2e._learners.heads import N_FOLDS, PENALTIES, fit_linear, fit_nearest
 from h2e._learners.multiscale import Multiscale
 from h2e._learners.registry import from_json, learner_of, to_json
 from h2e._learners.texture import Texture
@@ -69,14 +62,6 @@ def seen(learner, cohort):
     rng = np.random.default_rng(1)
     tiles = [shade + rng.integers(-20, 20, (len(shade), 3, v.px, v.px)) for v in learner.views]
     return learner.extract_features([t.clip(0, 255).astype(np.uint8) for t in tiles])
-
-
-@pytest.fixture(scope="module")
-def noise():
-    rng = np.random.default_rng(2)
-    x = rng.normal(size=(60, 7)) * np.arange(1, 8) + 5
-    y = x @ rng.normal(size=(7, 3)) + rng.normal(size=(60, 3))
-    return x, y
 
 
 @pytest.mark.parametrize("learner", LEARNERS, ids=ids)
@@ -152,91 +137,6 @@ def test_unknown_learners_are_refused_with_the_list():
         from_json('{"name": "mean", "depth": 3}')
 
 
-@pytest.mark.parametrize("d", [7, 90])
-def test_ridge_is_that_of_scikit_learn(noise, d):
-    x = np.random.default_rng(0).normal(size=(60, d)).clip(-2, 2)
-    y = noise[1]
-    ours = fit_linear(x, y, np.repeat(["A", "B"], 30), kind="ridge", setting=1e-3)
-    scaler = StandardScaler().fit(x)
-    theirs = Ridge(alpha=1e-3 * 60 * d).fit(scaler.transform(x), y)
-    np.testing.assert_allclose(ours.predict(x), theirs.predict(scaler.transform(x)), rtol=1e-5, atol=1e-5)
-
-
-def test_pls_is_that_of_scikit_learn(noise):
-    x, y = noise[0].clip(-3, 8), noise[1]
-    ours = fit_linear(x, y, np.repeat(["A", "B"], 30), kind="pls", setting=2)
-    z = StandardScaler().fit_transform(x).clip(-4, 4)
-    np.testing.assert_allclose(ours.predict(x), PLSRegression(2).fit(z, y).predict(z), rtol=1e-2, atol=1e-2)
-
-
-def test_nearest_neighbours_are_those_of_scikit_learn(noise):
-    x, y = noise
-    ours = fit_nearest(x, y, k=5)
-    z = StandardScaler().fit_transform(x).clip(-4, 4)
-    np.testing.assert_allclose(ours.predict(x), KNeighborsRegressor(5).fit(z, y).predict(z), rtol=1e-4)
-
-
-def test_features_beyond_those_of_training_change_nothing_more(noise):
-    x, y = noise
-    for model in (fit_linear(x, y, np.repeat(["A", "B"], 30), kind="ridge"), fit_nearest(x, y, k=3)):
-        far = model.center + 5 * model.scale
-        np.testing.assert_array_equal(model.predict(far[None]), model.predict(far[None] + 1000))
-
-
-def test_settings_are_chosen_by_folds_that_never_divide_a_group(noise, monkeypatch):
-    x, y = noise
-    groups = np.random.default_rng(0).permutation(np.repeat([f"g{i}" for i in range(N_FOLDS + 2)], range(4, 12)))
-    trained = []
-    real = _heads.ridge_path
-    monkeypatch.setattr(_heads, "ridge_path", lambda a, *args: trained.append(len(a)) or real(a, *args))
-    fit_linear(x, y, groups, kind="ridge")
-    *inner, every = trained
-    assert (every, len(inner)) == (60, N_FOLDS)
-    # Of groups of 4 to 11 spots, the smallest two go to the folds that have fewest.
-    assert sorted(60 - n for n in inner) == [8, 9, 10, 11, 11, 11]
-
-
-def test_the_penalty_is_the_one_that_generalizes_to_left_out_groups():
-    rng = np.random.default_rng(0)
-    groups = np.repeat(list("ABCD"), 30)
-    for noise in (0.1, 5, 20):
-        x = rng.normal(size=(120, 40)).clip(-2, 2)
-        y = x[:, :3] + noise * rng.normal(size=(120, 3))
-        scores = []
-        for penalty in PENALTIES:
-            score = []
-            for train, test in LeaveOneGroupOut().split(x, y, groups):
-                scaler = StandardScaler().fit(x[train])
-                model = Ridge(alpha=penalty * len(train) * 40).fit(scaler.transform(x[train]), y[train])
-                p = model.predict(scaler.transform(x[test]))
-                score.append(np.mean([np.corrcoef(p[:, i], y[test, i])[0, 1] for i in range(3)]))
-            scores.append(np.mean(score))
-        chosen = fit_linear(x, y, groups, kind="ridge").settings
-        assert PENALTIES[np.argmax(scores)] in chosen
-        np.testing.assert_array_equal(chosen, PENALTIES[np.array(scores) >= max(scores) - 0.2 * abs(max(scores))])
-
-
-def test_settings_that_are_about_as_good_are_averaged(noise):
-    x, y = noise
-    groups = np.tile(["A", "B"], 30)
-    model = fit_linear(x, y, groups, kind="ridge")
-    each = [fit_linear(x, y, groups, kind="ridge", setting=s).coefficients for s in model.settings]
-    assert len(each) > 1
-    np.testing.assert_allclose(model.coefficients, np.mean(each, axis=0))
-
-
-def test_one_group_gets_a_fixed_penalty(noise):
-    x, y = noise
-    assert fit_linear(x, y, np.repeat("A", 60), kind="ridge").settings == [3e-4]
-    assert fit_linear(x, y, np.repeat("A", 60), kind="pls").settings == [5]
-
-
-def test_constant_features_and_targets_give_finite_predictions():
-    x, y = np.ones((10, 4)), np.zeros((10, 2))
-    for kind in ("ridge", "pls"):
-        assert np.isfinite(fit_linear(x, y, np.repeat(["A", "B"], 5), kind=kind).predict(x)).all()
-
-
 def test_texture_learns_a_colour_in_another_group(cohort):
     _, y, groups, _ = cohort
     learner = Texture(views=VIEWS)
@@ -284,7 +184,7 @@ def test_a_torch_module_is_an_encoder():
     np.testing.assert_allclose(encoder_of(Maps())(images), expected, atol=1e-5)
 
 
-def test_a_module_is_given_images_where_its_weights_are(noise):
+def test_a_module_is_given_images_where_its_weights_are():
     module = torch.nn.Conv2d(3, 4, 3)
     seen = []
     module.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].device))
@@ -298,15 +198,6 @@ def test_where_a_learner_computed_is_not_stored():
     for learner in (Multiscale(device="cuda"), Embedding(device="cuda")):
         assert from_json(to_json(learner)).device is None
         assert to_json(learner) == to_json(replace(learner, device="cpu"))
-
-
-def test_a_target_without_variation_does_not_disturb_the_others_of_pls(noise):
-    x, y = noise
-    groups = np.repeat(["A", "B", "C"], 20)
-    constant = np.column_stack([y, np.full(len(y), 0.1, np.float32)])
-    one, two = (fit_linear(x, values, groups, kind="pls").predict(x) for values in (y, constant))
-    np.testing.assert_allclose(two[:, :-1], one, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(two[:, -1], 0.1, atol=1e-5)
 
 
 def test_the_encoder_of_h2e_sees_stain_and_not_the_company():

@@ -11,9 +11,9 @@ import numpy as np
 from h2e._ensemble.fitting import FitConfig, fit_members
 from h2e._ensemble.fold_models import Spots
 from h2e._learners.folds import Fold, derive_seed
-from h2e._learners.heads import mean_and_std
 from h2e._learners.learner import Learner
 from h2e._learners.registry import learner_of
+from h2e._learners.standardization import mean_and_std
 from h2e._learners.texture import Texture
 
 BaselineName = Literal["mean", "coordinates", "texture", "knn", "domains", "shuffled"]

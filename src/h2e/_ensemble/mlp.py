@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from h2e._learners.heads import mean_and_std
 from h2e._learners.network import Dropout, initialized, seed_dropout
+from h2e._learners.standardization import mean_and_std
 
 HIDDEN = (512, 256)
 DROPOUT, LR, BATCH = 0.2, 1e-3, 64

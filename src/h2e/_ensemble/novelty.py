@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from h2e._learners.heads import mean_and_std
+from h2e._learners.standardization import mean_and_std
 from h2e._learners.texture_features import texture_features
 
 N_NEIGHBOURS = 5

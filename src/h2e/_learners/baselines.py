@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from h2e._learners.heads import ArrayModel, NearestModel, check_training
-from h2e._learners.learner import Learner
+from h2e._learners.heads import check_training
+from h2e._learners.learner import Learner, Model
+from h2e._learners.nearest import NearestModel
 from h2e._statistics import group_mean
 
 
 @dataclass(frozen=True)
-class MeanModel(ArrayModel):
+class MeanModel(Model):
     """The same values everywhere."""
 
     mean: np.ndarray  # (targets,)
@@ -21,6 +22,10 @@ class MeanModel(ArrayModel):
     def predict(self, x: np.ndarray) -> np.ndarray:
         """One row per row of ``x``."""
         return np.tile(self.mean, (len(x), 1))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The mean."""
+        return {"mean": self.mean}
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from h2e._learners.folds import validation_group
-from h2e._learners.heads import check_training, mean_and_std
+from h2e._learners.heads import check_training
 from h2e._learners.learner import Learner, Model
+from h2e._learners.standardization import mean_and_std
 from h2e._learners.training_config import TrainingConfig
 from h2e._slide.tiles import View
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import warnings
 from collections.abc import Sequence
 from functools import cache
 from numbers import Integral
@@ -116,15 +115,12 @@ def neighbours_of(xy: np.ndarray) -> sparse.csr_matrix | None:
     Neighbours are the spots within 1.55 pitches: the six around a spot of a hexagonal lattice, the eight around one
     of a square lattice, whatever the order of the spots (the nearest k would be drawn by lot where distances tie).
     """
-    with warnings.catch_warnings():
-        # squidpy 1.8 warns about its own docstrings at import.
-        warnings.simplefilter("ignore", SyntaxWarning)
-        from squidpy.gr.neighbors import RadiusBuilder
+    from sklearn.neighbors import radius_neighbors_graph
 
     if len(np.unique(xy, axis=0)) < 3:
         return None
     pitch, _ = lattice(xy)
-    neighbours, _ = RadiusBuilder(radius=1.55 * pitch).build(np.asarray(xy, dtype=np.float64))
+    neighbours = radius_neighbors_graph(np.asarray(xy, dtype=np.float64), 1.55 * pitch)
     return neighbours if neighbours.nnz else None
 
 

@@ -1,0 +1,181 @@
+"""Ridge and partial least squares, whose settings and shrinkage are chosen by inner group folds.
+
+Both need only sums of squares and products of features and targets, so many spots are replaced by fewer rows with the
+same sums.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve, eigh
+
+from h2e._learners.learner import Model
+from h2e._learners.shrinkage import inner_folds, shrinkage
+from h2e._learners.standardization import mean_and_std, standardize
+
+log = logging.getLogger(__name__)
+
+PENALTIES = np.array([1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1])
+"""Ridge penalties, as shares of the trace of the Gram matrix (spots × features, as features have unit spread)."""
+
+COMPONENTS = np.array([1, 2, 3, 5, 8, 12, 20])
+"""Numbers of components of partial least squares."""
+
+DEFAULT = 3
+"""Position in both for one group, since folds of random spots would choose too little penalty."""
+
+AS_GOOD = 0.2
+"""Settings whose inner score is within this share of the best are averaged: few groups cannot tell them apart."""
+
+BLOCK = 4096
+"""Spots that are standardized at a time."""
+
+ROUNDING = 1e-10
+"""Share of the variance that is added to each column, so that rounding errors leave no variance below 0."""
+
+Path = Callable[[np.ndarray, np.ndarray, int, np.ndarray], np.ndarray]
+Pair = tuple[np.ndarray, np.ndarray]
+Three = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class LinearModel(Model):
+    """Standardize, clip, multiply."""
+
+    center: np.ndarray  # (d,)
+    scale: np.ndarray  # (d,)
+    coefficients: np.ndarray  # (d, targets)
+    intercept: np.ndarray  # (targets,)
+    settings: np.ndarray  # penalties or numbers of components that were chosen
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """``float32`` (n, targets)."""
+        return (standardize(x, self.center, self.scale) @ self.coefficients + self.intercept).astype(np.float32)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The fields."""
+        return dict(vars(self))
+
+
+def fit_linear(
+    x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, kind: Literal["ridge", "pls"], setting: float | None = None
+) -> LinearModel:
+    """Ridge or partial least squares, the settings (the same for all targets) chosen by inner group folds.
+
+    A setting is scored by the correlation of its predictions of left-out groups. Few groups cannot tell good settings
+    apart, and the one that is ahead is often an extreme one: the coefficients of all about as good are averaged.
+    Predictions are drawn towards the mean as far as those of left-out groups ask for it.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(40, 2))
+    >>> model = fit_linear(x, x[:, :1], np.repeat(["A", "B"], 20), kind="ridge")
+    >>> model.predict(x).shape, model.settings
+    ((40, 1), array([1.e-05, 3.e-05, 1.e-04, 3.e-04, 1.e-03, 3.e-03, 1.e-02, 3.e-02, 1.e-01]))
+    """
+    path, settings = (ridge_path, PENALTIES) if kind == "ridge" else (pls_path, COMPONENTS)
+    if setting is not None:
+        settings = np.array([setting])
+    elif len(np.unique(groups)) == 1:
+        settings = settings[[DEFAULT]]
+    mean, std = mean_and_std(y)
+    y = (y - mean) / std
+    settings, factor = _choose(x, y, np.asarray(groups), path, settings.astype(float))
+    log.info("%s: averages %s, deviations from the mean times %.2f", kind, settings, factor)
+    scaling = mean_and_std(x)
+    middle, a, b = _fewer_rows(x, y, scaling)
+    coefficients = path(a, b, len(x), settings).mean(axis=0) * factor * std
+    return LinearModel(*scaling, coefficients, mean - middle @ coefficients, settings)
+
+
+def ridge_path(a: np.ndarray, y: np.ndarray, n: int, penalties: np.ndarray) -> np.ndarray:
+    """Coefficients (penalties, d, targets) of centred rows that stand for ``n``, from the smaller Gram matrix."""
+    d = a.shape[1]
+    wide = d > len(a)
+    gram, right = (a @ a.T, y) if wide else (a.T @ a, a.T @ y)
+    solved = []
+    for penalty in penalties:
+        penalized = gram.copy()
+        penalized.flat[:: len(gram) + 1] += penalty * n * d
+        solved.append(cho_solve(cho_factor(penalized, overwrite_a=True, check_finite=False), right))
+    return a.T @ np.stack(solved) if wide else np.stack(solved)
+
+
+def pls_path(a: np.ndarray, y: np.ndarray, n: int, components: np.ndarray) -> np.ndarray:
+    """Coefficients (numbers of components, d, targets) of centred rows that stand for ``n``.
+
+    By the modified kernel algorithm of Dayal and MacGregor (1997), which deflates nothing but the products of features
+    and targets.
+    """
+    gram, right = a.T @ a, a.T @ y
+    most = int(min(max(components), a.shape[1], n - 1))
+    rotations, x_loadings, y_loadings = (np.zeros((size, most)) for size in (*a.shape[1:], *right.shape))
+    least = 1e-9 * np.linalg.norm(right)
+    for k in range(most):
+        weights = right @ eigh(right.T @ right, subset_by_index=[y.shape[1] - 1] * 2)[1][:, 0]
+        if (length := np.linalg.norm(weights)) <= least:
+            break
+        rotation = weights / length - rotations @ (x_loadings.T @ weights) / length
+        product = gram @ rotation
+        squares = rotation @ product
+        rotations[:, k], x_loadings[:, k], y_loadings[:, k] = rotation, product / squares, rotation @ right / squares
+        right -= squares * np.outer(x_loadings[:, k], y_loadings[:, k])
+    return np.stack([rotations[:, :k] @ y_loadings[:, :k].T for k in components.astype(int)])
+
+
+def _choose(
+    x: np.ndarray, y: np.ndarray, groups: np.ndarray, path: Path, settings: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """The settings with about the best correlation over left-out groups, mean over targets, and how far to shrink."""
+    scores = []
+    for inner, outer in inner_folds(groups):
+        scaling = mean_and_std(x[inner])
+        middle, a, b = _fewer_rows(x[inner], y[inner], scaling)
+        coefficients, about = path(a, b, len(inner), settings), (middle, y[inner].mean(axis=0))
+        scores += [_score(*_fewer_rows(x[rows], y[rows], scaling, about)[1:], coefficients) for rows in outer]
+    if not scores:
+        return settings, 1.0
+    correlations, products, squares = map(np.stack, zip(*scores, strict=True))
+    mean = correlations.mean(axis=0)
+    chosen = mean >= mean.max() - AS_GOOD * abs(mean.max())
+    return settings[chosen], shrinkage(products[:, chosen].mean(axis=1), squares[:, chosen][:, :, chosen].mean((1, 2)))
+
+
+def _score(a: np.ndarray, y: np.ndarray, coefficients: np.ndarray) -> Three:
+    """Correlation with the truth, mean over targets, of the predictions of each setting; and what tells how to shrink.
+
+    The latter are sums over spots and targets, about the training mean: products with the truth, (settings,), and with
+    the predictions of each setting, (settings, settings). The last row is the distance of the means, which correlations
+    leave out.
+    """
+    predictions = a @ coefficients
+    inside, truth = predictions[:, :-1], y[:-1]
+    length = np.sqrt((inside**2).sum(axis=1) * (truth**2).sum(axis=0))
+    correlations = (inside * truth).sum(axis=1) / np.where(length > 0, length, np.inf)
+    flat = predictions.reshape(len(predictions), -1)
+    return correlations.mean(axis=1), flat @ y.ravel(), flat @ flat.T
+
+
+def _fewer_rows(x: np.ndarray, y: np.ndarray, scaling: Pair, about: Pair | None = None) -> Three:
+    """The mean of standardized features; and features and targets of fewer rows, which stand for all spots.
+
+    They have the same sums of squares and products about the means, the last one about means that are given.
+    """
+    d, n, width = x.shape[1], len(x), x.shape[1] + y.shape[1]
+    total, gram, step = np.zeros(width), np.zeros((width, width)), max(BLOCK, width)
+    for start in range(0, n, step):
+        z = np.hstack([standardize(x[start : start + step], *scaling), y[start : start + step]])
+        total += z.sum(axis=0)
+        if n > width:
+            gram += z.T @ z
+    mean = total / n
+    if n > width:
+        gram += ROUNDING * n * np.eye(width) - n * np.outer(mean, mean)
+    level = np.sqrt(n) * (mean - (mean if about is None else np.concatenate(about)))
+    rows = np.vstack([np.linalg.cholesky(gram).T if n > width else z - mean, level])
+    return mean[:d], rows[:, :d], rows[:, d:]

@@ -1,0 +1,27 @@
+"""Features by the mean and the standard deviation of the training spots, clipped.
+
+A slide of another stain or with another background must not drive a model to values that it never saw.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+CLIP = 4.0
+"""Standard deviations beyond which a feature says no more."""
+
+
+def mean_and_std(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each feature; 1 where it is constant."""
+    center, scale = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
+    return center, np.where(scale > 1e-6 * (1 + np.abs(center)), scale, 1.0)
+
+
+def standardize(x: np.ndarray, center: np.ndarray, scale: np.ndarray, *, clip: float = CLIP) -> np.ndarray:
+    """Center, scale and clip."""
+    if x.ndim != 2 or x.shape[1] != len(center):
+        msg = f"the model was trained on {len(center)} features per spot, got an array of shape {x.shape}."
+        raise ValueError(msg)
+    z = x - center
+    z /= scale
+    return np.clip(z, -clip, clip, out=z)
