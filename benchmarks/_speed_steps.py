@@ -96,6 +96,36 @@ def visium(step: str, *, smoke: bool) -> Task:
     return _on_slides(read(folder, dataset_id="slide"), step, group_key=None)
 
 
+def no_pyramid(step: str, side: int, *, smoke: bool) -> Task:
+    """Find the tissue of, or predict by texture, an image of one level at 0.25 µm a pixel, in chunks of 1,024."""
+    import dask.array as da
+    from spatialdata import SpatialData
+    from spatialdata.models import Image2DModel
+
+    import h2e
+
+    rng, side = np.random.default_rng(0), 2048 if smoke else side
+    dark = rng.random((8, 8)).repeat(128, 0).repeat(128, 1) < 0.7
+    stained = np.array([190, 120, 170])[:, None, None] + rng.integers(-40, 40, (3, 1024, 1024))
+    tissue = np.where(dark, stained, 243).astype(np.uint8)
+    chunks = ((3,), *2 * ((1024,) * (side // 1024) + ((side % 1024,) if side % 1024 else ()),))
+
+    def decode(block_info: dict[Any, Any]) -> np.ndarray:
+        """Give a chunk, like a file that is decoded."""
+        _, (y0, y1), (x0, x1) = block_info[None]["array-location"]
+        return tissue[:, : y1 - y0, : x1 - x0].copy()
+
+    pixels = da.map_blocks(decode, chunks=chunks, dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8))
+    image = Image2DModel.parse(pixels, dims=("c", "y", "x"), c_coords=["r", "g", "b"])
+    sdata = SpatialData(images={"scan": image})
+    cohort = toy(30)
+    ensemble = h2e.tl.fit(cohort, learners="texture", group_key="donor", progress=False)
+    h2e.tl.predict(toy(30), ensemble, progress=False)
+    if step == "make_spots":
+        return lambda: h2e.pp.make_spots(sdata, spacing_um=100, um_per_px=0.25)
+    return lambda: h2e.tl.predict(sdata, ensemble, um_per_px=0.25, progress=False)
+
+
 def _on_slides(sdata: SpatialData, step: str, *, group_key: str | None = "donor") -> Task:
     """Make a step on slides; kernels are compiled before, on other slides."""
     import h2e
@@ -176,9 +206,11 @@ STEPS: dict[str, Callable[..., Task]] = {
         for step in ("fit", "predict")
     },
     **{
-        f"{step}, one Visium slide": partial(visium, step)
-        for step in ("fit", "predict", "predict, as trained on")
+        f"{step}, {side:,}² px without a pyramid": partial(no_pyramid, step, side)
+        for side in (5_000, 20_000, 40_000)
+        for step in ("make_spots", "predict")
     },
+    **{f"{step}, one Visium slide": partial(visium, step) for step in ("fit", "predict", "predict, as trained on")},
 }
 
 

@@ -1,7 +1,7 @@
 """What each step takes, beside the code of an earlier commit: processor time, wall time and memory.
 
     H2E_DATA=../shared/data python benchmarks/speed.py [--steps fit …] [--large]   # 15 minutes; --large: hours
-    python benchmarks/speed.py --table   # prints the table of docs/scaling.md, from the file
+    python benchmarks/speed.py --table   # prints the table of docs/speed.md, from the file
 
 Each step runs in a process of its own, on one thread, first with the code of commit 560ccb5 (checked out into a
 folder), then with the code of today, so that both meet the same machine in the same state. Reading, compiling and what
@@ -34,7 +34,8 @@ ROOT = Path(__file__).parents[1]
 LIMIT = 1800
 """Seconds after which a step is stopped."""
 
-LARGE = [step for step in STEPS if "100,000" in step or (step.startswith(("fit", "predict")) and "10,000" in step)]
+LARGE = [step for step in STEPS if any(size in step for size in ("100,000", "20,000²", "40,000²"))]
+LARGE += [step for step in STEPS if step.startswith(("fit", "predict")) and "10,000" in step]
 SMOKE = ["import h2e", "head pls, 1,000 spots"]
 
 
