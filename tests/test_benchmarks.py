@@ -22,13 +22,14 @@ PAGES = {
     "scale_cue": "trust.md",
     "orientation": "read_right.md",
     "spatial_null": "method.md",
+    "speed": "speed.md",
     "transforms": "targets.md",
     "tried": "trust.md",
     "trust": "trust.md",
 }
 """The page of the documentation that shows what a script prints with ``--table``."""
 
-RESUMED = {"ablation": (), "accuracy": (), "training": ("--fold",), "tried": ()}
+RESUMED = {"ablation": (), "accuracy": (), "speed": (), "training": ("--fold",), "tried": ()}
 """Scripts that measure only what is not in the file yet, and with which options."""
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

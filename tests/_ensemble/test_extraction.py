@@ -24,3 +24,32 @@ def test_spacings_that_differ_by_rounding_share_their_features(monkeypatch):
     scores = h2e.tl.evaluate(sdata, **options, baselines=["mean"], metrics="pearson", progress=False)
     assert sorted(seen) == sorted(sdata.shapes)
     assert np.isfinite(scores["value"]).all()
+
+
+def test_evaluate_extracts_the_features_of_a_slide_once_for_every_stain_reference(few, monkeypatch):
+    h2e.pp.normalize_stains(few)
+    seen, described = [], []
+    real, describe = extraction.extract_features, h2e.tl.Texture.extract_features
+    monkeypatch.setattr(
+        extraction,
+        "extract_features",
+        lambda slide, learners, **how: seen.append((slide.name, how["reference"])) or real(slide, learners, **how),
+    )
+    monkeypatch.setattr(
+        h2e.tl.Texture, "extract_features", lambda self, tiles: described.append(len(tiles[0])) or describe(self, tiles)
+    )
+    small = (View(1, 8),)
+    learners = [h2e.tl.Texture(views=small), h2e.tl.Texture(views=small, head="knn", k=3)]
+    options = {
+        "learners": learners,
+        "targets": ["TOY01"],
+        "group_key": "donor",
+        "metrics": "pearson",
+        "progress": False,
+    }
+    h2e.tl.evaluate(few, **options, baselines=["mean"])
+    # Three donors are left out, and the two others have a reference of their own each time.
+    assert len(seen) == len(set(seen)) == 3 * len(few.shapes)
+    # Both learners, whose heads alone differ, share them.
+    n_spots = few["table"].n_obs
+    assert sum(described) <= 3 * n_spots
