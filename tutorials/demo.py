@@ -50,8 +50,6 @@ def main() -> None:
     ensemble = h2e.tl.fit(sdata, group_key="donor")
     print(ensemble)
     h2e.tl.predict(sdata, ensemble)
-    if not synthetic:
-        short_run_of_the_network(sdata, ensemble)
 
     save(sdata, ensemble, arguments.out)
     draw(sdata, [gene for gene in GENES if gene in ensemble.targets] or None, arguments.out / "predicted.png")
@@ -78,7 +76,7 @@ def load(data: str) -> tuple[SpatialData, bool]:
 def evaluate(sdata: SpatialData, split: str) -> pd.DataFrame:
     """Score the whole procedure without each section or donor, and print the table."""
     what = {"region": "section", "donor": "donor"}[split]
-    print(f"Each {what} left out (the default learners; the network is not in this table):")
+    print(f"Each {what} left out (the default learners):")
     scores = h2e.tl.evaluate(sdata, group_key=split).assign(left_out=what)
     wide = h2e.metrics.summarize(scores.drop(columns="left_out"))
     wide = wide.pivot_table(index="method", columns="metric", values=["mean", "median"], sort=False)
@@ -87,15 +85,6 @@ def evaluate(sdata: SpatialData, split: str) -> pd.DataFrame:
     print("mean Pearson of each section:")
     print(each.pivot_table(index="method", columns="slide", values="mean", sort=False).round(3).to_string(), "\n")
     return scores
-
-
-def short_run_of_the_network(sdata: SpatialData, ensemble: h2e.Ensemble) -> None:
-    """One epoch of the multiscale network on two sections: enough to see that it runs, not to see how good it is."""
-    few = sdata.filter_by_coordinate_system(["B4", "C3"])
-    network = h2e.tl.Multiscale(epochs=1, symmetries=False)
-    print("A short run of the multiscale network: 1 of its 30 epochs, sections B4 and C3, no flips; its losses:")
-    trained = h2e.tl.fit(few, targets=ensemble.targets, learners=network, group_key="donor")
-    print(trained.history.round(3).to_string(index=False))
 
 
 def save(sdata: SpatialData, ensemble: h2e.Ensemble, out: Path) -> None:
