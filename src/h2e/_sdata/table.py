@@ -70,6 +70,13 @@ def region_keys(table: AnnData) -> tuple[str, str]:
     return attrs["region_key"], attrs["instance_key"]
 
 
+def unused_keys(region_key: str, instance_key: str, taken: set[str]) -> tuple[str, str]:
+    """The same names for the columns that annotate shapes or, where other columns have them, longer ones."""
+    while {region_key, instance_key} & taken:
+        region_key, instance_key = f"slide_{region_key}", f"slide_{instance_key}"
+    return region_key, instance_key
+
+
 def labels_of(table: AnnData, key: str) -> np.ndarray:
     """A column of ``obs`` as strings, one per spot, none missing."""
     if key not in table.obs:
