@@ -112,7 +112,7 @@ class Region:
         return radius_of(shapes_of(self.opener.sdata, self.name)) * self.factor
 
     @cached_property
-    def is_visium(self) -> bool:
+    def all_as_visium(self) -> bool:
         """Whether all shapes lie as spots of Visium do."""
         return is_visium(self.placed, None, self.radius_px)
 
@@ -151,7 +151,7 @@ class Region:
         others += size_by_scalefactors(scalefactors_of(table, name, self.name), diameter_px, self.factor)
         if not round_spots or diameter_px > BINS_FROM * pitch_px:
             others += size_by_bin_name([self.name, keys.table_key], diameter_px)
-        elif _keys.SPACING_UM not in shapes and (self.is_visium or self._is_visium_by_array(obs, xy)):
+        elif _keys.SPACING_UM not in shapes and self._is_visium(xy, array_of(obs)):
             others.append(Evidence(VISIUM_UM / pitch_px, "guessed from the lattice: Visium"))
         if evidence and evidence[0].source == GIVEN and not others:
             check_not_of_scan(sdata, self.image, evidence[0].um_per_px)
@@ -169,7 +169,6 @@ class Region:
         beside = pairing.in_systems(systems_of(shapes_of(self.opener.sdata, self.name)))
         return [key for key in beside if key != used and pairing.scenes.is_one(key, used, finer=True)]
 
-    def _is_visium_by_array(self, obs: pd.DataFrame, xy: np.ndarray) -> bool:
-        """Whether scattered spots of a slide lie as those of Visium do, by their array."""
-        array = array_of(obs)
-        return array is not None and is_visium(xy, array, self.radius_px)
+    def _is_visium(self, xy: np.ndarray, array: np.ndarray | None) -> bool:
+        """Whether all shapes lie as spots of Visium do or, of scattered ones, those of a slide by their array."""
+        return self.all_as_visium or (array is not None and is_visium(xy, array, self.radius_px))

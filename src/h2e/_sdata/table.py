@@ -101,10 +101,8 @@ def in_tissue(obs: pd.DataFrame, slide: str) -> np.ndarray:
         msg += "replace these values, or drop the column."
         raise ValueError(msg)
     if gaps.any():
-        what = (
-            f"obs['in_tissue'] is missing for {gaps.sum()} {spots}: whether they are on tissue is read from the image"
-        )
-        warn(f"{what} alone. Fill it, with 0 or 1, to say so yourself.")
+        msg = f"obs['in_tissue'] is missing for {gaps.sum()} {spots}: whether they are on tissue is read from the "
+        warn(f"{msg}image alone. Fill it, with 0 or 1, to say so yourself.")
     return ~no | gaps
 
 
