@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import spatialdata as sd
+from scipy import sparse
 from spatialdata.models import TableModel
 from spatialdata.transformations import Identity, get_transformation, set_transformation
 
@@ -400,3 +401,27 @@ def test_channels_that_come_first_are_no_image_and_sizes_may_be_text(few):
     adata.uns["spatial"]["library"]["scalefactors"]["tissue_hires_scalef"] = np.nan
     with pytest.raises(ValueError, match="slide 'a': tissue_hires_scalef must be a positive number, got nan"):
         h2e.pp.join_slides({"a": adata})
+
+
+def test_a_column_that_is_called_like_the_key_of_another_slide_is_kept(few: SpatialData):
+    first, second = legacy(few, "toy_A1"), legacy(few, "toy_B1")
+    second.obs["region"] = "cortex"
+    table = h2e.pp.join_slides({"one": first, "two": second})["table"]
+    assert table.obs["region"].dropna().unique().tolist() == ["cortex"]
+    key = table.uns["spatialdata_attrs"]["region_key"]
+    assert table.obs[key].cat.categories.tolist() == ["one", "two"]
+
+
+def test_logarithms_in_sparse_blocks_are_known_as_such(few: SpatialData):
+    slides = {"one": legacy(few, "toy_A1"), "two": legacy(few, "toy_B1")}
+    for table in slides.values():
+        table.uns["log1p"] = {"base": None}
+        dense = np.log1p(np.asarray(table.to_df(), dtype=np.float32))
+        table.X = da.from_array(dense, chunks=(20, -1)).map_blocks(sparse.csr_matrix)
+    assert h2e.pp.join_slides(slides)["table"].n_obs == sum(table.n_obs for table in slides.values())
+
+
+def test_an_image_of_floats_below_zero_is_refused(few: SpatialData):
+    pixels = pixels_of(few, "toy_A1") / 255 - 0.5
+    with pytest.raises(ValueError, match=r"floats in \[0, 1\]"):
+        h2e.pp.join_slides({"one": legacy(few, "toy_A1", hires=pixels)})

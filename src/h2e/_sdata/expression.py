@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,7 +58,7 @@ def expression(
 
 def is_marked(adata: AnnData, values: Matrix) -> bool:
     """Whether values of ``adata.X`` are log-normalized by scanpy's mark, which is not believed of counts."""
-    return "log1p" in adata.uns and not _is_whole(_stored(values))
+    return "log1p" in adata.uns and not _is_whole(_stored(_in_memory(values)))
 
 
 def genes_of(adata: AnnData) -> np.ndarray:
@@ -106,8 +107,7 @@ def values_of(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
         hint = f"one of {layers}" if layers else "which the table has none of yet, or obsm= or columns of obs"
         msg = f"adata.X is empty; pass layer=, {hint}."
         raise ValueError(msg)
-    # Read lazily, of dense or sparse blocks.
-    values = values.compute() if hasattr(values, "dask") else values
+    values = _in_memory(values)
     if (layer is None and adata.isbacked) or not (isinstance(values, np.ndarray) or is_sparse(values)):
         msg = f"{name} must be in memory, and is on disk (backed); bring it into memory with adata.to_memory()."
         raise ValueError(msg)
@@ -182,6 +182,11 @@ def stored_positions(adata: AnnData) -> np.ndarray:
             raise ValueError(msg)
         values = values[["x", "y"]]
     return np.asarray(values, dtype=np.float64)[:, :2]
+
+
+def _in_memory(values: Any) -> Any:
+    """What was read lazily, of dense or sparse blocks, computed."""
+    return values.compute() if hasattr(values, "dask") else values
 
 
 def _stored(values: Matrix) -> np.ndarray:

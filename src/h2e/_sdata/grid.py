@@ -96,9 +96,9 @@ def adopt_spots(sdata: SpatialData, keys: Keys) -> bool:
         log.info("the %d spots of shapes[%r] are taken: tables[%r]", len(sdata.shapes[name]), name, keys.table_key)
     if table is not None:
         sdata.tables[keys.table_key] = table
-    return (
-        not spots if image_key is not None else bool(pairing.images_without_spots([name for (name,) in spots.values()]))
-    )
+    if image_key is not None:
+        return not spots
+    return bool(pairing.images_without_spots([name for (name,) in spots.values()]))
 
 
 def _points_on_tissue(slide: Slide, spacing_um: float) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from h2e._sdata import keys as _keys
 from h2e._sdata.expression import is_marked
 from h2e._sdata.provenance import check_storable, get_provenance
 from h2e._sdata.report import store_report, stored_report
-from h2e._sdata.table import check_sdata, get_table, labels_of, region_keys
+from h2e._sdata.table import check_sdata, get_table, labels_of, region_keys, unused_keys
 from h2e._sdata.table_slides import slide_from_table
 from h2e._warnings import warn
 
@@ -180,7 +180,8 @@ def _join_tables(tables: Mapping[str, AnnData], sdata: SpatialData) -> AnnData:
 
 def _unify_keys(tables: list[AnnData], sdata: SpatialData) -> tuple[str, str]:
     """Call regions and instances as on the first slide; instances become strings, in ``sdata``, too, if any are."""
-    region_key, instance_key = wanted = region_keys(tables[0])
+    others = {column for table in tables for column in table.obs.columns.difference(region_keys(table))}
+    region_key, instance_key = wanted = unused_keys(*region_keys(tables[0]), others)
     for table in tables:
         table.obs = table.obs.rename(columns=dict(zip(region_keys(table), wanted, strict=True)))
     if len({pd.api.types.is_integer_dtype(table.obs[instance_key]) for table in tables}) > 1:

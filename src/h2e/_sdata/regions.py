@@ -92,14 +92,29 @@ class Region:
         return centres @ self.to_px[:2, :2].T + self.to_px[:2, 2]
 
     @cached_property
+    def placed(self) -> np.ndarray:
+        """Centres of all shapes that have a place."""
+        return self.centres[np.isfinite(self.centres).all(axis=1)]
+
+    @cached_property
     def pitch_px(self) -> float:
         """Pitch of the lattice of all shapes that have a place."""
-        return lattice(self.centres[np.isfinite(self.centres).all(axis=1)])[0]
+        return lattice(self.placed)[0]
 
     @cached_property
     def factor(self) -> float:
         """Pixels per unit of the shapes' coordinates."""
         return float(np.sqrt(abs(np.linalg.det(self.to_px[:2, :2]))))
+
+    @cached_property
+    def radius_px(self) -> float:
+        """Radius of a spot in pixels."""
+        return radius_of(shapes_of(self.opener.sdata, self.name)) * self.factor
+
+    @cached_property
+    def all_as_visium(self) -> bool:
+        """Whether all shapes lie as spots of Visium do."""
+        return is_visium(self.placed, None, self.radius_px)
 
     def slide(self, name: str, group: str, table: AnnData, rows: np.ndarray) -> Slide:
         """The slide of some rows of the table."""
@@ -112,11 +127,10 @@ class Region:
             msg += "the file of positions may lack them. Add their positions, or drop them from the table."
             raise ValueError(msg)
         spacing_px, pitch_px = pitch_of(self.pitch_px, xy, array_of(obs))
-        radius_px = radius_of(shapes) * self.factor
         um_per_px, told_by = self._size(name, table, obs, xy, pitch_px)
         return Slide(
             name, group, self.name, self.image, xy, rows, in_tissue(obs, name), self.to_px,
-            radius_px, spacing_px, um_per_px, told_by, angle_of(shapes, self.to_px),
+            self.radius_px, spacing_px, um_per_px, told_by, angle_of(shapes, self.to_px),
         )  # fmt: skip
 
     def _size(
@@ -124,8 +138,8 @@ class Region:
     ) -> tuple[float | None, str]:
         """The size of a pixel by every source that there is, and what tells it."""
         keys, sdata, shapes = self.opener.keys, self.opener.sdata, shapes_of(self.opener.sdata, self.name)
-        radius_px, round_spots = radius_of(shapes) * self.factor, "radius" in shapes
-        diameter_px = (2 if round_spots else np.sqrt(np.pi)) * radius_px
+        round_spots = "radius" in shapes
+        diameter_px = (2 if round_spots else np.sqrt(np.pi)) * self.radius_px
         evidence = size_given(keys.um_per_px, name, self.image.key)
         # What h2e wrote about a grid is about the image that it was laid over.
         if self.opener.pairing.grids.get(self.name, self.image.key) == self.image.key:
@@ -157,6 +171,4 @@ class Region:
 
     def _is_visium(self, xy: np.ndarray, array: np.ndarray | None) -> bool:
         """Whether all shapes lie as spots of Visium do or, of scattered ones, those of a slide by their array."""
-        radius_px = radius_of(shapes_of(self.opener.sdata, self.name)) * self.factor
-        every = self.centres[np.isfinite(self.centres).all(axis=1)]
-        return is_visium(every, None, radius_px) or (array is not None and is_visium(xy, array, radius_px))
+        return self.all_as_visium or (array is not None and is_visium(xy, array, self.radius_px))

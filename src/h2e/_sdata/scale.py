@@ -61,11 +61,9 @@ def settle(evidence: Sequence[Evidence], name: str, image: Image, *, missing: st
 
 def size_given(um_per_px: Sizes, *names: str) -> list[Evidence]:
     """What the caller gave as the size of a pixel: one number for all, or that of the first name that has one."""
-    if not isinstance(um_per_px, Mapping):
-        named = [] if um_per_px is None else [um_per_px]
-    else:
-        named = [um_per_px[name] for name in names if name in um_per_px][:1]
-    return [Evidence(positive(size, f"um_per_px of slide {names[0]!r}"), GIVEN) for size in named]
+    if isinstance(um_per_px, Mapping):
+        um_per_px = next((um_per_px[name] for name in names if name in um_per_px), None)
+    return [] if um_per_px is None else [Evidence(positive(um_per_px, f"um_per_px of slide {names[0]!r}"), GIVEN)]
 
 
 def size_in_obs(obs: pd.DataFrame, name: str) -> list[Evidence]:

@@ -70,6 +70,13 @@ def region_keys(table: AnnData) -> tuple[str, str]:
     return attrs["region_key"], attrs["instance_key"]
 
 
+def unused_keys(region_key: str, instance_key: str, taken: set[str]) -> tuple[str, str]:
+    """The same names for the columns that annotate shapes or, where other columns have them, longer ones."""
+    while {region_key, instance_key} & taken:
+        region_key, instance_key = f"slide_{region_key}", f"slide_{instance_key}"
+    return region_key, instance_key
+
+
 def labels_of(table: AnnData, key: str) -> np.ndarray:
     """A column of ``obs`` as strings, one per spot, none missing."""
     if key not in table.obs:
@@ -94,10 +101,8 @@ def in_tissue(obs: pd.DataFrame, slide: str) -> np.ndarray:
         msg += "replace these values, or drop the column."
         raise ValueError(msg)
     if gaps.any():
-        what = (
-            f"obs['in_tissue'] is missing for {gaps.sum()} {spots}: whether they are on tissue is read from the image"
-        )
-        warn(f"{what} alone. Fill it, with 0 or 1, to say so yourself.")
+        msg = f"obs['in_tissue'] is missing for {gaps.sum()} {spots}: whether they are on tissue is read from the "
+        warn(f"{msg}image alone. Fill it, with 0 or 1, to say so yourself.")
     return ~no | gaps
 
 

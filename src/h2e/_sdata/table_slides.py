@@ -13,8 +13,8 @@ from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import positions_of, slide_labels, stored_positions
-from h2e._sdata.scale import Sizes, check_sizes, positive, size_given
-from h2e._sdata.table import turn_deg
+from h2e._sdata.scale import Evidence, Sizes, check_sizes, positive, size_given, size_in_obs
+from h2e._sdata.table import region_keys, turn_deg, unused_keys
 from h2e._slide.image import Image
 from h2e._slide.lattice import lattice
 from h2e._slide.slide import Slide
@@ -43,12 +43,13 @@ def slides_of_table(adata: AnnData, *, library_key: str | None, um_per_px: Sizes
         facts = _facts(adata, name) if "spatial" in adata.obsm else {}
         factors = facts.get("scalefactors", {})
         # Of obsm["spatial"], which need not have the unit of the shapes.
-        given = size_given(um_per_px, name)
-        um = given[0].um_per_px if given else factors.get("microns_per_pixel")
-        if um is None and _keys.UM_PER_PX in adata.obs and "spatial" in adata.obsm:
-            um = float(adata.obs[_keys.UM_PER_PX].iloc[rows[0]])
+        sizes = size_given(um_per_px, name)
+        if um := factors.get("microns_per_pixel"):
+            sizes.append(Evidence(float(um), "scalefactors"))
+        if not sizes and "spatial" in adata.obsm:
+            sizes = size_in_obs(adata.obs.iloc[rows], name)
         angle = _direction(xy, pitch) if "bin_size_um" in factors else None
-        slide = Slide.without_spots(_image(facts, name), um, "the table")
+        slide = Slide.without_spots(_image(facts, name), sizes[0].um_per_px if sizes else None, "the table")
         slide = replace(slide, name=name if named else "", xy=xy, rows=rows, in_tissue=np.ones(len(rows), bool))
         slides.append(replace(slide, radius_px=_radius(factors, pitch), spacing_px=pitch, angle_deg=angle))
     return slides
@@ -75,9 +76,7 @@ def slide_from_table(name: str, adata: AnnData, table_key: str) -> SpatialData:
         msg += "adata[adata.obs[…] == name]; a slide without images must be a SpatialData; drop spots without position."
         raise ValueError(msg)
     keys, (picture, scale) = table.uns.pop("spatialdata_attrs", {}), next(iter(scales.items()))
-    region_key, instance_key = keys.get("region_key", "region"), keys.get("instance_key", "instance_id")
-    while not keys and {region_key, instance_key} & set(table.obs):
-        region_key, instance_key = f"slide_{region_key}", f"slide_{instance_key}"
+    region_key, instance_key = region_keys(adata) if keys else unused_keys("region", "instance_id", set(table.obs))
     table.obs[region_key], table.obs[instance_key] = pd.Categorical([name] * len(xy)), np.arange(len(xy))
     # It was about obsm["spatial"], and becomes about the image.
     if _keys.UM_PER_PX in table.obs:
@@ -125,7 +124,7 @@ def _rgb(pixels: Any, what: str) -> da.Array:
     import dask.array as da
 
     pixels = np.asarray(pixels)
-    in_unit = pixels.dtype.kind == "f" and pixels.max(initial=0) <= 1
+    in_unit = pixels.dtype.kind == "f" and pixels.min(initial=0) >= 0 and pixels.max(initial=0) <= 1
     if pixels.ndim != 3 or pixels.shape[-1] not in (3, 4) or not (in_unit or pixels.dtype == np.uint8):
         msg = f"{what} is {pixels.dtype} of shape {pixels.shape}, not (y, x, 3) of uint8 or of floats in [0, 1]"
         raise ValueError(msg)
