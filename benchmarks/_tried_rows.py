@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from h2e._learners.embedding import Embedding
-from h2e._learners.encoders import shell_features
 from h2e._learners.learner import Learner
+from h2e._learners.shell import shell_features
 from h2e._learners.texture import Texture
 from h2e._slide.tiles import View
 

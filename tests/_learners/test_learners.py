@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from h2e._learners import encoders
 from h2e._learners import multiscale as _multiscale
 from h2e._learners.baselines import Coordinates, Mean
 from h2e._learners.embedding import Embedding
-from h2e._learners.encoders import MissingEncoder, _shell, as_function, encoder_of, shell_features
+from h2e._learners.encoders import MissingEncoder, as_function, encoder_of
 from h2e._learners.multiscale import Multiscale
 from h2e._learners.registry import from_json, learner_of, to_json
+from h2e._learners.shell import _shell, _stain_channels, shell_features
 from h2e._learners.texture import Texture
 from h2e._slide.tiles import View
 
@@ -232,7 +232,7 @@ def test_the_features_of_the_encoder_are_means_and_deviations_of_its_maps_whatev
     tiles = np.random.default_rng(0).integers(0, 256, (19, 3, 16, 16), np.uint8)
     network = _shell(torch.device("cpu"))
     with torch.inference_mode():
-        maps = network(torch.from_numpy(encoders._stain_channels(tiles)).contiguous(memory_format=torch.channels_last))
+        maps = network(torch.from_numpy(_stain_channels(tiles)).contiguous(memory_format=torch.channels_last))
         expected = [
             f(m.double()) for m in maps for f in (lambda m: m.mean((2, 3)), lambda m: m.std((2, 3), correction=0))
         ]

@@ -6,15 +6,13 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
 
-from h2e._learners import encoder_kernels
-from h2e._slide.compiled import compiled
+from h2e._learners.shell import in_batches, shell_features
 
 if TYPE_CHECKING:
     import torch
@@ -24,19 +22,8 @@ Encode = Callable[[np.ndarray], np.ndarray]
 SHELL = "shell"
 """The encoder that comes with h2e: 1.5 M parameters, trained on H&E to segment epithelium (lavlab-shell 0.9.1, MIT)."""
 
-# Unmixing and typical maxima of haematoxylin and eosin: the reference of Macenko's method in its usual implementations.
-STAINS = np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]])
-MOST = {"eosin": 1.3, "haematoxylin": 2.5, "density": 1.6}
-
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 """Of its channels, in 0–1: how images are scaled for a network that does not say otherwise."""
-
-_FIT = np.polynomial.Chebyshev.interpolate(np.exp2, 5, [0, 1])
-POWERS = _FIT.convert(kind=np.polynomial.Polynomial).coef.astype(np.float32)
-"""Of a polynomial that is 2 to the power of a number between 0 and 1, to a rounding of ``float32``."""
-
-BATCH = 16
-"""Images at a time."""
 
 
 def encoder_of(encoder: Any, *, device: str | None = None) -> Encode:
@@ -99,41 +86,9 @@ def as_function(module: Any) -> Encode:
             features = module.eval()((x.float() / 255 - mean) / std)
             return features.flatten(2).mean(2) if features.ndim > 2 else features
 
-        return _in_batches(encode_batch, images, BATCH)
+        return in_batches(encode_batch, images)
 
     return encode
-
-
-def _in_batches(encode: Callable[[np.ndarray], torch.Tensor], images: np.ndarray, size: int) -> np.ndarray:
-    """Encode some images at a time."""
-    import torch
-
-    with torch.inference_mode():
-        parts = [encode(images[start : start + size]) for start in range(0, len(images), size)]
-        return torch.cat(parts).float().cpu().numpy()
-
-
-def shell_features(images: np.ndarray, *, device: str | None = None) -> np.ndarray:
-    """Mean and standard deviation over the area of the maps of all four levels, ``float32`` (n, 480).
-
-    Examples
-    --------
-    >>> shell_features(np.full((1, 3, 32, 32), 200, np.uint8)).shape
-    (1, 480)
-    """
-    import torch
-
-    from h2e._learners.training import find_device
-
-    used = find_device(device)
-    network = _shell(used)
-
-    def encode_batch(batch: np.ndarray) -> torch.Tensor:
-        channels = torch.from_numpy(_stain_channels(batch)).to(used)
-        maps = network(channels.contiguous(memory_format=torch.channels_last))
-        return torch.cat([moments for level in maps for moments in _moments(level)], dim=1)
-
-    return _in_batches(encode_batch, images, BATCH)
 
 
 def cached(encode: Encode, folder: Path, px: int) -> Encode:
@@ -163,107 +118,6 @@ def cached(encode: Encode, folder: Path, px: int) -> Encode:
         return features
 
     return remember
-
-
-def _stain_channels(images: np.ndarray) -> np.ndarray:
-    """Eosin, haematoxylin and optical density, each in 0 to 1, which is what the encoder was trained on."""
-    density = np.maximum(-np.log((np.arange(256) + 1) / 241), 0).astype(np.float32)[images]
-    unmix = np.linalg.pinv(STAINS).astype(np.float32)
-    h, e = np.einsum("kc,nchw->knhw", unmix, density)
-    channels = [e / MOST["eosin"], h / MOST["haematoxylin"], density.mean(axis=1) / MOST["density"]]
-    return np.clip(np.stack(channels, axis=1), 0, 1).astype(np.float32)
-
-
-def _channels_last(maps: torch.Tensor) -> np.ndarray:
-    """The memory of maps (n, c, h, w) that have their channels last, as (n, h · w, c)."""
-    n, c, h, w = maps.shape
-    return maps.permute(0, 2, 3, 1).numpy().reshape(n, h * w, c)
-
-
-def _sums(maps: torch.Tensor) -> np.ndarray:
-    """Sums over the pixels of maps and of their squares, (2, n, c) ``float64``."""
-    sums = np.zeros((2, *maps.shape[:2]))
-    kernel("channel_sums")(_channels_last(maps), sums)
-    return sums
-
-
-def _moments(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation over the pixels of maps, each (n, c)."""
-    import torch
-
-    if maps.device.type != "cpu":
-        variance, mean = torch.var_mean(maps, (2, 3), correction=0)
-        return mean, variance.sqrt()
-    mean, square = _sums(maps) / maps[0, 0].numel()
-    return torch.from_numpy(mean), torch.from_numpy(np.sqrt(np.maximum(square - mean**2, 0)))
-
-
-@cache
-def kernel(name: str) -> Callable:
-    """One of the loops over maps, compiled at its first use."""
-    return compiled(getattr(encoder_kernels, name), fastmath=True, error_model="numpy")
-
-
-@cache
-def _shell(device: Any) -> Any:
-    """The encoder of lavlab-shell: a residual network of four levels, groups normalized, Mish activations."""
-    import torch
-    from safetensors.numpy import load
-    from torch import nn
-
-    class NormalizedMish(nn.GroupNorm):
-        """Normalize groups of channels, then x · tanh(log(1 + eˣ))."""
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            """The same shape."""
-            if x.device.type != "cpu":
-                return nn.functional.mish(super().forward(x))
-            of_groups = _sums(x).reshape(2, len(x), self.num_groups, -1).mean(axis=3) / x[0, 0].numel()
-            mean, square = of_groups.repeat(x.shape[1] // self.num_groups, axis=2)
-            scale = self.weight.detach().numpy() / np.sqrt(square - mean**2 + self.eps)
-            both = np.stack([scale, self.bias.detach().numpy() - mean * scale]).astype(np.float32)
-            both = np.tile(both, encoder_kernels.RUN // x.shape[1])
-            out = torch.empty_like(x)
-            flat = (_channels_last(maps).reshape(len(x), -1) for maps in (x, out))
-            kernel("scaled_mish")(next(flat), *both, POWERS, next(flat))
-            return out
-
-    class Block(nn.Module):
-        """Two times normalization, activation, convolution, added to what came in."""
-
-        def __init__(self, n: int) -> None:
-            super().__init__()
-            halves = [(NormalizedMish(8, n), nn.Identity(), nn.Conv2d(n, n, 3, padding=1, bias=False)) for _ in (0, 1)]
-            self.body = nn.Sequential(*halves[0], *halves[1])
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            """(n, c, h, w) as it came."""
-            return x + self.body(x)
-
-    class Levels(nn.Module):
-        """The maps of all four levels, each at half the size of the one before."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.first = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-            self.levels = nn.ModuleList([nn.Sequential(Block(16))])
-            for n, n_blocks in ((32, 2), (64, 2), (128, 4)):
-                down = nn.Conv2d(n // 2, n, 3, stride=2, padding=1, bias=False)
-                self.levels.append(nn.Sequential(down, *(Block(n) for _ in range(n_blocks))))
-
-        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-            """(n, 3, h, w) → (n, 16, h, w), (n, 32, h/2, w/2), and so on."""
-            x, maps = self.first(x), []
-            for level in self.levels:
-                x = level(x)
-                maps.append(x)
-            return maps
-
-    content = files("h2e").joinpath("weights", "shell.safetensors").read_bytes()
-    network = Levels()
-    network.load_state_dict({name: torch.from_numpy(a.astype(np.float32)) for name, a in load(content).items()})
-    network.eval()
-    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out
 
 
 @cache
