@@ -34,11 +34,13 @@ def side_by_side(tiles: list[np.ndarray]) -> np.ndarray:
 
 FEATURES = {
     "texture": features_of(Texture()),
-    "encoder": features_of(Embedding()),
+    "encoder": features_of(Embedding(px=80)),
+    "encoder, 48 px": features_of(Embedding(px=48)),
+    "encoder, 32 px": features_of(Embedding(px=32)),
     "encoder, 112 px": features_of(Embedding(px=112)),
     "encoder, 1 µm": Features((View(3, 112), View(1, 200), View(7, 112)), side_by_side),
-    "encoder, subtiles": features_of(Embedding(subtiles=True)),
-    "encoder, no surroundings": features_of(Embedding(surroundings=0)),
+    "encoder, subtiles": features_of(Embedding(px=80, subtiles=True)),
+    "encoder, no surroundings": features_of(Embedding(px=80, surroundings=0)),
     "encoder, smoke": Features((View(3, 24), View(1, 24)), side_by_side),
 }
 
@@ -77,6 +79,8 @@ ROWS = (
     Row("six heads", "nearest neighbours and PLS of the encoder, too",
         heads=tuple((name, head) for name in ("texture", "encoder") for head in ("ridge", "knn", "pls"))),
     Row("encoder, 112 px", "its images with 112 px in place of 80", encoder="encoder, 112 px"),
+    Row("encoder, 48 px", "its images with 48 px, as the default has them today", encoder="encoder, 48 px"),
+    Row("encoder, 32 px", "its images with 32 px", encoder="encoder, 32 px"),
     Row("encoder, 1 µm", "its centre at about 1 µm a pixel (200 px), the others with 112 px", encoder="encoder, 1 µm"),
     Row("encoder, subtiles", "the nine subtiles, too", encoder="encoder, subtiles"),
     Row("encoder, no surroundings", "tile and centre only", encoder="encoder, no surroundings"),

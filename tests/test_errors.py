@@ -212,8 +212,8 @@ def test_features_in_a_sparse_matrix_are_features(cohort):
 
 
 def test_a_size_that_is_no_number_is_refused(cohort):
-    with pytest.raises(ValueError, match="um_per_px of each image must be a positive number of µm, got '2.5'"):
-        h2e.tl.fit(cohort, **FAST, um_per_px="2.5")
+    with pytest.raises(ValueError, match="um_per_px of each image must be a positive number of µm, got '2.5 µm'"):
+        h2e.tl.fit(cohort, **FAST, um_per_px="2.5 µm")
     for prepare in (h2e.pp.detect_tissue, h2e.pp.fit_stain_reference, h2e.pp.normalize):
         with pytest.raises(ValueError, match="um_per_px of toy_A1_image must be a positive number of µm, got -1"):
             prepare(cohort, um_per_px={"toy_A1_image": -1})
@@ -265,7 +265,8 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_trained(cohort, mon
 
 def test_slides_without_a_spot_on_tissue_are_left_out_and_named(cohort, ensemble, caplog):
     blank(cohort, ["toy_A1", "toy_C1"])
-    h2e.tl.predict(cohort, ensemble, in_sample=True, progress=False)
+    with pytest.warns(UserWarning, match="no tissue under them and are left out: .* of slide 'toy_A1'"):
+        h2e.tl.predict(cohort, ensemble, in_sample=True, progress=False)
     assert "slide 'toy_C1' has no spot on tissue and is left out" in caplog.text
     there = cohort["table"].obsm["h2e"].notna().all(axis=1)
     assert set(cohort["table"].obs["region"][there]) == {"toy_A2", "toy_B1"}
