@@ -137,11 +137,12 @@ def test_unknown_learners_are_refused_with_the_list():
         from_json('{"name": "mean", "depth": 3}')
 
 
-def test_texture_learns_a_colour_in_another_group(cohort):
-    _, y, groups, _ = cohort
-    learner = Texture(views=VIEWS)
-    x = seen(learner, cohort)
-    rest = groups != "C"
+def test_texture_learns_a_colour_in_another_group():
+    rng, groups = np.random.default_rng(0), np.repeat(["A", "B", "C"], 20)
+    shade = rng.integers(60, 230, (60, 3, 1, 1))
+    y = np.c_[shade[:, 0, 0, 0] / 50, rng.normal(size=60)].astype(np.float32)
+    learner, rest = Texture(views=VIEWS), groups != "C"
+    x = seen(learner, (shade, y, groups, None))
     prediction = learner.fit(x[rest], y[rest], groups[rest]).predict(x[~rest])
     assert np.corrcoef(prediction[:, 0], y[~rest, 0])[0, 1] > 0.9
 
