@@ -17,6 +17,10 @@ N_ERRORS = (3, 5)
 on few groups is right more often than least squares on them say, which would cost skill on real slides."""
 
 
+LEAST = 0.05
+"""The factor of what is no better than chance: too little to cost skill, and enough for a correlation to be seen."""
+
+
 def inner_folds(groups: np.ndarray) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
     """Positions of the rows to train on, and for each group that is left out those of its rows.
 
@@ -48,8 +52,8 @@ def shrinkage(products: np.ndarray, squares: np.ndarray) -> float:
     Examples
     --------
     >>> [shrinkage(np.array([z * 10.0]), np.array([100.0])) for z in (1, 4, 6)]
-    [0.0, 0.5, 1.0]
+    [0.05, 0.5, 1.0]
     """
     total, (low, high) = float(np.sum(squares)), N_ERRORS
     errors = float(np.sum(products)) / total**0.5 if total > 0 else high
-    return min(max((errors - low) / (high - low), 0.0), 1.0)
+    return min(max((errors - low) / (high - low), LEAST), 1.0)
