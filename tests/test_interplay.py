@@ -205,7 +205,7 @@ def test_features_of_another_tool(run: Any, start: dict[str, Any]):
     assert [learner.name for learner in diverse.learners] == ["texture", "embedding"]
     h2e.tl.predict(sdata, diverse, key_added="diverse", progress=False)
     with pytest.raises(KeyError, match="'encoder' is not in table.obsm"):
-        h2e.tl.predict(h2e.datasets.toy_cohort(), diverse, progress=False)
+        h2e.tl.predict(h2e.datasets.toy_cohort(seed=1), diverse, progress=False)
 
 
 @pytest.mark.parametrize("floats", [True, False])
@@ -233,7 +233,9 @@ def test_an_anndata_with_images(run: Any, start: dict[str, Any], floats: bool):
     found = slide["table"].obsm["h2e"].set_axis(table.obs_names)
     np.testing.assert_allclose(found, flat["table"].obsm["h2e"], atol=1e-5)
     # Tissue and stains are measured on a coarse level where there is one, which moves all values of a target alike.
-    assert np.abs(found - table.obsm["h2e"]).median().max() < 0.05
+    shift = np.abs(found - table.obsm["h2e"]).median() / table.obsm["h2e"].std()
+    assert shift.median() < 0.1
+    assert shift.max() < 0.25
     assert found.corrwith(table.obsm["h2e"]).min() > 0.999
     assert plt.gcf().axes[0].get_title().startswith(f"{start['ensemble'].targets[0]}\npredicted, r = ")
     regions = cohort["table"].obs["region"].to_numpy()
