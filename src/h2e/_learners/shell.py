@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from h2e._learners import encoder_kernels
-from h2e._slide.compiled import compiled
+from h2e._slide.compiled import fast
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +77,7 @@ def _channels_last(maps: torch.Tensor) -> np.ndarray:
 def _sums(maps: torch.Tensor) -> np.ndarray:
     """Sums over the pixels of maps and of their squares, (2, n, c) ``float64``."""
     sums = np.zeros((2, *maps.shape[:2]))
-    kernel("channel_sums")(_channels_last(maps), sums)
+    fast(encoder_kernels.channel_sums)(_channels_last(maps), sums)
     return sums
 
 
@@ -90,12 +90,6 @@ def _moments(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return mean, variance.sqrt()
     mean, square = _sums(maps) / maps[0, 0].numel()
     return torch.from_numpy(mean), torch.from_numpy(np.sqrt(np.maximum(square - mean**2, 0)))
-
-
-@cache
-def kernel(name: str) -> Callable:
-    """One of the loops over maps, compiled at its first use."""
-    return compiled(getattr(encoder_kernels, name), fastmath=True, error_model="numpy")
 
 
 @cache
@@ -119,7 +113,7 @@ def _shell(device: Any) -> Any:
             both = np.tile(both, encoder_kernels.RUN // x.shape[1])
             out = torch.empty_like(x)
             flat = (_channels_last(maps).reshape(len(x), -1) for maps in (x, out))
-            kernel("scaled_mish")(next(flat), *both, POWERS, next(flat))
+            fast(encoder_kernels.scaled_mish)(next(flat), *both, POWERS, next(flat))
             return out
 
     class Block(nn.Module):

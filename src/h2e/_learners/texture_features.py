@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import numpy as np
 
 from h2e._learners import texture_kernels
-from h2e._slide.compiled import compiled
+from h2e._slide.compiled import fast
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 N_LEVELS, SMALLEST = 5, 8
@@ -114,7 +113,7 @@ def _describe(tiles: np.ndarray) -> np.ndarray:
     sd = np.sqrt(np.maximum(shares[:, :3] @ colours**2 - mean**2, 0))
     quantiles = colours[(counts[:, :3].cumsum(axis=2)[..., None, :] > at[:, None]).argmax(axis=3)]
     sums, flat = np.empty((n, 5, 4)), planes.reshape(n, 4, -1)
-    compiled_kernel("products")(flat, sums)
+    fast(texture_kernels.products)(flat, sums)
     middle = sums[:, 0] / n_pixels
     covariance = sums[:, 1:] / n_pixels - middle[:, :, None] * middle[:, None]
     spread = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0))
@@ -130,7 +129,7 @@ def _planes(tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     planes = np.empty((len(tiles), 4, *tiles.shape[2:]), np.float32)
     counts = np.zeros((len(tiles), 4, 256), np.int64)
     densities = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
-    compiled_kernel("stain_planes")(np.ascontiguousarray(tiles), densities, unmixing(), BLACK, planes, counts)
+    fast(texture_kernels.stain_planes)(np.ascontiguousarray(tiles), densities, unmixing(), BLACK, planes, counts)
     return planes, counts
 
 
@@ -140,19 +139,13 @@ def _octaves(planes: np.ndarray) -> np.ndarray:
     octaves: list[np.ndarray] = []
     while len(octaves) < N_LEVELS and image.shape[-1] >= SMALLEST:
         means = np.empty((len(image), 8))
-        compiled_kernel("octave")(image, means)
+        fast(texture_kernels.octave)(image, means)
         s2, s3, s4, share, edge, xx, yy, xy = means.T
         sd = np.sqrt(s2)
         blobs = [np.log(sd + FAINT), s3 / (sd + FAINT) ** 3, s4**0.25 / (sd + FAINT), share]
         coherence = np.sqrt((xx - yy) ** 2 + 4 * xy**2) / (xx + yy + FAINT**2)
         octaves.append(np.column_stack([*blobs, np.log(edge + FAINT), coherence]))
         half = np.empty((len(image), *(side // 2 for side in image.shape[1:])), np.float32)
-        compiled_kernel("halve")(image, half)
+        fast(texture_kernels.halve)(image, half)
         image = half
     return np.hstack([np.empty((len(image), 0)), *octaves]).reshape(len(planes), -1).astype(np.float32)
-
-
-@functools.cache
-def compiled_kernel(name: str) -> Callable:
-    """One of the loops over pixels, compiled at its first use."""
-    return compiled(getattr(texture_kernels, name), fastmath=True, error_model="numpy")

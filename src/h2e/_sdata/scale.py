@@ -71,12 +71,13 @@ def size_in_obs(obs: pd.DataFrame, name: str) -> list[Evidence]:
     if _keys.UM_PER_PX not in obs or not obs[_keys.UM_PER_PX].notna().any():
         return []
     what = f"table.obs[{_keys.UM_PER_PX!r}] of slide {name!r}"
-    # Read from a CSV file, they may be text or categories.
-    sizes = [positive(size, what) for size in obs[_keys.UM_PER_PX].dropna().astype(object)]
-    if max(sizes) > AGREE * min(sizes):
-        msg = f"{what} must be one number, got {min(sizes):g} to {max(sizes):g}."
+    # Read from a CSV file, they may be text or categories; mostly all are one.
+    column = obs[_keys.UM_PER_PX].dropna().astype(object)
+    sizes = column.map({size: positive(size, what) for size in column.unique()}).astype(float)
+    if sizes.max() > AGREE * sizes.min():
+        msg = f"{what} must be one number, got {sizes.min():g} to {sizes.max():g}."
         raise ValueError(msg)
-    return [Evidence(float(np.median(sizes)), "table.obs")]
+    return [Evidence(float(sizes.median()), "table.obs")]
 
 
 def size_by_affine(sdata: SpatialData, image_key: str) -> list[Evidence]:
@@ -99,8 +100,10 @@ def size_by_scalefactors(factors: Mapping[str, Any], diameter_px: float, factor:
     coordinates. Where the diameter of a spot denies that these units are pixels of the full-resolution image, nothing
     is told.
     """
-    names = ("spot_diameter_fullres", "microns_per_pixel", "bin_size_um")
-    diameter, um, side = (positive(factors[name], name) if factors.get(name) else 0.0 for name in names)
+    units = {"spot_diameter_fullres": " of pixels", "microns_per_pixel": " of µm", "bin_size_um": " of µm"}
+    diameter, um, side = (
+        positive(factors[key], key, unit=unit) if factors.get(key) else 0.0 for key, unit in units.items()
+    )
     if diameter and not 1 / AGREE <= diameter_px / (diameter * factor) <= AGREE:
         return []
     evidence = [Evidence(um / factor, "scalefactors: microns_per_pixel")] if um else []

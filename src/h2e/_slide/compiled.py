@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 
@@ -15,3 +16,9 @@ def compiled(function: Callable, **options: Any) -> Callable:
     except RuntimeError:
         # There is no folder where numba may keep what it compiled.
         return numba.njit(nogil=True, **options)(function)
+
+
+@cache
+def fast(function: Callable) -> Callable:
+    """Compile a function at its first use, free to reorder sums, and without a check of each division."""
+    return compiled(function, fastmath=True, error_model="numpy")
