@@ -116,19 +116,24 @@ def group_mean(y: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def half_widths(residuals: np.ndarray, groups: np.ndarray, *, level: float) -> np.ndarray:
-    """Half widths of split-conformal intervals: quantile of the absolute residuals, every group weighing the same.
+    """Half widths of intervals for a new group, from residuals (n, targets) of groups that were left out.
 
-    Residuals are (n, targets). The quantile is ``level`` times the (n + 1) / n of split-conformal prediction; where
-    that is more than 1, the width is the largest residual.
+    Each group has the width that holds ``level`` of its own residuals; of these widths the ``level`` quantile is taken,
+    with the (k + 1) / k of split-conformal prediction for k groups. So at least ``level`` of the values are inside in at
+    least ``level`` of new groups, if groups are alike; with fewer than ``level / (1 - level)`` of them the quantile is
+    the largest width, and nothing is guaranteed (Dunn, Wasserman and Ramdas 2023).
 
     Examples
     --------
     >>> half_widths(np.arange(-50.0, 50.0)[:, None], np.repeat("A", 100), level=0.8)
     array([40.])
     """
-    _, code, size = np.unique(groups, return_inverse=True, return_counts=True)
-    wanted = min(level * (1 + 1 / len(residuals)), 1.0) - 1e-12
-    return np.quantile(np.abs(residuals), wanted, axis=0, weights=1 / size[code], method="inverted_cdf")
+
+    def quantile(values: np.ndarray) -> np.ndarray:
+        wanted = min(level * (1 + 1 / len(values)), 1.0) - 1e-12
+        return np.quantile(values, wanted, axis=0, method="inverted_cdf")
+
+    return quantile(np.stack([quantile(np.abs(residuals[groups == name])) for name in np.unique(groups)]))
 
 
 def center_by_slide(values: np.ndarray, slides: np.ndarray) -> np.ndarray:

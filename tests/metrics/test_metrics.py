@@ -11,7 +11,7 @@ import pytest
 from scipy import sparse, stats
 
 from h2e import metrics
-from h2e.metrics._score import METRICS, _needs
+from h2e.metrics._choice import METRICS, _needs
 
 PAIRWISE = [
     metrics.pearson,

@@ -15,12 +15,25 @@ from h2e._learners.learner import Learner
 from h2e._learners.registry import learner_of
 from h2e._learners.standardization import mean_and_std
 from h2e._learners.texture import Texture
+from h2e._statistics import center_by_slide, group_mean
 
-BaselineName = Literal["mean", "coordinates", "texture", "knn", "domains", "shuffled"]
+BaselineName = Literal["mean", "coordinates", "texture", "knn", "shuffled", "domains", "depth"]
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
 """The training mean; the spots at the same place on other slides; ridge and nearest neighbours on texture statistics;
-the mean of each domain of the tissue, taken from half of the very spots that are scored; texture ridge trained on
-shuffled labels."""
+texture ridge trained on shuffled labels. Oracles, which know what is scored: the mean of each domain of the tissue, taken
+from half of the very spots; and the total count of each spot."""
+
+METHODS = {
+    "mean": "baseline: mean",
+    "coordinates": "baseline: coordinates",
+    "texture": "baseline: ridge on texture",
+    "knn": "baseline: kNN on texture",
+    "shuffled": "baseline: shuffled labels",
+    "domains": "oracle: domains",
+    "domains by chance": "oracle: domains by chance",
+    "depth": "oracle: depth",
+}
+"""What each is called in a table of scores."""
 
 N_DOMAINS = 8
 """Domains of a slide: k-means of its texture features."""
@@ -31,12 +44,18 @@ DOMAIN_FEATURES = "texture"
 
 def learners_beside(baselines: Sequence[str], *, domains: bool) -> dict[str, Learner]:
     """The learners whose features the baselines and the domains need, by the name of the baseline."""
-    models = {name: learner_of(name) for name in baselines if name not in ("domains", "shuffled")}
+    models = {name: learner_of(name) for name in baselines if name not in ("domains", "shuffled", "depth")}
     return {DOMAIN_FEATURES: Texture(), **models} if domains or {"domains", "shuffled"} & set(baselines) else models
 
 
 def baseline_predictions(
-    baselines: Sequence[str], spots: Spots, fold: Fold, config: FitConfig, domains: np.ndarray | None
+    baselines: Sequence[str],
+    spots: Spots,
+    fold: Fold,
+    config: FitConfig,
+    *,
+    domains: np.ndarray | None,
+    totals: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
     """Predictions of the spots left out by each baseline; ``spots.x`` is by the name of the baseline."""
     predictions = {}
@@ -47,12 +66,15 @@ def baseline_predictions(
             predictions[name] = domain_means(test.y, test.slides, domains, seed=seed)
             chance = shuffled_within(domains, test.slides, seed=seed)
             predictions["domains by chance"] = domain_means(test.y, test.slides, chance, seed=seed)
+        elif name == "depth":
+            if totals is not None:
+                predictions[name] = of_depth(train, np.log1p(totals[fold.train]), np.log1p(totals[fold.test]))
         elif name == "shuffled":
             wrong = replace(train, y=shuffled_within(train.y, train.slides, seed=seed))
             predictions[name] = _one_model(DOMAIN_FEATURES, wrong, test.x, config)
         else:
             predictions[name] = _one_model(name, train, test.x, config)
-    return {f"baseline: {name}": prediction for name, prediction in predictions.items()}
+    return {METHODS[name]: prediction for name, prediction in predictions.items()}
 
 
 def domains_of(x: np.ndarray, slides: np.ndarray, *, seed: int = 0) -> np.ndarray:
@@ -90,6 +112,13 @@ def domain_means(y: np.ndarray, slides: np.ndarray, domains: np.ndarray, *, seed
                 same = measured & (domains == domain)
                 out[scored & (domains == domain)] = y[same if same.any() else measured].mean(axis=0)
     return out
+
+
+def of_depth(train: Spots, log_totals: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """A line of each target over the logarithm of the totals, fitted within the training slides, at new totals."""
+    depth, y = (center_by_slide(values, train.slides) for values in (log_totals[:, None], train.y))
+    slope = (depth * y).sum(axis=0) / max((depth**2).sum(), 1e-12)
+    return group_mean(train.y, train.groups) + (new - log_totals.mean())[:, None] * slope
 
 
 def shuffled_within(values: np.ndarray, slides: np.ndarray, *, seed: int) -> np.ndarray:

@@ -33,6 +33,9 @@ class HeldOut:
     domains: np.ndarray | None  # of the tissue, by texture, where they are asked for
     predictions: dict[str, np.ndarray]  # by method
     half_widths: dict[float, np.ndarray]  # of the ensemble's intervals, by level; empty where nothing calibrates them
+    counts: (
+        tuple[np.ndarray, np.ndarray] | None
+    )  # raw, of the targets and, (n,), of all genes; None where there are none
 
 
 def held_out_predictions(
@@ -61,10 +64,14 @@ def held_out_predictions(
     spots, domains_ = replace(spots, x=by_baseline), None
     if DOMAIN_FEATURES in by_baseline:
         domains_ = domains_of(by_baseline[DOMAIN_FEATURES][fold.test], cohort.names[fold.test])
-    predictions |= baseline_predictions(baselines, spots, fold, config, domains_)
+    counts = spec.counts(values.columns)
+    totals = None if counts is None else counts[1]
+    predictions |= baseline_predictions(baselines, spots, fold, config, domains=domains_, totals=totals)
     widths = {level: width for level in LEVELS if (width := ensemble.half_width(level)) is not None}
     mean = group_mean(values.to_numpy()[fold.train], cohort.groups[fold.train])
-    return HeldOut(values.iloc[fold.test], mean, domains_, predictions, widths)
+    if counts is not None:
+        counts = counts[0][fold.test], counts[1][fold.test]
+    return HeldOut(values.iloc[fold.test], mean, domains_, predictions, widths, counts)
 
 
 def _without_each(

@@ -14,7 +14,7 @@ import pandas as pd
 from h2e._sdata.cohort import Cohort
 from h2e._sdata.expression import expression, gene_names
 from h2e._sdata.selection import choose_targets, symbols_of
-from h2e._sdata.targets import AS_IN_OBS, are_in_obs, as_list, measured, refuse_predictions, resolve_targets
+from h2e._sdata.targets import AS_IN_OBS, are_in_obs, as_list, counts_of, measured, refuse_predictions, resolve_targets
 from h2e._statistics import Matrix
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,13 @@ class TargetSpec:
         if self.obsm is not None or self.in_obs:
             return None
         return expression(self.cohort.table, layer=self.layer, log_normalized=self.log_normalized)[self.cohort.rows]
+
+    def counts(self, targets: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
+        """Raw counts of the targets, (n, targets), and of all genes, (n,), at the spots of the cohort, if there are any."""
+        if self.genes is None:
+            return None
+        counts = counts_of(self.cohort.table, targets, layer=self.layer, log_normalized=self.log_normalized)
+        return None if counts is None else (counts[0][self.cohort.rows], counts[1][self.cohort.rows])
 
     @property
     def n_empty(self) -> int:

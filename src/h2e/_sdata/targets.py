@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.expression import FEATURE_TYPES, OTHER_FEATURES, expression, gene_names
+from h2e._sdata.expression import FEATURE_TYPES, OTHER_FEATURES, expression, gene_names, raw_counts
 from h2e._statistics import Matrix, is_sparse
 from h2e._warnings import warn
 
@@ -119,6 +119,18 @@ def measured(
             msg = f"{source} holds NaN or infinite values in {bad} of {adata.n_obs} spots; fill them, or drop these spots."
             raise ValueError(msg)
     return pd.DataFrame(values.astype(np.float32), index=adata.obs_names, columns=columns)
+
+
+def counts_of(
+    adata: AnnData, targets: Sequence[str], *, layer: str | None = None, log_normalized: bool = False
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Raw counts of genes, spots × targets, and of all genes, one a spot; ``None`` where values are log-normalized."""
+    counts = raw_counts(adata, layer=layer, log_normalized=log_normalized)
+    if counts is None:
+        return None
+    of_targets = counts[:, gene_names(adata).get_indexer_for(resolve_targets(adata, targets))]
+    of_targets = of_targets.toarray() if is_sparse(of_targets) else np.asarray(of_targets)
+    return of_targets, np.asarray(counts.sum(axis=1)).ravel()
 
 
 def storable_names(names: Sequence[str]) -> list[str]:

@@ -7,16 +7,25 @@ from numpy.typing import ArrayLike
 
 from h2e._statistics import correlate, log_normalize
 
-from ._checks import check_between, check_non_negative, check_whole, generator, matrix
+from ._checks import check_between, check_whole, generator, whole_counts
+from ._depth import common_depth
 
 
 def reliability(
-    counts: ArrayLike, *, totals: ArrayLike | None = None, target_sum: float = 1e4, n_draws: int = 10, seed: int = 0
+    counts: ArrayLike,
+    *,
+    totals: ArrayLike | None = None,
+    equal_depth: bool = True,
+    target_sum: float = 1e4,
+    n_draws: int = 10,
+    seed: int = 0,
 ) -> np.ndarray:
     """Share of each target's variance over the spots of a slide that is not counting noise.
 
-    Every molecule goes to one of two halves by a coin, the halves are log-normalized, and their Pearson correlation
-    ``r`` is stepped up to the full depth by ``2r / (1 + r)`` (Spearman and Brown).
+    The molecules of a spot are split at random into two halves, the halves are log-normalized, and their Pearson
+    correlation ``r`` is stepped up to the full depth by ``2r / (1 + r)`` (Spearman and Brown). Spots are thinned to one
+    depth before, as by :func:`pearson_equal_depth`: halves of deep spots agree also where all spots have the same
+    share of a target, since logarithms of many counts vary less.
 
     Parameters
     ----------
@@ -24,6 +33,8 @@ def reliability(
         Raw counts of one slide, spots × targets, dense or sparse; whole numbers.
     totals
         Counts of each spot over *all* genes; default: over the targets.
+    equal_depth
+        Whether spots are thinned to one depth; if not, differences in depth count as reliable.
     target_sum
         Depth that spots are scaled to before the logarithm.
     n_draws
@@ -51,14 +62,15 @@ def reliability(
     """
     check_between(target_sum, "target_sum", high=np.inf)
     check_whole(n_draws, "n_draws")
-    counts, totals = _whole_counts(counts, totals)
+    counts, totals = whole_counts(counts, totals)
     rng = generator(seed)
+    deep, depth = common_depth(totals) if equal_depth else (slice(None), None)
     scores = []
     for _ in range(n_draws):
-        half = rng.binomial(counts, 0.5)
-        half_totals = half.sum(axis=1) + rng.binomial(totals - counts.sum(axis=1), 0.5)
-        first = log_normalize(half, totals=half_totals, target_sum=target_sum)
-        second = log_normalize(counts - half, totals=totals - half_totals, target_sum=target_sum)
+        first, second = (
+            log_normalize(part, totals=of_spots, target_sum=target_sum)
+            for part, of_spots in _halves(counts[deep], totals[deep], depth, rng)
+        )
         # A half without molecules of a target agrees with nothing.
         scores.append(np.nan_to_num(correlate(first, second), nan=0.0))
     r = np.clip(np.mean(scores, axis=0), 0, 1)
@@ -66,13 +78,21 @@ def reliability(
 
 
 def ceiling(
-    counts: ArrayLike, *, totals: ArrayLike | None = None, target_sum: float = 1e4, n_draws: int = 10, seed: int = 0
+    counts: ArrayLike,
+    *,
+    totals: ArrayLike | None = None,
+    equal_depth: bool = True,
+    target_sum: float = 1e4,
+    n_draws: int = 10,
+    seed: int = 0,
 ) -> np.ndarray:
     """Highest Pearson correlation that a perfect prediction can reach with counts this shallow: ``√reliability``.
 
+    Compare it with :func:`pearson_equal_depth`; with :func:`pearson` that of ``equal_depth=False``.
+
     Parameters
     ----------
-    counts, totals, target_sum, n_draws, seed
+    counts, totals, equal_depth, target_sum, n_draws, seed
         As in :func:`reliability`.
 
     Returns
@@ -92,20 +112,21 @@ def ceiling(
     >>> bool(h2e.metrics.ceiling(counts, totals=np.full(500, 5000))[0] < 0.3)
     True
     """
-    return np.sqrt(reliability(counts, totals=totals, target_sum=target_sum, n_draws=n_draws, seed=seed))
+    of_targets = reliability(
+        counts, totals=totals, equal_depth=equal_depth, target_sum=target_sum, n_draws=n_draws, seed=seed
+    )
+    return np.sqrt(of_targets)
 
 
-def _whole_counts(counts: ArrayLike, totals: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
-    """Bring counts and totals into whole numbers; refuse what cannot be counts, and totals that do not hold them."""
-    counts = matrix(counts, "counts")
-    check_non_negative(counts, "counts")
-    if (counts != np.round(counts)).any():
-        msg = "counts must be whole numbers, got values with a fraction; pass raw counts, not normalized values."
-        raise ValueError(msg)
-    least = counts.sum(axis=1)
-    totals = least if totals is None else np.ravel(totals).astype(np.float64)
-    whole = np.isfinite(totals).all() and (totals == np.round(totals)).all()
-    if totals.shape != least.shape or not whole or (totals < least).any():
-        msg = f"totals must be {len(counts)} whole numbers, each at least the sum of the targets' counts of its spot."
-        raise ValueError(msg)
-    return counts.astype(np.int64), totals.astype(np.int64)
+def _halves(
+    counts: np.ndarray, totals: np.ndarray, depth: int | None, rng: np.random.Generator
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Two halves of the molecules of each spot, of all of them or of so many, each with its totals."""
+    if depth is None:
+        half = rng.binomial(counts, 0.5)
+        of_half = half.sum(axis=1) + rng.binomial(totals - counts.sum(axis=1), 0.5)
+    else:
+        counts = rng.hypergeometric(counts, totals[:, None] - counts, depth)
+        totals, of_half = np.full(len(counts), depth), np.full(len(counts), depth // 2)
+        half = rng.hypergeometric(counts, depth - counts, depth // 2)
+    return [(half, of_half), (counts - half, totals - of_half)]

@@ -156,3 +156,19 @@ def generator(seed: int) -> np.random.Generator:
 def ratio(numerator: np.ndarray, denominator: np.ndarray, defined: np.ndarray, *, otherwise: float) -> np.ndarray:
     """Divide where the quotient is defined, and give ``otherwise`` elsewhere."""
     return np.divide(numerator, denominator, out=np.full(np.shape(numerator), otherwise), where=defined)
+
+
+def whole_counts(counts: ArrayLike, totals: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
+    """Bring counts and totals into whole numbers; refuse what cannot be counts, and totals that do not hold them."""
+    counts = matrix(counts, "counts")
+    check_non_negative(counts, "counts")
+    if (counts != np.round(counts)).any():
+        msg = "counts must be whole numbers, got values with a fraction; pass raw counts, not normalized values."
+        raise ValueError(msg)
+    least = counts.sum(axis=1)
+    totals = least if totals is None else np.ravel(totals).astype(np.float64)
+    whole = np.isfinite(totals).all() and (totals == np.round(totals)).all()
+    if totals.shape != least.shape or not whole or (totals < least).any():
+        msg = f"totals must be {len(counts)} whole numbers, each at least the sum of the targets' counts of its spot."
+        raise ValueError(msg)
+    return counts.astype(np.int64), totals.astype(np.int64)

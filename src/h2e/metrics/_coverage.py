@@ -47,14 +47,20 @@ def coverage(lower: ArrayLike, upper: ArrayLike, truth: ArrayLike) -> np.ndarray
 
 
 def residual_quantile(residuals: ArrayLike, groups: ArrayLike, *, level: float) -> np.ndarray:
-    """Half width of a split-conformal interval: quantile of the absolute residuals, each group of equal weight.
+    """Half width of an interval for a new group, from the residuals of groups that were left out.
+
+    Each group has the width that holds ``level`` of its own residuals. Of these widths the ``level`` quantile is taken,
+    with the (k + 1) / k of split-conformal prediction for k groups: if groups are alike, at least ``level`` of the values
+    are inside in at least ``level`` of new groups (double conformal prediction of Dunn, Wasserman and Ramdas, 2023). With
+    fewer than ``level / (1 - level)`` groups, 4 for 0.8 and 9 for 0.9, it is the width of the widest, and promises
+    nothing.
 
     Parameters
     ----------
     residuals
         Held-out prediction minus truth, spots × targets.
     groups
-        Group (donor) of each spot; a group with many spots counts as much as one with few.
+        Group (donor) of each spot.
     level
         Wanted share of truths inside, for instance 0.9.
 
@@ -83,9 +89,9 @@ def residual_quantile(residuals: ArrayLike, groups: ArrayLike, *, level: float) 
 def cross_coverage(
     prediction: ArrayLike, truth: ArrayLike, groups: ArrayLike, *, levels: Sequence[float] = (0.8, 0.9)
 ) -> pd.DataFrame:
-    """Coverage of split-conformal intervals in each group, with widths from the *other* groups only.
+    """Coverage of the intervals of :func:`residual_quantile` in each group, with widths from the *other* groups only.
 
-    The worst group is the one to quote: a new donor may be like it. Below ten groups nothing is guaranteed.
+    The worst group is the one to quote: a new donor may be like it.
 
     Parameters
     ----------

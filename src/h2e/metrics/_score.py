@@ -2,56 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from . import _correlation, _distribution, _error
-from ._checks import align, check_non_negative, check_order, check_pair, in_order, labels, per_spot, positions
+from ._checks import align, check_order, check_pair, in_order, labels, matrix, per_spot, positions
+from ._choice import DRAWN, METRICS, PER_SPOT, choose
 
 ALL_TARGETS = "(all targets)"
 """``target`` of the metrics that are taken over the targets of a spot."""
 
 COLUMNS = ["group", "slide", "target", "metric", "value", "n_spots"]
 """Columns of the table of scores."""
-
-PAIR = ("prediction", "truth")
-
-METRICS: dict[str, tuple[Callable[..., np.ndarray], tuple[str, ...]]] = {
-    "pearson": (_correlation.pearson, PAIR),
-    "spearman": (_correlation.spearman, PAIR),
-    "skill": (_error.skill, (*PAIR, "baseline")),
-    "ccc": (_correlation.ccc, PAIR),
-    "r2": (_error.r2, PAIR),
-    "rmse": (_error.rmse, PAIR),
-    "mae": (_error.mae, PAIR),
-    "nrmse_sd": (_error.nrmse_sd, PAIR),
-    "nrmse_range": (_error.nrmse_range, PAIR),
-    "auroc_detect": (_distribution.auroc_detect, ("prediction", "counts")),
-    "nmi": (_distribution.nmi, PAIR),
-    "ssim_global": (_distribution.ssim_global, PAIR),
-    "js": (_distribution.js, PAIR),
-    "variance_ratio": (_error.variance_ratio, PAIR),
-    "moran_gap": (_distribution.moran_gap, (*PAIR, "xy")),
-    "within_domain": (_correlation.within_domain, (*PAIR, "domains")),
-    "spot_rho": (_correlation.spot_rho, PAIR),
-    "spot_rho_constant": (_correlation.spot_rho, ("baseline", "truth")),
-}
-"""How each metric is computed, and from which arguments of :func:`score`."""
-
-PER_SPOT = ("spot_rho", "spot_rho_constant")
-"""Metrics over the targets of a spot; the first is never shown without the second, that of the constant profile."""
-
-NON_NEGATIVE = ("ssim_global", "js")
-"""Metrics that have no meaning for a truth below 0."""
-
-LIMITED = (*PER_SPOT, *NON_NEGATIVE)
-"""Metrics that :func:`check_metrics` refuses for some truths."""
-
-DEFAULT = ("pearson", "spearman", "skill", "variance_ratio", "within_domain")
-"""What is scored by default, as far as the arguments allow."""
 
 
 def score(
@@ -62,6 +26,7 @@ def score(
     groups: ArrayLike | None = None,
     baseline: ArrayLike | None = None,
     counts: ArrayLike | None = None,
+    totals: ArrayLike | None = None,
     xy: ArrayLike | None = None,
     domains: ArrayLike | None = None,
     metrics: str | Sequence[str] | None = None,
@@ -84,14 +49,18 @@ def score(
         Mean of the training slides, for ``skill`` and ``spot_rho``: one value per target, or spots × targets
         where the training slides differ between held-out groups.
     counts
-        Raw counts, spots × targets, for ``auroc_detect``.
+        Raw counts, spots × targets, for ``auroc_detect`` and, with ``totals``, for ``pearson_equal_depth`` and
+        ``pearson_no_biology``.
+    totals
+        Counts of each spot over *all* genes, also for ``pearson_beyond_depth``.
     xy
         Coordinates of the spots, in any unit, for ``moran_gap``.
     domains
         Tissue domain of each spot, for ``within_domain``.
     metrics
-        Names of metrics, or ``"all"`` for every one that the arguments allow. Default: ``pearson``, ``spearman``,
-        ``skill``, ``variance_ratio``, ``within_domain``, the last three where their arguments are there.
+        Names of metrics, or ``"all"`` for every one that the arguments allow. Default: ``pearson``, the same at equal
+        depth, without biology and beyond depth, ``spearman``, ``skill``, ``variance_ratio``, ``within_domain``, each
+        where its arguments are there.
         ``spot_rho`` brings ``spot_rho_constant``, the value of the constant profile, with it.
 
     Returns
@@ -119,71 +88,56 @@ def score(
     2    S2    S2       0  pearson  1.000000        3
     3    S2    S2       0    skill  0.914286        3
     """
-    check_order(truth, {"counts": counts, "slides": slides, "groups": groups, "domains": domains})
-    predicted, measured, names = align(prediction, truth)
-    n_spots = len(measured)
-    slides = labels(slides, n_spots, "slides")
-    groups = slides if groups is None else labels(groups, n_spots, "groups")
-    arrays = {"prediction": predicted, "truth": measured}
-    if baseline is not None:
-        arrays["baseline"] = per_spot(in_order(baseline, names), truth, "baseline")
-    if counts is not None:
-        arrays["counts"] = check_pair(predicted, in_order(counts, names))[1]
-    if xy is not None:
-        arrays["xy"] = positions(xy, truth)
-    if domains is not None:
-        arrays["domains"] = labels(domains, n_spots, "domains")
-    chosen = _choose(metrics, arrays)
+    options = {"groups": groups, "baseline": baseline, "counts": counts, "totals": totals, "xy": xy}
+    scores = score_methods({"": prediction}, truth, slides=slides, domains=domains, metrics=metrics, **options)
+    return scores[COLUMNS]
+
+
+def score_methods(
+    predictions: Mapping[str, ArrayLike],
+    truth: ArrayLike,
+    *,
+    slides: ArrayLike,
+    groups: ArrayLike | None = None,
+    metrics: str | Sequence[str] | None = None,
+    **beside: ArrayLike | None,
+) -> pd.DataFrame:
+    """Score several methods as :func:`score` does, with one truth and what it is compared with."""
+    check_order(truth, {"slides": slides, "groups": groups, **beside})
+    aligned = {method: align(prediction, truth) for method, prediction in predictions.items()}
+    _, measured, names = next(iter(aligned.values()))
+    slides = labels(slides, len(measured), "slides")
+    groups = slides if groups is None else labels(groups, len(measured), "groups")
+    arrays = {"prediction": measured, "truth": measured} | _checked(beside, truth, measured, names)
+    chosen = choose(metrics, arrays)
     group_of = _group_of(slides, groups)
-    parts = []
+    parts: dict[str, list[pd.DataFrame]] = {method: [] for method in predictions}
     for slide, group in group_of.items():
         of_slide = {name: values[slides == slide] for name, values in arrays.items()}
-        parts.append(_score_slide(of_slide, chosen, names).assign(slide=slide, group=group))
-    return pd.concat(parts, ignore_index=True)[COLUMNS]
+        drawn = DRAWN if {"counts", "totals"} <= set(arrays) else {}
+        wanted = {argument for name in chosen for argument in METRICS[name][1]} & set(drawn)
+        of_slide |= {name: drawn[name](of_slide["counts"], of_slide["totals"]) for name in sorted(wanted)}
+        for method, (predicted, _, _) in aligned.items():
+            of_slide["prediction"] = predicted[slides == slide]
+            scores = _score_slide(of_slide, chosen, names)
+            parts[method].append(scores.assign(slide=slide, group=group, method=method))
+    scores = pd.concat([part for of_method in parts.values() for part in of_method], ignore_index=True)
+    return scores[[*COLUMNS, "method"]]
 
 
-def check_metrics(
-    metrics: Sequence[str], *, missing: Collection[str] = (), truth: np.ndarray | pd.DataFrame | None = None
-) -> None:
-    """Refuse metrics that are unknown, that need a missing argument, or that this truth cannot have."""
-    if not len(metrics):
-        msg = f"metrics is empty; name some of {list(METRICS)}, or leave it out."
-        raise ValueError(msg)
-    for name in metrics:
-        if name not in METRICS:
-            msg = f"metric {name!r} is not known; choose from {list(METRICS)}."
-            raise ValueError(msg)
-        lacking = sorted(_needs(name) & set(missing))
-        if lacking:
-            msg = f"metric {name!r} needs {lacking[0]}=, which was not passed."
-            raise ValueError(msg)
-        if truth is not None and name in PER_SPOT and truth.shape[1] < 2:
-            msg = f"metric {name!r} needs at least 2 targets, over which it correlates, got 1; leave it out."
-            raise ValueError(msg)
-        if truth is not None and name in NON_NEGATIVE:
-            check_non_negative(np.asarray(truth), "truth")
-
-
-def _needs(name: str) -> set[str]:
-    """Arguments of :func:`score` that a metric needs; the constant profile is computed beside ``spot_rho``."""
-    return {*METRICS[name][1], *(["baseline"] if name in PER_SPOT else [])}
-
-
-def _choose(metrics: str | Sequence[str] | None, arrays: dict[str, np.ndarray]) -> list[str]:
-    """Names of the metrics to compute; those that are named must have what they need."""
-    possible = [name for name in METRICS if _needs(name) <= set(arrays)]
-    if metrics is None:
-        return [name for name in DEFAULT if name in possible]
-    if metrics == "all":
-        truth = arrays["truth"]
-        excluded = (PER_SPOT if truth.shape[1] < 2 else ()) + (NON_NEGATIVE if (truth < 0).any() else ())
-        return [name for name in possible if name not in excluded]
-    names = [metrics] if isinstance(metrics, str) else list(dict.fromkeys(metrics))
-    missing = {argument for _, arguments in METRICS.values() for argument in arguments} - set(arrays)
-    check_metrics(names, missing=missing, truth=arrays["truth"])
-    if set(names) & set(PER_SPOT):
-        names = [*(name for name in names if name not in PER_SPOT), *PER_SPOT]
-    return names
+def _checked(
+    beside: Mapping[str, ArrayLike | None], truth: ArrayLike, measured: np.ndarray, names: list
+) -> dict[str, np.ndarray]:
+    """Arrays of what a truth is compared with, as far as it was passed."""
+    there = {name: values for name, values in beside.items() if values is not None}
+    checks: dict[str, Callable[[ArrayLike], np.ndarray]] = {
+        "baseline": lambda values: per_spot(in_order(values, names), truth, "baseline"),
+        "counts": lambda values: check_pair(measured, in_order(values, names))[1],
+        "totals": lambda values: np.ravel(matrix(values, "totals")),
+        "xy": lambda values: positions(values, truth),
+        "domains": lambda values: labels(values, len(measured), "domains"),
+    }
+    return {name: checks[name](values) for name, values in there.items()}
 
 
 def _group_of(slides: np.ndarray, groups: np.ndarray) -> dict[str, str]:
@@ -207,7 +161,11 @@ def _score_slide(arrays: dict[str, np.ndarray], metrics: list[str], names: list)
     for name in metrics:
         function, arguments = METRICS[name]
         values = function(*(arrays[argument] for argument in arguments))
-        columns = {"target": names, "value": values, "n_spots": len(arrays["truth"])}
+        # Where counts are thinned, spots that are too shallow are left out.
+        n_spots = len(arrays["truth"])
+        if arguments[1] in DRAWN:
+            n_spots = int(np.isfinite(arrays[arguments[1]]).any(axis=1).sum())
+        columns = {"target": names, "value": values, "n_spots": n_spots}
         if name in PER_SPOT:
             mean, n_scored = pd.Series(values).mean(), np.isfinite(values).sum()
             columns = {"target": [ALL_TARGETS], "value": [mean], "n_spots": n_scored}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Literal
 
 import pandas as pd
@@ -9,16 +11,26 @@ from pandas.core.groupby import DataFrameGroupBy
 
 from ._score import COLUMNS
 
+log = logging.getLogger(__name__)
+
+BETTER_IF_LOW = ("rmse", "mae", "nrmse_sd", "nrmse_range", "js", "moran_gap", "pearson_no_biology")
+"""Metrics whose highest value is the worst."""
+
 ROWS = {None: [], "target": ["target"], "group": ["group"], "slide": ["group", "slide"]}
 """Columns of the scores that a summary has a row for."""
 
 
-def summarize(scores: pd.DataFrame, *, by: Literal["target", "group", "slide"] | None = None) -> pd.DataFrame:
+def summarize(
+    scores: pd.DataFrame,
+    *,
+    by: Literal["target", "group", "slide"] | None = None,
+    donors: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
     """Average scores over the slides of a donor, over donors, and over targets.
 
     A slide on which a target's truth is constant has no value for it, whatever the prediction. Such pairs are
     left out and counted in ``n_excluded``; nothing else is ever left out, since a prediction that says nothing
-    scores 0.
+    scores 0. Without raw counts there are no scores at equal depth, of which a log line tells.
 
     Parameters
     ----------
@@ -26,15 +38,19 @@ def summarize(scores: pd.DataFrame, *, by: Literal["target", "group", "slide"] |
         Table of :func:`score`. Columns that are added to it, such as ``model`` or ``split``, are kept apart.
     by
         ``None`` for the overall numbers, else one row per ``"target"``, ``"group"`` (donor) or ``"slide"``.
+    donors
+        The donor of each slide, in place of the groups of ``scores``: where single slides were left out, donors weigh
+        the same with it, as they do where donors were left out.
 
     Returns
     -------
     A DataFrame with a row per metric (and added column, and ``by``):
 
     ``mean``, ``median``
-        Over targets; with ``by="target"`` the mean only, over donors. Each donor weighs the same in the mean, also
-        where targets were chosen anew without it and it has other targets than the rest; the median is over the
-        targets' means over donors.
+        Over targets, within each donor, then the mean over donors. Each donor weighs the same, also where targets were
+        chosen anew without it and it has other targets than the rest. With ``by="target"`` the mean only.
+    ``worst``, ``best``, ``worst_group``
+        The range of the donors' means, and the donor that the worst is of, which is the one to quote.
     ``n_groups``, ``n_slides``, ``n_targets``
         What the numbers stand on.
     ``n_excluded``
@@ -43,7 +59,8 @@ def summarize(scores: pd.DataFrame, *, by: Literal["target", "group", "slide"] |
     Raises
     ------
     ValueError
-        ``by`` is unknown, or ``scores`` lack columns, or have several values for a slide and target.
+        ``by`` is unknown, ``scores`` lack columns, or have several values for a slide and target, or ``donors`` lack a
+        slide.
 
     Examples
     --------
@@ -52,34 +69,64 @@ def summarize(scores: pd.DataFrame, *, by: Literal["target", "group", "slide"] |
     >>> scores = pd.DataFrame(
     ...     [["A", "A1", "g", 0.2], ["A", "A2", "g", 0.4], ["B", "B1", "g", 0.5], ["B", "B1", "h", float("nan")]],
     ...     columns=["group", "slide", "target", "value"],
-    ... ).assign(metric="pearson", n_spots=100)
-    >>> h2e.metrics.summarize(scores)
-        metric  mean  median  n_groups  n_slides  n_targets  n_excluded
-    0  pearson   0.4     0.4         2         3          1           1
+    ... ).assign(metric="spearman", n_spots=100)
+    >>> h2e.metrics.summarize(scores)[["mean", "worst", "best", "worst_group", "n_excluded"]]
+       mean  worst  best worst_group  n_excluded
+    0   0.4    0.3   0.5           A           1
     >>> h2e.metrics.summarize(scores, by="group")[["metric", "group", "mean", "n_excluded"]]
-        metric group  mean  n_excluded
-    0  pearson     A   0.3           0
-    1  pearson     B   0.5           1
+         metric group  mean  n_excluded
+    0  spearman     A   0.3           0
+    1  spearman     B   0.5           1
     """
     if by not in ROWS:
         msg = f"by must be one of {list(ROWS)}, got by={by!r}."
         raise ValueError(msg)
     keys = check_scores(scores)
+    if donors is not None:
+        scores = scores.assign(group=_donors_of(scores["slide"], donors))
+    if "pearson" in (metrics := set(scores["metric"])) and "pearson_equal_depth" not in metrics:
+        log.warning(
+            "no pearson_equal_depth beside pearson: without raw counts nothing tells what is due to their depth"
+        )
     rows = [*keys, *ROWS[by]]
     of_donors = _mean(scores, [*keys, "group", "target"])
-    of_targets = _mean(of_donors, [*keys, "target"])
-    averaged = scores if by == "slide" else of_donors if by == "group" else of_targets
-    result = _grouped(averaged, rows)["value"].agg(["mean", "median"])
-    if by is None:
-        # Donors first: where targets were chosen anew without each donor, each donor has its own.
-        result["mean"] = _grouped(_mean(of_donors, [*keys, "group"]), keys)["value"].mean()
+    result = _of_rows(scores, of_donors, keys, by)
     scored = _grouped(scores[scores["value"].notna()], rows)
     for column in ("group", "slide", "target"):
         if column not in rows:
             result[f"n_{column}s"] = scored[column].nunique().reindex(result.index, fill_value=0)
     values = _grouped(scores, rows)["value"]
     result["n_excluded"] = values.size() - values.count()
-    return result.drop(columns="median" if by == "target" else []).reset_index()
+    return result.reset_index()
+
+
+def _of_rows(scores: pd.DataFrame, of_donors: pd.DataFrame, keys: list[str], by: str | None) -> pd.DataFrame:
+    """Mean and median of each row of the summary, and the range of the donors where a row is of several."""
+    if by in ("group", "slide"):
+        return _grouped(scores if by == "slide" else of_donors, [*keys, *ROWS[by]])["value"].agg(["mean", "median"])
+    of_each = of_donors.rename(columns={"value": "mean"})
+    if by is None:
+        # Donors first: where targets were chosen anew without each donor, each donor has its own.
+        of_each = _grouped(of_donors, [*keys, "group"])["value"].agg(["mean", "median"]).reset_index()
+    groups = _grouped(of_each, [*keys, *ROWS[by]])
+    result = groups[["mean", "median"] if by is None else ["mean"]].mean()
+    lowest, highest = groups["mean"].min(), groups["mean"].max()
+    down = result.index.get_level_values("metric").isin(BETTER_IF_LOW)
+    result["worst"], result["best"] = lowest.mask(down, highest), highest.mask(down, lowest)
+    signed = of_each.assign(rank=of_each["mean"].where(~of_each["metric"].isin(BETTER_IF_LOW), -of_each["mean"]))
+    worst = signed.dropna(subset="rank").sort_values("rank", kind="stable")
+    first = _grouped(worst, [*keys, *ROWS[by]])["group"].first()
+    result["worst_group"] = first.reindex(result.index)
+    return result
+
+
+def _donors_of(slides: pd.Series, donors: Mapping[str, str]) -> pd.Series:
+    """The donor of each slide."""
+    of_slides = slides.map(dict(donors))
+    if missing := sorted(set(slides[of_slides.isna()])):
+        msg = f"donors must have the donor of every slide, got none for {missing}."
+        raise ValueError(msg)
+    return of_slides
 
 
 def check_scores(scores: pd.DataFrame) -> list[str]:

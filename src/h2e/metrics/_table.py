@@ -13,7 +13,7 @@ from h2e._sdata import keys as _keys
 from h2e._sdata.expression import slide_labels, stored_positions
 from h2e._sdata.predictions import predictions_to_score
 from h2e._sdata.table import labels_of
-from h2e._sdata.targets import AS_IN_OBS, measured
+from h2e._sdata.targets import AS_IN_OBS, are_in_obs, counts_of, measured
 
 from ._score import score
 
@@ -57,7 +57,7 @@ def score_adata(
     baseline
         Mean of the training slides per target, for ``skill`` and ``spot_rho``; a Series is matched by name.
     metrics
-        As in :func:`score`; ``adata.obsm["spatial"]`` serves ``moran_gap``.
+        As in :func:`score`; ``adata.obsm["spatial"]`` serves ``moran_gap``, counts those that need them.
 
     Returns
     -------
@@ -89,12 +89,17 @@ def score_adata(
     if (gap := rows & truth.isna().any(axis=1).to_numpy()).any():
         log.warning("%d of %d spots have no measured value of some target and are left out", gap.sum(), rows.sum())
         rows &= ~gap
+    genes = obsm is None and not (are_in_obs(adata, targets) if obs is None else obs)
+    counts = counts_of(adata, targets, layer=layer, log_normalized=log_normalized) if genes else None
+    of_targets, totals = (None, None) if counts is None else (values[rows] for values in counts)
     return score(
         prediction[rows],
         truth[rows],
         slides=slide_labels(adata, library_key)[rows],
         groups=None if group_key is None else labels_of(adata, group_key)[rows],
         baseline=baseline,
+        counts=of_targets,
+        totals=totals,
         xy=stored_positions(adata)[rows] if "spatial" in adata.obsm else None,
         metrics=metrics,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -23,11 +23,15 @@ from h2e._sdata import keys as _keys
 from h2e._sdata.cohort import Cohort, open_cohort
 from h2e._sdata.keys import Keys
 from h2e._sdata.target_spec import TargetSpec
-from h2e.metrics import score
-from h2e.metrics._score import LIMITED, check_metrics
+from h2e.metrics import ceiling
+from h2e.metrics._choice import LIMITED, check_metrics
+from h2e.metrics._score import score_methods
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
+
+COUNTS = ("counts", "totals")
+"""What is there where targets are genes whose values are counts."""
 
 
 def evaluate(
@@ -55,7 +59,8 @@ def evaluate(
     seed: int = 0,
     device: str | None = None,
     progress: bool = True,
-) -> pd.DataFrame:
+    return_predictions: bool = False,
+) -> pd.DataFrame | tuple[pd.DataFrame, pd.DataFrame]:
     """Repeat everything that :func:`h2e.tl.fit` does without each group, predict that group, and score it.
 
     Without the left-out group means: the choice of targets, the stain reference, the training of every model, its inner
@@ -84,10 +89,11 @@ def evaluate(
     baselines
         Some of ``"mean"`` (of the training slides); ``"coordinates"`` (the mean of the nearest spots by position on
         the other slides); ``"texture"`` and ``"knn"`` (ridge and nearest neighbours on texture statistics, one model
-        of all training spots); ``"domains"`` (an oracle: k-means of the texture of the slide that is scored, each
-        cluster's mean measured on one half of its spots and scored on the other; ``"domains by chance"`` is the same
-        with the clusters shuffled over the spots); ``"shuffled"`` (texture ridge, trained on labels shuffled within
-        each slide).
+        of all training spots, on genes as measured); ``"shuffled"`` (texture ridge, trained on labels shuffled within
+        each slide); and the oracles, which know what is scored: ``"domains"`` (k-means of the texture of the slide that
+        is scored, each cluster's mean measured on one half of its spots and scored on the other; ``"domains by chance"``
+        is the same with the clusters shuffled over the spots) and, where there are raw counts, ``"depth"`` (the total
+        count of each scored spot, with the slope that it has on the training slides).
     metrics
         Names of metrics, ``"all"`` or ``None``, as in :func:`h2e.metrics.score`. Domains are those of the baseline.
     group_key
@@ -117,13 +123,20 @@ def evaluate(
         For networks: ``"cpu"``, ``"cuda"``, ``"mps"``; ``None`` takes CUDA if there is one.
     progress
         Show progress bars.
+    return_predictions
+        Return the ensemble's predictions, too.
 
     Returns
     -------
     A tidy DataFrame with the columns of :func:`h2e.metrics.score` and ``method``: ``"ensemble"``, each of several
-    learners, ``"without …"`` it, and ``"baseline: …"``. Of the ensemble also ``coverage_80`` and ``coverage_90``, the
-    share of truths inside its intervals, whose widths come from the training groups (with a single one there are none).
+    learners, ``"without …"`` it, ``"baseline: …"``, ``"oracle: …"``, which knows what is scored, and, where there are raw
+    counts, ``"ceiling"``, what a perfect prediction would reach (:func:`h2e.metrics.ceiling`). Of the ensemble also
+    ``coverage_80`` and ``coverage_90``, the share of truths inside its intervals, and ``width_80`` and ``width_90``, how
+    wide these are in the unit of the targets; they come from the training groups (with a single one there are none).
     Of a single slide ``group`` is the quarter left out, ``"within slide: …"``.
+
+    With ``return_predictions`` also a DataFrame with a row per row of the table, which ``table.obsm`` takes as it is: each
+    spot as predicted without its group, and NaN where it has no tissue or where a target was not chosen.
 
     Raises
     ------
@@ -136,7 +149,7 @@ def evaluate(
     >>> sdata = h2e.datasets.toy_cohort(n_slides=2, n_donors=2, side=6)
     >>> scores = h2e.tl.evaluate(sdata, learners="texture", n_targets=4, group_key="donor", progress=False)
     >>> sorted(scores["method"].unique())[:3]
-    ['baseline: coordinates', 'baseline: domains', 'baseline: domains by chance']
+    ['baseline: coordinates', 'baseline: kNN on texture', 'baseline: mean']
     """
     config = FitConfig(learners_of(learners, device), transform, stack, seed, run_dir, progress, n_programmes)
     baselines = [baselines] if isinstance(baselines, str) else list(baselines)
@@ -146,13 +159,13 @@ def evaluate(
         raise ValueError(msg)
     named = [] if metrics is None or metrics == "all" else [metrics] if isinstance(metrics, str) else list(metrics)
     if metrics not in (None, "all"):
-        check_metrics(named, missing=() if obsm is None else ("counts",))
+        check_metrics(named, missing=() if obsm is None else COUNTS)
     keys = Keys(table_key, image_key, tissue_mask_key, normalized_key, library_key, group_key, um_per_px)
     cohort = open_cohort(sdata, keys)
     spec = TargetSpec(cohort, targets, n_targets, obsm, layer, log_normalized).with_values()
     cohort = spec.cohort
-    if spec.in_obs and named:
-        check_metrics(named, missing=("counts",))
+    if named and (spec.in_obs or log_normalized):
+        check_metrics(named, missing=COUNTS if spec.in_obs else COUNTS[1:])
     check_cohort(cohort, spec, group_key)
     folds = folds_within(cohort, np.arange(len(cohort.rows)), config.learners)
     _refuse_few_spots(cohort, folds)
@@ -161,17 +174,19 @@ def evaluate(
     domains = not named or "within_domain" in named
     features = Features(cohort, progress)
     inner = [inner_folds(cohort, fold, config.learners) for fold in folds]
-    parts = []
+    parts, predictions = [], []
     with progress_of(config, [(of, cohort.groups[fold.train]) for of, fold in zip(inner, folds, strict=True)]) as bar:
         for fold, of in zip(folds, inner, strict=True):
             held_out = held_out_predictions(features, spec, fold, config, baselines, inner=of, domains=domains, bar=bar)
             groups = cohort.groups[fold.test]
             if len(cohort.slides) == 1:
                 groups = np.full(len(fold.test), f"within slide: {fold.name}")
-            # Of counts is only asked whether they are above 0.
-            beside = {"xy": cohort.xy_um[fold.test], "counts": held_out.truth if spec.genes is not None else None}
-            parts += _scores(held_out, cohort.names[fold.test], groups, metrics=metrics, **beside)
-    return pd.concat(parts, ignore_index=True)
+            slides, xy = cohort.names[fold.test], cohort.xy_um[fold.test]
+            parts.append(_scores(held_out, slides, groups, metrics, xy, genes=spec.genes is not None))
+            own = held_out.predictions["ensemble"]
+            predictions.append(pd.DataFrame(own, held_out.truth.index, held_out.truth.columns))
+    scores = pd.concat(parts, ignore_index=True)
+    return (scores, pd.concat(predictions).reindex(cohort.table.obs_names)) if return_predictions else scores
 
 
 def _refuse_few_spots(cohort: Cohort, folds: Sequence[Fold]) -> None:
@@ -185,17 +200,35 @@ def _refuse_few_spots(cohort: Cohort, folds: Sequence[Fold]) -> None:
                 raise ValueError(msg)
 
 
-def _scores(held_out: HeldOut, slides: np.ndarray, groups: np.ndarray, **options: Any) -> list[pd.DataFrame]:
-    """Tables of scores of each method, and of the coverage of the ensemble's intervals."""
-    truth, parts = held_out.truth, []
-    options |= {"slides": slides, "groups": groups, "baseline": held_out.mean, "domains": held_out.domains}
-    for method, prediction in held_out.predictions.items():
-        parts.append(score(prediction, truth, **options).assign(method=method))
+def _scores(
+    held_out: HeldOut,
+    slides: np.ndarray,
+    groups: np.ndarray,
+    metrics: str | Sequence[str] | None,
+    xy: np.ndarray,
+    *,
+    genes: bool,
+) -> pd.DataFrame:
+    """Scores of each method, of the ensemble's intervals, and the ceiling."""
+    truth = held_out.truth
+    # Without totals is only asked whether counts are above 0.
+    counts, totals = held_out.counts or (truth.to_numpy() if genes else None, None)
+    options = {"baseline": held_out.mean, "domains": held_out.domains, "counts": counts, "totals": totals, "xy": xy}
+    parts = [score_methods(held_out.predictions, truth, slides=slides, groups=groups, metrics=metrics, **options)]
     error = np.abs(held_out.predictions["ensemble"] - truth.to_numpy())
-    for level, width in held_out.half_widths.items():
-        for slide in np.unique(slides):
-            rows = slides == slide
-            columns = {"group": groups[rows][0], "slide": slide, "target": truth.columns}
-            columns |= {"metric": f"coverage_{level:.0%}".rstrip("%"), "value": (error[rows] <= width).mean(axis=0)}
-            parts.append(pd.DataFrame(columns | {"n_spots": rows.sum(), "method": "ensemble"}))
-    return parts
+    for slide in np.unique(slides):
+        rows = slides == slide
+        about = {"group": groups[rows][0], "slide": slide, "target": truth.columns, "n_spots": rows.sum()}
+        values = {
+            ("ensemble", f"{name}_{level:.0%}".rstrip("%")): value
+            for level, width in held_out.half_widths.items()
+            for name, value in (("coverage", (error[rows] <= width).mean(axis=0)), ("width", 2 * width))
+        }
+        if counts is not None and totals is not None:
+            for metric, equal in (("pearson", False), ("pearson_equal_depth", True)):
+                values["ceiling", metric] = ceiling(counts[rows], totals=totals[rows], equal_depth=equal)
+        parts += [
+            pd.DataFrame(about | {"method": method, "metric": metric, "value": value})
+            for (method, metric), value in values.items()
+        ]
+    return pd.concat(parts, ignore_index=True)
