@@ -263,12 +263,32 @@ def test_training_leaves_the_global_random_state_alone(few):
 
 
 def test_the_order_of_slides_and_spots_does_not_matter(cohort, three):
-    table = cohort["table"]
-    order = np.random.default_rng(0).permutation(table.n_obs)
-    del cohort.tables["table"]
-    cohort["table"] = table[order].copy()
+    shuffle_rows(cohort)
     after = fit(cohort, targets=["TOY01", "TOY02", "TOY05"]).loo
     pd.testing.assert_frame_equal(after.sort_index(), three.loo.sort_index(), rtol=1e-4)
+
+
+def test_nor_does_the_order_of_rows_to_a_network_that_is_trained_in_random_batches(two_slides):
+    before = fit(two_slides, learners=[NETWORK], targets=["TOY01"]).loo
+    shuffle_rows(two_slides)
+    after = fit(two_slides, learners=[NETWORK], targets=["TOY01"]).loo
+    pd.testing.assert_frame_equal(after.sort_index(), before.sort_index(), rtol=1e-5)
+
+
+def test_spots_at_one_place_are_told_apart_by_their_instance(two_slides):
+    region = two_slides["table"].obs["region"].iloc[0]
+    circles = two_slides.shapes[region]
+    circles.geometry = [circles.geometry.iloc[10]] * 5 + list(circles.geometry[5:])
+    before = open_cohort(two_slides, Keys()).identity
+    shuffle_rows(two_slides)
+    assert open_cohort(two_slides, Keys()).identity.equals(before)
+
+
+def shuffle_rows(sdata) -> None:
+    """Put the rows of the table into another order."""
+    table = sdata["table"]
+    del sdata.tables["table"]
+    sdata["table"] = table[np.random.default_rng(0).permutation(table.n_obs)].copy()
 
 
 def test_a_distributed_client_changes_nothing(cohort):

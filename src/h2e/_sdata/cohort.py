@@ -41,7 +41,10 @@ stands in the log only."""
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
-    """Slides with their valid spots, in the order of their names."""
+    """Slides with their valid spots: slides in the order of their names, the spots of each by their place.
+
+    Nothing depends on the order of the rows of the table; ``rows`` says where in it each spot is.
+    """
 
     table: AnnData
     # On their images as they are, with their tissue; spots with tissue only.
@@ -183,7 +186,8 @@ def _with_valid_spots(table: AnnData, slides: Sequence[Slide], *, spacing_um: fl
             what = "slide %r: %d of %d spots have no tissue (%d by obs['in_tissue']) and are left out"
             log.info(what, slide.name, (~keep).sum(), len(slide), (~slide.in_tissue).sum())
         if keep.any():
-            valid.append(slide.take(keep))
+            order = _by_place(table, slide)
+            valid.append(slide.take(order[keep[order]]))
         else:
             log.warning("slide %r has no spot on tissue and is left out", slide.name)
     if measured and valid:
@@ -195,3 +199,11 @@ def _with_valid_spots(table: AnnData, slides: Sequence[Slide], *, spacing_um: fl
         msg += "tissue. Look at h2e.pl.tissue, or pass tissue_mask_key."
         raise ValueError(msg)
     return valid
+
+
+def _by_place(table: AnnData, slide: Slide) -> np.ndarray:
+    """Positions of the spots of a slide by their place, line by line; those at one place by their instance."""
+    instance = table.obs[region_keys(table)[1]].to_numpy(str)[slide.rows]
+    # Rounding differs with the row: what lies on one line must do so to the digit.
+    x, y = slide.xy.round(3).T
+    return np.lexsort((instance, x, y))
