@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
 from h2e.metrics import summarize
 
 
-def means_of(scores: pd.DataFrame) -> pd.DataFrame:
-    """Average scores over the groups (``group`` "all") and within each group."""
-    return pd.concat([summarize(scores).assign(group="all"), summarize(scores, by="group")], ignore_index=True)
+def means_of(scores: pd.DataFrame, donors: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Average scores over the groups (``group`` "all") and within each group, or donor of the slides."""
+    of_all, of_each = (summarize(scores, by=by, donors=donors) for by in (None, "group"))
+    return pd.concat([of_all.assign(group="all"), of_each], ignore_index=True)
 
 
 def wide(means: pd.DataFrame, rows: list[str]) -> pd.DataFrame:
