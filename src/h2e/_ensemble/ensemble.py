@@ -18,9 +18,10 @@ from h2e._ensemble.novelty import Novelty
 from h2e._ensemble.saving import describe, rebuild
 from h2e._ensemble.scale_cue import ScaleCue
 from h2e._ensemble.stack import PER_MODEL, Stack
+from h2e._learners.folds import QUARTER
 from h2e._learners.learner import Learner
 from h2e._stains.reference import StainReference
-from h2e._statistics import half_widths, unit_deviations
+from h2e._statistics import group_mean, half_widths, unit_deviations
 
 if TYPE_CHECKING:
     from h2e._ensemble.mlp import MlpStack
@@ -58,7 +59,7 @@ class Ensemble:
 
     def __repr__(self) -> str:
         n_slides, groups = self.training["slide"].nunique(), sorted(self.training["group"].unique())
-        left_out = "its quarters" if self.settings.get("left_out") == "quarter of the slide" else groups
+        left_out = "its quarters" if self.settings.get("left_out") == QUARTER else groups
         return (
             f"Ensemble of {len(self.members)} models ({' + '.join(names_of(self.learners))}; stack: {self.stack.kind}) "
             f"for {len(self.targets)} targets, trained on {len(self.training)} spots of {n_slides} slides, "
@@ -104,6 +105,35 @@ class Ensemble:
         if not np.isfinite(self.calibration).all():
             return None
         return half_widths(self.calibration, self.training["group"].to_numpy(str), level=level)
+
+    def held_out_skill(self) -> pd.Series:
+        """Share of squared error that held-out predictions save against the mean of the other groups, per target.
+
+        Below 0 the mean would have been the better prediction. Targets were chosen on all groups, which flatters:
+        :func:`h2e.tl.evaluate` chooses them anew.
+
+        Returns
+        -------
+        A Series by target, the mean over groups; of a single slide against the mean of the whole slide, and NaN without
+        folds.
+
+        Examples
+        --------
+        >>> import h2e
+        >>> sdata = h2e.datasets.toy_cohort(n_slides=2, n_donors=2, side=6)
+        >>> options = {"targets": ["TOY01"], "group_key": "donor", "progress": False}
+        >>> h2e.tl.fit(sdata, learners="mean", **options).held_out_skill().round(2) + 0
+        TOY01    0.0
+        dtype: float32
+        """
+        groups, loo, skill = self.training["group"].to_numpy(str), self.loo.to_numpy(), []
+        for name in np.unique(groups):
+            own = groups == name
+            others = self.truth if own.all() else self.truth[~own]
+            mean = group_mean(others, groups if own.all() else groups[~own])
+            worse = ((self.truth[own] - mean) ** 2).sum(axis=0)
+            skill.append(1 - ((self.truth[own] - loo[own]) ** 2).sum(axis=0) / np.maximum(worse, 1e-12))
+        return pd.Series(np.mean(skill, axis=0), index=list(self.targets))
 
     def error_correlation(self) -> pd.DataFrame:
         """How alike the held-out errors of the learners are: Pearson within slides, mean over slides and targets.

@@ -7,6 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+QUARTERS = ("left, upper", "right, upper", "left, lower", "right, lower")
+"""Of a slide that is cut into four."""
+
+QUARTER = "quarter of the slide"
+"""What is left out of a single slide."""
+
 
 @dataclass(frozen=True, eq=False)
 class Fold:
@@ -39,6 +45,17 @@ def make_folds(slides: np.ndarray, groups: np.ndarray, xy_um: np.ndarray, *, buf
     return _quarters(xy_um, buffer_um)
 
 
+def quarters_of(xy: np.ndarray) -> np.ndarray:
+    """Name of the quarter that each spot of a slide lies in; quarters are told apart by the medians.
+
+    Examples
+    --------
+    >>> quarters_of(np.array([[0, 0], [9, 0], [0, 9], [9, 9]])).tolist()
+    ['left, upper', 'right, upper', 'left, lower', 'right, lower']
+    """
+    return np.array(QUARTERS)[(xy > np.median(xy, axis=0)) @ [1, 2]]
+
+
 def _quarters(xy_um: np.ndarray, buffer_um: float) -> list[Fold]:
     """The four quarters of a slide, each with the spots that are further from it than the buffer."""
     from scipy.spatial import KDTree
@@ -46,9 +63,9 @@ def _quarters(xy_um: np.ndarray, buffer_um: float) -> list[Fold]:
     if len(xy_um) < 8:
         msg = f"spots on tissue must be at least 8 for folds within a slide, got {len(xy_um)}."
         raise ValueError(msg)
-    quarter, folds = (xy_um > np.median(xy_um, axis=0)) @ [1, 2], []
-    for i, name in enumerate(("left, upper", "right, upper", "left, lower", "right, lower")):
-        inside = quarter == i
+    quarter, folds = quarters_of(xy_um), []
+    for name in QUARTERS:
+        inside = quarter == name
         if not inside.any():
             continue
         distance, _ = KDTree(xy_um[inside]).query(xy_um)

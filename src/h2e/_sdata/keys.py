@@ -42,6 +42,9 @@ PARAMS = "params"
 SETTINGS = "settings"
 """``table.uns[key]``: what the predictions under ``key`` were made with."""
 
+WEAK = "skill_below_0"
+"""``table.uns[key]``: targets whose held-out predictions are worse than the mean."""
+
 REPORT = "report"
 """``table.uns["h2e"]`` (without a table ``sdata.attrs["h2e"]``): what ``pp.normalize`` did, a row per slide."""
 

@@ -53,6 +53,11 @@ class Predicted:
         """What was left out for the held-out ones: a column of ``obs``, the slide, or its quarters."""
         return settings_of(self.table, self.base).get("left_out")
 
+    @property
+    def weak(self) -> list[str]:
+        """Targets whose held-out predictions are worse than the mean."""
+        return list(self.table.uns.get(self.base, {}).get(_keys.WEAK, ()))
+
     def std(self, target: str) -> np.ndarray:
         """Standard deviation of the predictions of a target, NaN where there is none, (spots,)."""
         return frame_of(self.table, _keys.std(self.base))[target].to_numpy(float)

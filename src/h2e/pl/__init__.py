@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from h2e.pl._report import report
+from h2e.pl._scores import scores
 from h2e.pl._spatial_pred import spatial_pred
 from h2e.pl._stains import stains
 from h2e.pl._targets import spots, target_overview
@@ -11,5 +12,5 @@ from h2e.pl._tissue import tissue
 from h2e.pl._training import history, target_scores
 
 __all__ = [
-    "history", "report", "spatial_pred", "spots", "stains", "target_overview", "target_scores", "tiles", "tissue",
+    "history", "report", "scores", "spatial_pred", "spots", "stains", "target_overview", "target_scores", "tiles", "tissue",
 ]  # fmt: skip

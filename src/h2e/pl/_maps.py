@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from h2e._learners.folds import QUARTER, quarters_of
 from h2e._sdata.predictions import HELD_OUT, IN_SAMPLE, Predicted
 from h2e._slide.slide import Slide
 from h2e.metrics import pearson
@@ -53,9 +54,10 @@ def maps_of(predicted: Predicted, slide: Slide, truth: pd.DataFrame, *, alpha_by
         about = predicted.title or _about(shown, kind, predicted.left_out)
         beside = truth[target].to_numpy(float)[slide.rows] if target in truth else None
         if beside is not None and not predicted.title:
-            about += _agreement(shown, beside, kind)
+            about += _agreement(shown, beside, kind, slide.xy if predicted.left_out == QUARTER else None)
         alpha = _opacity(predicted.std(target)[slide.rows], slide.name) if alpha_by_std else None
-        groups.append([Map(slide, f"{target}\n{about}", shown, alpha, unit)])
+        name = f"{target} (skill < 0)" if target in predicted.weak else target
+        groups.append([Map(slide, f"{name}\n{about}", shown, alpha, unit)])
         if beside is not None:
             groups[-1].append(Map(slide, f"{target}\nmeasured", beside, unit=unit))
     return groups
@@ -71,13 +73,17 @@ def _about(shown: np.ndarray, kind: np.ndarray, left_out: str | None) -> str:
     return f"predicted, held-out{group}" if HELD_OUT in kinds else "predicted"
 
 
-def _agreement(shown: np.ndarray, beside: np.ndarray, kind: np.ndarray) -> str:
-    """Correlation over the spots that the models had not seen, for the title."""
+def _agreement(shown: np.ndarray, beside: np.ndarray, kind: np.ndarray, xy: np.ndarray | None) -> str:
+    """Correlation over the spots that the models had not seen, for the title; with places its range over quarters."""
     both = np.isfinite(shown) & np.isfinite(beside)
     if both.sum() < 3 or (kind[both] == IN_SAMPLE).any():
         return ""
-    r = float(pearson(shown[both], beside[both])[0])
-    return f", r = {r:.2f}".replace("-", "−") if np.isfinite(r) else ""
+    quarter = np.zeros(both.sum()) if xy is None else quarters_of(xy[both])
+    parts = (quarter == name for name in np.unique(quarter))
+    each = [pearson(shown[both][part], beside[both][part])[0] for part in parts if part.sum() > 2]
+    each = sorted({f"{r + 0:.2f}": r for r in np.round(each, 2) if np.isfinite(r)}.items(), key=lambda text: text[1])
+    ends = " to ".join(dict.fromkeys([each[0][0], each[-1][0]])) if each else ""
+    return f", r = {ends}".replace("-", "−") if each else ""
 
 
 def _opacity(std: np.ndarray, slide: str) -> np.ndarray:

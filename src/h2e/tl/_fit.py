@@ -17,6 +17,7 @@ from h2e._ensemble.scale_cue import fit_scale_cue
 from h2e._ensemble.stack import StackKind
 from h2e._ensemble.training import check_cohort, folds_within, learners_of, train, warn_absent
 from h2e._ensemble.transforms import TransformKind
+from h2e._learners.folds import QUARTER
 from h2e._learners.learner import Learner
 from h2e._learners.registry import DEFAULT_LEARNERS, LearnerName
 from h2e._sdata import keys as _keys
@@ -159,7 +160,7 @@ def fit(
     check_cohort(cohort, spec, group_key)
     spots = np.arange(len(cohort.rows))
     folds = folds_within(cohort, spots, config.learners)
-    left_out = "quarter of the slide" if len(cohort.slides) == 1 else group_key or "slide"
+    left_out = QUARTER if len(cohort.slides) == 1 else group_key or "slide"
     ensemble, values, _ = train(Features(cohort, progress), spec, spots, folds, config, left_out=left_out)
     if spec.chosen:
         warn_absent(spec, list(values))

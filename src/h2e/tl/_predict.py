@@ -98,7 +98,8 @@ def predict(
         groups of training: 0 is typical, 1 twice as far. Where it is high, the prediction is extrapolated. NaN where
         there is no prediction.
     ``.uns[key_added]`` : ``dict``
-        Unit, version, parameters and training slides.
+        Unit, version, parameters and training slides; ``"skill_below_0"`` has the targets whose held-out predictions are
+        worse than the mean (:meth:`h2e.Ensemble.held_out_skill`).
 
     Raises
     ------
@@ -184,4 +185,6 @@ def about_ensemble(ensemble: Ensemble, **params: object) -> dict[str, object]:
     unit = str(settings.pop("unit", ""))
     settings |= {**params, "stack": ensemble.stack.kind, "n_calibration_groups": ensemble.n_groups}
     slides = sorted(ensemble.training["slide"].unique())
-    return {"unit": unit, "training_slides": slides, _keys.SETTINGS: settings}
+    skill = ensemble.held_out_skill()
+    weak = skill.index[skill < 0].tolist()
+    return {"unit": unit, "training_slides": slides, _keys.WEAK: weak, _keys.SETTINGS: settings}
