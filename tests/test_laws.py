@@ -314,6 +314,7 @@ def test_chunks_do_not_matter(cohort, one):
 
 def test_the_mean_scores_nothing_and_shuffled_labels_score_nothing(cohort):
     scores = evaluate(cohort, learners="mean", baselines=["mean"], metrics=["pearson", "spearman", "skill"])
+    scores = scores[scores["method"] != "ceiling"]
     assert (scores.loc[scores["metric"].isin(["pearson", "spearman"]), "value"] == 0).all()
     rng = np.random.default_rng(0)
     for donor in "ABC":

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import h2e
-from h2e._ensemble.baselines import BASELINES, domain_means, domains_of, shuffled_within
+from h2e._ensemble.baselines import METHODS, domain_means, domains_of, of_depth, shuffled_within
+from h2e._ensemble.fold_models import Spots
 from h2e._learners.texture import Texture
 from h2e._slide.tiles import View
 
@@ -17,14 +18,13 @@ def scores(cohort_source):
 
 
 def test_all_baselines_stand_beside(scores):
-    there = {name.removeprefix("baseline: ") for name in scores.index}
-    assert set(BASELINES) | {"domains by chance", "ensemble"} == there
+    assert set(METHODS.values()) | {"ensemble", "ceiling"} == set(scores.index)
 
 
 def test_what_cannot_know_scores_nothing_and_what_can_does(scores):
     assert scores["baseline: mean"] == 0
-    assert abs(scores["baseline: shuffled"]) < 0.25 < scores["baseline: texture"]
-    assert abs(scores["baseline: domains by chance"]) < 0.2 < scores["baseline: domains"]
+    assert abs(scores["baseline: shuffled labels"]) < 0.25 < scores["baseline: ridge on texture"]
+    assert abs(scores["oracle: domains by chance"]) < 0.2 < scores["oracle: domains"]
 
 
 @pytest.mark.parametrize("stack", ["mean", "ridge"])
@@ -37,6 +37,18 @@ def test_an_ensemble_without_a_learner_is_the_ensemble_of_the_others(few_source,
     alone = fewer.loc[(fewer["method"] == "ensemble") & fewer["metric"].isin(options["metrics"]), "value"].to_numpy()
     assert len(alone) == 2 * 2 * 4
     np.testing.assert_array_equal(without, alone)
+
+
+def test_the_depth_of_a_spot_is_a_line_with_the_slope_of_the_training_slides():
+    rng = np.random.default_rng(0)
+    depth, slides = rng.normal(8, 1, 90), np.repeat(["A", "B", "C"], 30)
+    level = np.select([slides == "A", slides == "B"], [5.0, -3.0], 1.0)
+    y = np.column_stack([2 * depth + level, rng.normal(size=90)])
+    spots = Spots(slides, slides, {}, y.astype(np.float32))
+    predicted = of_depth(spots, depth, np.array([7.0, 9.0]))
+    np.testing.assert_allclose(np.diff(predicted[:, 0]), 4, rtol=1e-4)
+    assert abs(np.diff(predicted[:, 1])) < 1
+    np.testing.assert_allclose(of_depth(spots, depth, depth).mean(axis=0), y.mean(axis=0), rtol=1e-3)
 
 
 def test_labels_are_shuffled_within_their_slide():

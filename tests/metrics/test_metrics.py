@@ -11,7 +11,7 @@ import pytest
 from scipy import sparse, stats
 
 from h2e import metrics
-from h2e.metrics._choice import METRICS, _needs
+from h2e.metrics._choice import DRAWN, METRICS, _needs
 
 PAIRWISE = [
     metrics.pearson,
@@ -301,16 +301,29 @@ def test_interval_widths_come_from_the_other_groups_only(rng):
         metrics.cross_coverage(prediction, truth, np.repeat("A", 600))
 
 
-def test_interval_width_is_scipys_quantile_and_groups_count_equally(rng):
+def test_interval_width_is_numpys_quantile_in_each_group_and_then_over_groups(rng):
     residuals = rng.normal(size=(2000, 3))
     width = metrics.residual_quantile(residuals, ["A"] * 2000, level=0.9)
     np.testing.assert_allclose(width, np.quantile(np.abs(residuals), 0.9 * 2001 / 2000, axis=0, method="inverted_cdf"))
-    small, large = np.full(10, 5.0), np.full(990, 1.0)
+    # Each group has a width of its own, whatever its number of spots; level 0.4 of two groups is the smaller, 0.7 the larger.
+    residuals_of = np.r_[np.full(10, 5.0), np.full(990, 1.0)]
     groups = ["small"] * 10 + ["large"] * 990
-    assert metrics.residual_quantile(np.r_[small, large], groups, level=0.4) == 1
-    assert metrics.residual_quantile(np.r_[small, large], groups, level=0.6) == 5  # half of the weight, not 1 %
+    assert metrics.residual_quantile(residuals_of, groups, level=0.33) == 1
+    assert metrics.residual_quantile(residuals_of, groups, level=0.7) == 5
     with pytest.raises(ValueError, match="level must be a number between 0 and 1, got 90"):
         metrics.residual_quantile(residuals, ["A"] * 2000, level=90)
+
+
+def test_intervals_hold_what_they_promise_in_groups_that_differ(rng):
+    """At level 0.8 at least 80 % of spots are inside in at least 80 % of new groups, though groups are not equally hard."""
+    inside = []
+    for _ in range(200):
+        spread = rng.lognormal(0, 0.6, 11)
+        residuals = rng.normal(size=(11, 200)) * spread[:, None]
+        known, new = residuals[:10].reshape(-1, 1), residuals[10]
+        width = metrics.residual_quantile(known, np.repeat(np.arange(10), 200), level=0.8)
+        inside.append((np.abs(new) <= width).mean())
+    assert (np.array(inside) >= 0.78).mean() > 0.75
 
 
 def test_the_ceiling_is_what_the_true_rate_reaches(rng):
@@ -347,10 +360,11 @@ def test_each_metric_that_there_is_data_for_is_a_row_of_the_scores(rng):
     truth = rng.gamma(1.0, size=(500, 3))
     prediction = truth + rng.normal(size=truth.shape)
     options = {"baseline": truth.mean(axis=0), "counts": rng.poisson(truth), "xy": rng.random((500, 2))}
+    options["totals"] = options["counts"].sum(axis=1) + 1
     scores = metrics.score(
         prediction, truth, slides=["A"] * 500, domains=rng.integers(5, size=500), metrics="all", **options
     )
-    assert scores["metric"].nunique() == 18
+    assert scores["metric"].nunique() == 21
 
 
 def test_morans_i_does_not_depend_on_the_order_of_spots_on_a_lattice(rng):
@@ -387,14 +401,22 @@ def test_the_page_lists_every_metric_with_what_it_needs():
 def test_the_page_says_what_constants_score(rng):
     truth = rng.gamma(1.0, size=(60, 4))
     arrays = {"prediction": truth + rng.normal(size=truth.shape), "truth": truth, "baseline": truth + 0.1}
-    arrays |= {"counts": rng.poisson(truth), "xy": rng.random((60, 2)), "domains": rng.integers(3, size=60)}
+    arrays |= {
+        "counts": rng.poisson(truth),
+        "totals": rng.integers(40, 90, 60),
+        "xy": rng.random((60, 2)),
+        "domains": rng.integers(3, size=60),
+    }
     for name, (_, _, of_prediction, of_truth, _) in rows_of_the_page().items():
         function, arguments = METRICS[name]
         for cell, constant in (
             (of_prediction, {"prediction": np.full((60, 4), 0.3)}),
             (of_truth, {"truth": np.full((60, 4), 0.3), "counts": np.ones((60, 4))}),
         ):
-            value = function(*((arrays | constant)[argument] for argument in arguments))
+            drawn = {
+                name: draw(*((arrays | constant)[of] for of in ("counts", "totals"))) for name, draw in DRAWN.items()
+            }
+            value = function(*((arrays | constant | drawn)[argument] for argument in arguments))
             if cell in ("0", "0.5", "NaN"):
                 np.testing.assert_array_equal(value, np.full_like(value, float(cell)), name)
             else:

@@ -159,7 +159,8 @@ def test_slides_are_averaged_within_donors_before_donors_within_targets():
     scores = pd.concat([scores, scores.assign(target="h", value=[0.1, 0.1, 0.1]), scores.assign(target="i", value=0.0)])
     total = metrics.summarize(scores).iloc[0]
     assert total["mean"] == pytest.approx((0.5 + 0.1 + 0.0) / 3)  # not 1.4 / 9
-    assert total["median"] == pytest.approx(0.1)
+    assert total["median"] == pytest.approx((0.1 + 0.1) / 2)  # of donor A's 0.1, 0.1, 0 and of donor B's 0.9, 0.1, 0
+    assert total[["worst", "best", "worst_group"]].tolist() == [pytest.approx(0.2 / 3), pytest.approx(1.0 / 3), "A"]
     assert total[["n_groups", "n_slides", "n_targets", "n_excluded"]].tolist() == [2, 3, 3, 0]
     by_group = metrics.summarize(scores, by="group").set_index("group")
     np.testing.assert_allclose(by_group["mean"], [0.2 / 3, 1.0 / 3])
@@ -167,6 +168,33 @@ def test_slides_are_averaged_within_donors_before_donors_within_targets():
     np.testing.assert_allclose(by_slide["mean"], [0.1 / 3, 0.3 / 3, 1.0 / 3])
     by_target = metrics.summarize(scores, by="target").set_index("target")
     np.testing.assert_allclose(by_target["mean"], [0.5, 0.1, 0.0])
+
+
+def test_the_worst_group_is_the_highest_where_low_is_good():
+    scores = pd.concat([tidy([0.2, 0.5]), tidy([0.2, 0.5], metric="rmse")])
+    worst = metrics.summarize(scores).set_index("metric")[["worst", "worst_group"]]
+    assert worst.loc["pearson"].tolist() == [0.2, "D0"]
+    assert worst.loc["rmse"].tolist() == [0.5, "D1"]
+    of_target = metrics.summarize(scores, by="target").set_index("metric")
+    assert of_target.loc["rmse", "worst_group"] == "D1"
+
+
+def test_donors_weigh_the_same_where_single_slides_were_left_out():
+    scores = tidy([0.6, 0.6, 0.0], slide=["A1", "A2", "B1"], group=["A1", "A2", "B1"])
+    assert metrics.summarize(scores)["mean"].item() == pytest.approx(0.4)
+    by_donor = metrics.summarize(scores, donors={"A1": "A", "A2": "A", "B1": "B"}).iloc[0]
+    assert by_donor["mean"] == pytest.approx(0.3)
+    assert (by_donor["n_groups"], by_donor["worst_group"]) == (2, "B")
+    with pytest.raises(ValueError, match=r"donor of every slide, got none for \['B1'\]"):
+        metrics.summarize(scores, donors={"A1": "A", "A2": "A"})
+
+
+def test_a_summary_says_that_depth_was_not_looked_at(caplog):
+    metrics.summarize(tidy([0.1, 0.2]))
+    assert "no pearson_equal_depth" in caplog.text
+    caplog.clear()
+    metrics.summarize(pd.concat([tidy([0.1]), tidy([0.1], metric="pearson_equal_depth")]))
+    assert not caplog.text
 
 
 def test_a_collapsed_target_lowers_the_mean_and_an_unscorable_one_is_counted(cohort):

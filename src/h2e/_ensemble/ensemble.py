@@ -124,7 +124,7 @@ class Ensemble:
         >>> options = {"targets": ["TOY01"], "group_key": "donor", "progress": False}
         >>> h2e.tl.fit(sdata, learners="mean", **options).held_out_skill().round(2) + 0
         TOY01    0.0
-        dtype: float32
+        dtype: float64
         """
         groups, loo, skill = self.training["group"].to_numpy(str), self.loo.to_numpy(), []
         for name in np.unique(groups):

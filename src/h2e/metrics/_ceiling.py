@@ -10,6 +10,9 @@ from h2e._statistics import correlate, log_normalize
 from ._checks import check_between, check_whole, generator, whole_counts
 from ._depth import common_depth
 
+CHANCE = 2.0
+"""Standard errors of no correlation below which halves agree by chance."""
+
 
 def reliability(
     counts: ArrayLike,
@@ -44,7 +47,8 @@ def reliability(
 
     Returns
     -------
-    One value per target, 0 to 1; NaN where the counts are constant over spots.
+    One value per target, 0 to 1; 0 where halves agree by less than two standard errors of no correlation, NaN where the
+    counts are constant over spots.
 
     Raises
     ------
@@ -73,7 +77,8 @@ def reliability(
         )
         # A half without molecules of a target agrees with nothing.
         scores.append(np.nan_to_num(correlate(first, second), nan=0.0))
-    r = np.clip(np.mean(scores, axis=0), 0, 1)
+    r = np.mean(scores, axis=0)
+    r = np.where(r < CHANCE / np.sqrt(len(counts[deep])), 0, r)
     return np.where(np.ptp(counts, axis=0) > 0, 2 * r / (1 + r), np.nan)
 
 

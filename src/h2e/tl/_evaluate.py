@@ -214,7 +214,8 @@ def _scores(
     # Without totals is only asked whether counts are above 0.
     counts, totals = held_out.counts or (truth.to_numpy() if genes else None, None)
     options = {"baseline": held_out.mean, "domains": held_out.domains, "counts": counts, "totals": totals, "xy": xy}
-    parts = [score_methods(held_out.predictions, truth, slides=slides, groups=groups, metrics=metrics, **options)]
+    scores = score_methods(held_out.predictions, truth, slides=slides, groups=groups, metrics=metrics, **options)
+    scored, parts = set(scores["metric"]), [scores]
     error = np.abs(held_out.predictions["ensemble"] - truth.to_numpy())
     for slide in np.unique(slides):
         rows = slides == slide
@@ -226,7 +227,8 @@ def _scores(
         }
         if counts is not None and totals is not None:
             for metric, equal in (("pearson", False), ("pearson_equal_depth", True)):
-                values["ceiling", metric] = ceiling(counts[rows], totals=totals[rows], equal_depth=equal)
+                if metric in scored:
+                    values["ceiling", metric] = ceiling(counts[rows], totals=totals[rows], equal_depth=equal)
         parts += [
             pd.DataFrame(about | {"method": method, "metric": metric, "value": value})
             for (method, metric), value in values.items()
