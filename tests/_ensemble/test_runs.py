@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import errno
+import linecache
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import h2e
+from h2e._ensemble import runs as _runs
 from h2e._ensemble import store as _store
 from h2e._ensemble.ensemble import Ensemble
+from h2e._ensemble.fitting import FitConfig, fit_members
+from h2e._learners.folds import make_folds
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
+
+    from h2e._ensemble.fold_models import Spots
 
 EPOCHS = 3
 N_MODELS = 3
@@ -133,3 +142,121 @@ def test_an_interrupt_while_a_model_is_stored_leaves_the_others(tmp_path: Path, 
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path)
     assert len(finished(tmp_path)) == len(list(tmp_path.iterdir())) == 1
+
+
+OWN = """
+from dataclasses import dataclass
+
+import numpy as np
+
+import h2e
+
+
+class Model(h2e.tl.Model):
+    def __init__(self, mean):
+        self.mean = mean
+
+    def predict(self, x):
+        return np.tile(self.mean, (len(x), 1))
+
+    def arrays(self):
+        return {"mean": self.mean}
+
+
+@dataclass(frozen=True)
+class Own(h2e.tl.Learner):
+    name = "own"
+    uses = "xy"
+
+    def fit(self, x, y, groups, **_):
+        return Model(y.mean(axis=0))
+
+    def restore(self, arrays):
+        return Model(**arrays)
+"""
+
+
+def own_learner(text: str, file: str) -> h2e.tl.Learner:
+    """The learner of a file, of a cell of a notebook, or of a shell."""
+    names = {"__name__": "own"}
+    exec(compile(text, file, "exec", dont_inherit=True), names)
+    return names["Own"]()
+
+
+def fit_own(spots: Spots, learner: h2e.tl.Learner, run_dir: Path | None) -> np.ndarray:
+    spots = replace(spots, x={"own": spots.x["mean"]})
+    config = FitConfig((learner,), "log", "mean", 0, run_dir=run_dir, progress=False)
+    return fit_members(
+        spots, make_folds(spots.slides, spots.groups, spots.x["own"][:, :2], buffer_um=0), config
+    ).held_out
+
+
+def test_a_learner_whose_file_was_changed_is_trained_again(spots: Spots, tmp_path: Path):
+    file, run_dir = tmp_path / "own.py", tmp_path / "run"
+
+    def fit_text(text: str) -> np.ndarray:
+        file.write_text(text)
+        return fit_own(spots, own_learner(text, str(file)), run_dir)
+
+    mean = fit_text(OWN)
+    kept = finished(run_dir)
+    np.testing.assert_array_equal(fit_text(OWN), mean)
+    assert finished(run_dir) == kept  # by another import of the same file
+    largest = fit_text(OWN.replace("y.mean", "y.max"))
+    assert (largest > mean).all()
+    assert len(finished(run_dir)) == 2 * len(kept)
+
+
+def test_what_a_learner_derives_from_counts_too(tmp_path: Path):
+    base, own = tmp_path / "base.py", tmp_path / "own.py"
+    own.write_text("class Child(Own):\n    def fit(self, *args, **kwargs): return super().fit(*args, **kwargs)")
+    sources = []
+    for text in (OWN, OWN.replace("y.mean", "y.max")):
+        base.write_text(text)
+        names = {"Own": type(own_learner(text, str(base))), "__name__": "own"}
+        exec(compile(own.read_text(), str(own), "exec"), names)
+        sources.append(_runs.source_of(names["Child"]))
+    assert all(sources)
+    assert sources[0] != sources[1]
+
+
+def test_a_learner_without_a_file_is_trained_anew_each_time(spots: Spots, tmp_path: Path, caplog):
+    mean = fit_own(spots, own_learner(OWN, "<stdin>"), tmp_path)
+    largest = fit_own(spots, own_learner(OWN.replace("y.mean", "y.max"), "<stdin>"), tmp_path)
+    assert (largest > mean).all()
+    assert finished(tmp_path) == []
+    assert "models of learner Own are neither kept in run_dir nor taken from it" in caplog.text
+    caplog.clear()
+    fit_own(spots, own_learner(OWN, "<stdin>"), None)
+    assert not caplog.text
+
+
+def test_a_cell_of_a_notebook_is_a_file(monkeypatch):
+    monkeypatch.setitem(linecache.cache, "<cell 1>", (len(OWN), None, OWN.splitlines(keepends=True), "<cell 1>"))
+    assert OWN in _runs.source_of(type(own_learner(OWN, "<cell 1>")))
+
+
+def test_models_of_other_code_of_h2e_are_not_taken(spots: Spots, tmp_path: Path, monkeypatch):
+    fit_own(spots, own_learner(OWN, __file__), tmp_path)
+    n = len(finished(tmp_path))
+    changed = tmp_path.with_suffix(".py")
+    changed.write_text("")
+    monkeypatch.setattr(_runs, "CODE", (*_runs.CODE[1:], changed))
+    _runs.own_code.cache_clear()
+    fit_own(spots, own_learner(OWN, __file__), tmp_path)
+    assert len(finished(tmp_path)) == 2 * n
+    monkeypatch.undo()
+    _runs.own_code.cache_clear()
+
+
+def test_all_that_learners_import_of_h2e_is_code_that_trains():
+    imported = {
+        name
+        for path in (_runs.HERE / "_learners").glob("*.py")
+        for name in re.findall(r"from (h2e[\w.]*) import", path.read_text(encoding="utf-8"))
+    }
+    modules = {name for name in imported if not name.startswith("h2e._learners")}
+    # Tiles are cut before: a learner gets their pixels, and of this module only its settings.
+    paths = {_runs.HERE.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in modules - {"h2e._slide.tiles"}}
+    assert paths <= set(_runs.CODE)
+    assert {path.name for path in _runs.CODE} >= {"training.py", "heads.py", "texture.py", "_statistics.py"}

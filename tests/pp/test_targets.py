@@ -275,6 +275,8 @@ def test_a_column_of_somebody_else_is_kept_and_how_targets_were_chosen_is_noted(
     h2e.pp.select_targets(table, n_targets=3, key_added="mine", overwrite=True, group_key="donor", groups=["B", "A"])
     h2e.pp.select_targets(table, n_targets=4, key_added="mine", exclude=None, group_key="donor", groups="C")  # its own
     noted = {"function": "select_targets", "n_targets": 4, "groups": ["C"], "min_frac": 0.1, "exclude": ""}
+    slides = sorted(set(table.obs["region"][table.obs["donor"] == "C"]))
+    noted |= {"library_key": "region", "slides": slides}
     assert table.uns["h2e"]["params"]["mine"] == noted
     assert table.var["mine"].sum() == 4
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from itertools import product
 from math import comb
 from numbers import Integral
@@ -21,11 +18,11 @@ from tqdm.auto import tqdm
 from h2e._ensemble import store as _store
 from h2e._ensemble.fold_models import ALL, FoldModel, Spots, averaged_members, names_of
 from h2e._ensemble.programmes import denoise_targets
+from h2e._ensemble.runs import folder_of
 from h2e._ensemble.stack import MIN_GROUPS, STACKS, Stack, StackKind, cross_fitted, fit_stack
 from h2e._ensemble.transforms import TRANSFORMS, Transform, TransformKind, fit_transform
 from h2e._learners.folds import Fold, derive_seed
 from h2e._learners.learner import Learner, Model, checked_arrays
-from h2e._learners.registry import to_json
 from h2e._statistics import center_by_slide
 
 if TYPE_CHECKING:
@@ -212,8 +209,7 @@ class _Trainer:
         # Who asks for a model does not matter: the seed depends on what it is trained on.
         seed = derive_seed(self.config.seed, name, *np.unique(groups))
         label = f"{name} without {held_out}" if held_out != ALL else f"{name} of all"
-        run_dir = self.config.run_dir
-        folder = None if run_dir is None else Path(run_dir) / _digest(learner, seed, groups, x, z)
+        folder = folder_of(self.config.run_dir, learner, seed, groups, x, z)
         if folder and folder.exists():
             try:
                 about, arrays = _store.load(folder)
@@ -239,12 +235,3 @@ def _rows_without(folds: Sequence[Fold], n: int) -> np.ndarray | slice:
     for fold in folds:
         rows = np.intersect1d(rows, fold.train)
     return slice(rows[0], rows[-1] + 1) if len(rows) and np.ptp(rows) == len(rows) - 1 else rows
-
-
-def _digest(learner: Learner, seed: int, groups: np.ndarray, *arrays: np.ndarray) -> str:
-    """Name of a training run: what it is trained on, and how."""
-    about = [version("h2e"), to_json(learner), seed, groups.tolist(), [(a.dtype.str, a.shape) for a in arrays]]
-    digest = hashlib.sha256(json.dumps(about).encode())
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()[:32]

@@ -147,9 +147,14 @@ def check_counts(values: Matrix, name: str) -> None:
         raise ValueError(msg)
 
 
+def slide_column(adata: AnnData, library_key: str | None = None) -> str | None:
+    """The column of ``obs`` with the slide of each spot: ``library_key``, else the table's region key."""
+    return library_key or adata.uns.get("spatialdata_attrs", {}).get("region_key")
+
+
 def slide_labels(adata: AnnData, library_key: str | None = None) -> np.ndarray:
     """The slide of each spot: ``library_key``, else the table's region key, else one slide for all."""
-    key = library_key or adata.uns.get("spatialdata_attrs", {}).get("region_key")
+    key = slide_column(adata, library_key)
     if key is not None:
         return labels_of(adata, key)
     slides = list(adata.uns.get("spatial", {}))

@@ -9,7 +9,7 @@ import numpy as np
 from anndata import AnnData
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.expression import expression, gene_names, genes_of, positions_of, slide_labels
+from h2e._sdata.expression import expression, gene_names, genes_of, positions_of, slide_column, slide_labels
 from h2e._sdata.provenance import check_adata, check_free, is_ours, set_provenance
 from h2e._sdata.selection import HOUSEKEEPING, choose_targets, symbols_of
 from h2e._sdata.table import labels_of
@@ -43,7 +43,7 @@ def select_targets(
     many sections nor a slide with many spots decides.
 
     Choose on training groups only: targets chosen with the slides that the score
-    comes from make every score too good.
+    comes from make every score too good, and :func:`h2e.tl.evaluate` warns of them.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def select_targets(
     ``adata.var[key_added]`` : ``bool``
         Whether the gene is a target.
     ``adata.uns["h2e"]["params"][key_added]`` : ``dict``
-        How they were chosen, and on which groups.
+        How they were chosen, and on which groups and slides.
 
     Raises
     ------
@@ -123,6 +123,8 @@ def select_targets(
     adata.var[key_added] = adata.var_names.isin(genes) & np.isin(np.arange(adata.n_vars), genes_of(adata))
     chosen_on = sorted(set(donors[rows].tolist()))
     params = {"n_targets": int(n_targets), "groups": chosen_on, "min_frac": float(min_frac), "exclude": exclude or ""}
+    # What the choice saw, so that evaluate can tell.
+    params |= {"library_key": slide_column(adata, library_key) or "", "slides": sorted(set(slides[rows].tolist()))}
     set_provenance(adata, _keys.PARAMS, key_added, {"function": "select_targets"} | params)
     log.info("wrote var[%r]: %d targets, chosen on %s", key_added, len(genes), chosen_on)
     return adata if copy else None

@@ -20,6 +20,7 @@ from h2e._learners.folds import Fold
 from h2e._learners.learner import Learner
 from h2e._learners.registry import DEFAULT_LEARNERS, LearnerName
 from h2e._sdata import keys as _keys
+from h2e._sdata.choices import warn_of_choices
 from h2e._sdata.cohort import Cohort, open_cohort
 from h2e._sdata.keys import Keys
 from h2e._sdata.target_spec import TargetSpec
@@ -73,7 +74,8 @@ def evaluate(
         Slides, one table over all of them.
     targets
         Genes, or columns of ``obsm`` or ``obs``, to predict, as in :func:`h2e.tl.fit`. ``None``: all columns of
-        ``obsm``, or without it genes that are chosen anew without each group.
+        ``obsm``, or without it genes that are chosen anew without each group. A warning tells of named genes that
+        :func:`h2e.pp.select_targets` or an ensemble chose on groups that are scored.
     obsm
         Predict the columns of this frame of ``table.obsm`` in place of genes.
     n_targets
@@ -167,6 +169,7 @@ def evaluate(
     if named and (spec.in_obs or log_normalized):
         check_metrics(named, missing=COUNTS if spec.in_obs else COUNTS[1:])
     check_cohort(cohort, spec, group_key)
+    warn_of_choices(spec)
     folds = folds_within(cohort, np.arange(len(cohort.rows)), config.learners)
     _refuse_few_spots(cohort, folds)
     if set(named) & set(LIMITED):

@@ -122,8 +122,8 @@ def fit(
         µm per pixel of the image at its finest level, or a mapping from slide or image to it, where nothing else tells
         it; refused where it contradicts what does.
     run_dir
-        Folder that keeps each finished model; an interrupted run continues where it was. What was changed in the code
-        of a learner of your own is not noticed: give it a new folder.
+        Folder that keeps each finished model; an interrupted run continues where it was. A model is trained again where
+        the code that trains it has changed, that of h2e or the file that defines a learner of your own.
     seed
         The same seed on the same machine gives the same ensemble.
     device
