@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 from scipy.spatial import KDTree
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, TableModel
@@ -34,6 +35,7 @@ from h2e._sdata.cohort import open_cohort, open_new_cohort
 from h2e._sdata.keys import Keys
 from h2e._sdata.scale import require_size
 from h2e._sdata.slides import open_slides, require_inside
+from h2e._sdata.targets import measured
 from h2e._slide.tiles import View
 
 
@@ -321,8 +323,43 @@ def test_the_mean_scores_nothing_and_shuffled_labels_score_nothing(cohort):
         with_labels_of(cohort, donor, lambda x: x[rng.permutation(len(x))])
     genes = [f"TOY{i:02}" for i in range(1, 31)]
     shuffled = evaluate(cohort, targets=genes, baselines=[])
-    mean = shuffled[shuffled["metric"] == "pearson"].groupby("slide")["value"].mean().mean()
+    shuffled = shuffled[(shuffled["metric"] == "pearson") & (shuffled["method"] == "ensemble")]
+    mean = shuffled.groupby("slide")["value"].mean().mean()
     assert abs(mean) < 0.06  # 30 genes on 4 slides of 60 spots: 0.13 / sqrt(30 · 4) if independent, which genes are not
+
+
+def test_counts_without_biology_score_what_is_said_of_them_and_nothing_at_equal_depth(cohort):
+    """Through ``evaluate``: genes at constant shares; what is left of a score is that of depth, and 0 at equal depth."""
+    table = cohort["table"]
+    rng = np.random.default_rng(0)
+    # As real tissue has it: where there are more cells, there are more counts.
+    totals = (400 * (1 + np.asarray(table.X.sum(axis=1)).ravel() / table.X.sum() * table.n_obs)).astype(int)
+    genes = [f"TOY{i:02}" for i in range(1, 31)]
+    shares = np.where(table.var_names.isin(genes), 5e-3, 1.0)
+    table.X = sparse.csr_matrix(rng.poisson(np.outer(totals, shares / shares.sum())).astype(np.float32))
+    scores = evaluate(cohort, targets=genes, baselines=["depth"], metrics=None)
+    for method in ("ensemble", "oracle: depth"):
+        means = scores[scores["method"] == method].groupby(["metric", "target"])["value"].mean().unstack("metric")
+        error = means.std() / np.sqrt(len(genes))
+        difference = (means["pearson"] - means["pearson_no_biology"]).mean()
+        assert abs(difference) < 2.5 * error["pearson"]
+        assert abs(means["pearson_equal_depth"].mean()) < 2.5 * error["pearson_equal_depth"]
+
+
+def test_predictions_that_are_returned_are_those_that_were_scored(few):
+    options = {"learners": "texture", "group_key": "donor", "progress": False, "baselines": []}
+    scores, predictions = h2e.tl.evaluate(few, n_targets=4, **options, return_predictions=True)
+    table = few["table"]
+    assert predictions.index.equals(table.obs_names)
+    table.obsm["evaluated"] = predictions
+    pearson = scores[(scores["metric"] == "pearson") & (scores["method"] == "ensemble")]
+    for slide, of_slide in pearson.groupby("slide"):
+        part = table[(table.obs["region"] == slide) & predictions.notna().any(axis=1)]
+        # Each donor has its own targets.
+        assert set(part.obsm["evaluated"].dropna(axis=1, how="all")) == set(of_slide["target"])
+        truth = measured(table, list(of_slide["target"])).loc[part.obs_names]
+        r = h2e.metrics.pearson(part.obsm["evaluated"][list(of_slide["target"])], truth)
+        np.testing.assert_allclose(r, of_slide["value"], atol=1e-6)
 
 
 def test_a_planted_relation_is_found_where_the_donor_was_never_seen(cohort):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -69,6 +71,27 @@ def test_evaluate_measures_coverage_with_widths_of_the_other_groups(cohort_sourc
     assert cover["value"].between(0, 1).all()
     wide = cover.pivot_table(index=["slide", "target"], columns="metric", values="value")
     assert (wide["coverage_90"] >= wide["coverage_80"]).all()
+    widths = scores[scores["metric"] == "width_80"].set_index(["slide", "target"])["value"]
+    assert (widths > 0).all()
+
+
+def test_targets_whose_held_out_predictions_are_worse_than_the_mean_are_on_record(fitted: Ensemble, new):
+    truth, loo = fitted.truth, fitted.loo.to_numpy()
+    groups, expected = fitted.training["group"].to_numpy(str), []
+    for name in np.unique(groups):
+        own, others = (
+            groups == name,
+            [truth[groups == other].mean(axis=0) for other in np.unique(groups) if other != name],
+        )
+        expected.append(h2e.metrics.skill(loo[own], truth[own], np.mean(others, axis=0)))
+    skill = fitted.held_out_skill()
+    np.testing.assert_allclose(skill, np.mean(expected, axis=0), rtol=1e-4, atol=1e-5)
+    worse = replace(fitted, loo=-fitted.loo)
+    h2e.tl.predict(new, worse, progress=False)
+    assert list(new["table"].uns["h2e"]["skill_below_0"]) == list(
+        worse.held_out_skill().index[worse.held_out_skill() < 0]
+    )
+    assert len(new["table"].uns["h2e"]["skill_below_0"])
 
 
 @pytest.mark.filterwarnings("ignore:these slides do not have the colours of an H&E")

@@ -235,6 +235,35 @@ def test_the_title_says_what_was_held_out_and_how_well_it_agrees(known: SpatialD
         assert ax.get_title() == f"TOY02\n{about}, r = {r:.2f}".replace("-0", "−0")
 
 
+def test_targets_without_skill_are_marked_in_the_title(known: SpatialData):
+    known["table"].uns["h2e"]["skill_below_0"] = np.array(["TOY02"])
+    titles = [
+        ax.get_title().splitlines()[0] for ax in h2e.pl.spatial_pred(known, GENES, slides="toy_B1", measured=False)
+    ]
+    assert titles == ["TOY01", "TOY02 (skill < 0)", "TOY03"]
+
+
+def test_the_title_of_a_single_slide_gives_the_range_over_its_quarters(known: SpatialData):
+    table = known["table"]
+    table.uns["h2e"]["params"]["left_out"] = "quarter of the slide"
+    ax = h2e.pl.spatial_pred(known, "TOY01", slides="toy_B1")[0]
+    rows = rows_of(known, "toy_B1")
+    xy = (
+        np.asarray(table.obsm["spatial"])[rows]
+        if "spatial" in table.obsm
+        else known["toy_B1"].geometry.get_coordinates()
+    )
+    xy = np.asarray(xy)
+    right, lower = (xy > np.median(xy, axis=0)).T
+    truth = measured(table, ["TOY01"])["TOY01"].to_numpy()[rows]
+    told = table.obsm["h2e_loo"]["TOY01"].to_numpy()[rows]
+    r = [
+        stats.pearsonr(told[part], truth[part])[0]
+        for part in (right & lower, right & ~lower, ~right & lower, ~right & ~lower)
+    ]
+    assert ax.get_title().splitlines()[1].endswith(f"r = {min(r):.2f} to {max(r):.2f}".replace("-", "−"))
+
+
 def test_what_the_models_have_seen_is_called_so_and_not_scored(known: SpatialData):
     known["table"].obsm["h2e"] = frame_like(known["table"])
     titles = [ax.get_title() for ax in h2e.pl.spatial_pred(known, "TOY01", slides="toy_B1")]
