@@ -1,8 +1,8 @@
-"""Choices that saw what is scored: targets that were chosen before, on slides that are left out now."""
+"""Choices that saw what is scored: targets and a stain reference that were chosen before, on slides left out now."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,19 +15,41 @@ from h2e._sdata.targets import resolve_targets, stored_name
 from h2e._warnings import warn
 
 if TYPE_CHECKING:
+    from h2e._sdata.cohort import Cohort
     from h2e._sdata.target_spec import TargetSpec
 
 
 def warn_of_choices(spec: TargetSpec) -> None:
-    """Warn where genes that are named were chosen, by h2e, on spots of groups that are left out."""
-    if spec.targets is None or spec.obsm is not None or spec.in_obs:
-        return
-    cohort, targets = spec.cohort, set(resolve_targets(spec.cohort.table, spec.targets))
+    """Warn where targets that are named, or a stain reference that is kept, saw groups that are left out."""
+    if spec.targets is not None and spec.obsm is None and not spec.in_obs:
+        _warn_of_targets(spec.cohort, set(resolve_targets(spec.cohort.table, spec.targets)))
+    if spec.cohort.reference is not None and not spec.cohort.pooled:
+        _warn_of_reference(spec.cohort, spec.cohort.reference.images)
+
+
+def _warn_of_targets(cohort: Cohort, targets: set[str]) -> None:
+    """Warn of genes that h2e is on record for having chosen on spots of the cohort."""
     for what, seen in (*_selected(cohort.table, targets), *_of_ensembles(cohort.table, targets)):
         if groups := np.unique(cohort.groups[seen[cohort.rows]]).tolist():
             msg = f"targets were chosen on groups {groups}, which are scored here (by {what}): scores are too good. "
             msg += "Pass targets=None, which chooses anew without each group, or score groups that had no say."
             warn(msg)
+
+
+def _warn_of_reference(cohort: Cohort, images: Collection[str]) -> None:
+    """Warn of a reference that was given, unless the names of images tell that it was fitted on others.
+
+    Joining slides puts something before or behind a name, so a name in another may be the same image.
+    """
+    maybe = [slide for slide in cohort.slides if any(a in slide.image.key or slide.image.key in a for a in images)]
+    if images and not maybe:
+        return
+    where = f"fitted on images {list(images)}, groups {sorted({slide.group for slide in maybe})} among them"
+    msg = "the stain reference that images were normalized with was given, and is kept for all groups left out: it was "
+    msg += where if images else "fitted on images that nobody names (images= of StainReference)"
+    msg += ". What saw the slides that are scored makes scores too good: normalize without a reference, and it is "
+    msg += "estimated anew without each group, or fit one on other slides with h2e.pp.fit_stain_reference."
+    warn(msg)
 
 
 def _selected(table: AnnData, targets: set[str]) -> Iterator[tuple[str, np.ndarray]]:
