@@ -79,6 +79,7 @@ def test_targets_that_an_ensemble_chose_on_these_slides_are_told_of(two_slides: 
     ensemble = h2e.tl.fit(two_slides, n_targets=3, **options)
     for sdata in (two_slides, new):
         h2e.tl.predict(sdata, ensemble, key_added="mine", progress=False)
+    two_slides["table"].uns["of another tool"] = {"params": "x"}
     assert_told(evaluate(two_slides, targets=ensemble.targets), CHOSEN.format(by=r"the ensemble behind obsm\['mine'\]"))
     assert evaluate(new, targets=ensemble.targets) == []  # of the same names, but other slides
     named = h2e.tl.fit(two_slides, targets=ensemble.targets, **options)

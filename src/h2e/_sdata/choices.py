@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from h2e._sdata import keys as _keys
@@ -57,7 +58,7 @@ def _selected(table: AnnData, targets: set[str]) -> Iterator[tuple[str, np.ndarr
     for key, facts in get_provenance(table, _keys.PARAMS).items():
         if facts.get("function") == "select_targets" and key in table.var and "slides" in facts:
             column = str(facts["library_key"])
-            if targets <= set(table.var_names[table.var[key]]) and (not column or column in table.obs):
+            if targets <= set(table.var_names[table.var[key].to_numpy(bool)]) and (not column or column in table.obs):
                 slides = labels_of(table, column) if column else np.full(table.n_obs, "all")
                 yield f"h2e.pp.select_targets, var[{key!r}]", np.isin(slides.astype(str), [*map(str, facts["slides"])])
 
@@ -66,6 +67,8 @@ def _of_ensembles(table: AnnData, targets: set[str]) -> Iterator[tuple[str, np.n
     """Ensembles behind predictions that chose these targets, and which spots they were trained on, (n,)."""
     columns = {stored_name(target) for target in targets}
     for key in table.uns:
-        held_out = table.obsm.get(_keys.held_out(key), ())
-        if settings_of(table, key).get("targets_chosen_on_all_groups") and columns <= set(held_out):
+        held_out = table.obsm.get(_keys.held_out(key))
+        if not isinstance(held_out, pd.DataFrame) or not columns <= set(held_out):
+            continue
+        if settings_of(table, key).get("targets_chosen_on_all_groups"):
             yield f"the ensemble behind obsm[{key!r}]", held_out.notna().any(axis=1).to_numpy()
