@@ -117,7 +117,8 @@ def test_an_image_that_was_normalized_under_another_key_is_what_models_see(small
         h2e.tl.fit(small, **fit)
     chosen = {f"{name}_image": f"{name}_other" for name in ("toy_A1", "toy_B1")}
     assert h2e.tl.fit(small, **fit, normalized_key=chosen).reference == other
-    scores = h2e.tl.evaluate(small, **fit, normalized_key=chosen, baselines=["mean"], metrics="pearson")
+    with pytest.warns(UserWarning, match="the stain reference that images were normalized with was given"):
+        scores = h2e.tl.evaluate(small, **fit, normalized_key=chosen, baselines=["mean"], metrics="pearson")
     assert np.isfinite(scores["value"]).any()
     with pytest.raises(ValueError, match=r"normalized_key='nope' was not made from image 'toy_A1_image'"):
         h2e.tl.fit(small, **fit, normalized_key="nope")

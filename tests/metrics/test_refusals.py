@@ -24,7 +24,7 @@ def tidy(values, **columns):
 
 CALLS = {
     "bootstrap_interval": lambda **options: metrics.bootstrap_interval(tidy(RNG.random(8)), **options),
-    "block_interval": lambda **options: metrics.block_interval(
+    "block_bootstrap": lambda **options: metrics.block_bootstrap(
         PREDICTION, TRUTH, XY, metric=metrics.pearson, **{"block": 2.0, "n_draws": 10} | options
     ),
     "spatial_pvalue": lambda **options: metrics.spatial_pvalue(PREDICTION, TRUTH, XY, **options),
@@ -36,16 +36,16 @@ CALLS = {
     "cross_coverage": lambda **options: metrics.cross_coverage(PREDICTION, TRUTH, LABELS, **options),
 }
 WRONG = {
-    "n_draws": (("bootstrap_interval", "block_interval", "spatial_pvalue", "reliability", "ceiling"), (0, -1, 2.5)),
+    "n_draws": (("bootstrap_interval", "block_bootstrap", "spatial_pvalue", "reliability", "ceiling"), (0, -1, 2.5)),
     "n_permutations": (("nmi",), (0, -3, 1.5)),
     "n_neighbors": (("moran_gap",), (-1, 0, 2.5, np.nan)),
     "max_spots": (("spatial_pvalue",), (-1, 0, 3, 19, 99.5)),
-    "level": (("bootstrap_interval", "block_interval", "residual_quantile"), (-1, 0, 1, 95, np.nan, None)),
+    "level": (("bootstrap_interval", "block_bootstrap", "residual_quantile"), (-1, 0, 1, 95, np.nan, None)),
     "levels": (("cross_coverage",), ((0.8, 90), (np.nan,), (-1,), ())),
-    "block": (("block_interval",), (0, -2.0, np.nan, np.inf)),
+    "block": (("block_bootstrap",), (0, -2.0, np.nan, np.inf)),
     "target_sum": (("reliability", "ceiling"), (0, -1e4, np.nan, np.inf)),
     "seed": (
-        ("bootstrap_interval", "block_interval", "spatial_pvalue", "nmi", "reliability", "ceiling"),
+        ("bootstrap_interval", "block_bootstrap", "spatial_pvalue", "nmi", "reliability", "ceiling"),
         (-1, 0.5, None),
     ),
 }
@@ -81,14 +81,14 @@ def test_tables_without_any_value_are_not_compared():
     assert metrics.bootstrap_interval(nothing)["n_groups"].tolist() == [0]
 
 
-def test_a_block_interval_skips_the_few_draws_with_few_blocks():
+def test_redrawn_blocks_skip_the_few_draws_with_few_blocks():
     xy = np.stack(np.meshgrid(np.arange(20.0), np.arange(10.0)), axis=-1).reshape(-1, 2)
     truth = np.sin(xy[:, 0] / 2)
     prediction = truth + RNG.normal(size=200)
     # Three draws of five cut 20 × 10 spots into at least six blocks of this side.
-    lower, upper = metrics.block_interval(prediction, truth, xy, metric=metrics.pearson, block=11)
+    lower, upper = metrics.block_bootstrap(prediction, truth, xy, metric=metrics.pearson, block=11)
     assert lower < metrics.pearson(prediction, truth)[0] < upper
-    assert metrics.block_interval(prediction, truth, xy, metric=metrics.pearson, block=30) is None
+    assert metrics.block_bootstrap(prediction, truth, xy, metric=metrics.pearson, block=30) is None
 
 
 def test_one_target_is_refused_for_scores_over_targets():
@@ -125,7 +125,7 @@ def test_positions_and_domains_of_spots_in_another_order_are_refused():
     for call in (
         lambda: metrics.moran_gap(truth, truth, xy[::-1]),
         lambda: metrics.spatial_pvalue(truth, truth, xy[::-1]),
-        lambda: metrics.block_interval(truth, truth, xy[::-1], metric=metrics.pearson, block=2),
+        lambda: metrics.block_bootstrap(truth, truth, xy[::-1], metric=metrics.pearson, block=2),
         lambda: metrics.within_domain(truth, truth, domains[::-1]),
         lambda: metrics.skill(truth, truth, truth[::-1]),
         lambda: metrics.score(truth, truth, slides=["A"] * 36, xy=xy[::-1]),

@@ -278,17 +278,17 @@ def test_more_slides_of_the_same_donors_do_not_narrow_the_interval(rng):
     pd.testing.assert_frame_equal(metrics.bootstrap_interval(many)[columns], expected)
 
 
-def test_blocks_give_a_wider_interval_than_independent_spots(rng):
+def test_blocks_spread_more_than_independent_spots(rng):
     xy = np.stack(np.meshgrid(np.arange(24.0), np.arange(24.0)), axis=-1).reshape(-1, 2)
     smooth = [np.convolve(rng.normal(size=40), np.ones(8), "same")[xy[:, k].astype(int)] for k in (0, 1)]
     truth = smooth[0] + smooth[1]
     prediction = truth + 3 * smooth[0] * np.sign(xy[:, 1] - 12)
     options = {"metric": metrics.pearson, "n_draws": 200}
-    blocks = metrics.block_interval(prediction, truth, xy, block=6, **options)
-    spots = metrics.block_interval(prediction, truth, xy, block=1, **options)
+    blocks = metrics.block_bootstrap(prediction, truth, xy, block=6, **options)
+    spots = metrics.block_bootstrap(prediction, truth, xy, block=1, **options)
     assert blocks[0] < metrics.pearson(prediction, truth)[0] < blocks[1]
     assert np.ptp(blocks) > 1.5 * np.ptp(spots)
-    assert metrics.block_interval(prediction, truth, xy, block=100, **options) is None
+    assert metrics.block_bootstrap(prediction, truth, xy, block=100, **options) is None
 
 
 def test_a_comparison_has_a_p_value_over_donors_from_six_on(rng):

@@ -148,7 +148,10 @@ def _renamed_records(slot: Mapping[str, Any], names: Names) -> dict[str, Any]:
         kept = records[kind] if kind == _keys.PARAMS else {}
         out[kind] = {key: facts for key, facts in kept.items() if key not in names.elements}
         for key in set(names.elements) & set(records[kind]):
-            facts = records[kind][key]
+            facts = dict(records[kind][key])
+            if kind == _keys.STAINS:
+                # Names of images before they were joined would tell nothing, or something wrong.
+                facts["reference"] = {of: fact for of, fact in facts["reference"].items() if of != "images"}
             out[kind][names(key)] = {**facts, **{of: names(facts[of]) for of in ELEMENT if facts.get(of)}}
     return {**slot, _keys.PREDICTION: out}
 

@@ -158,13 +158,15 @@ def stored_reference(
         raise ValueError(msg)
     made = {name: stains[name] for name in versions.values()}
     first, how = next(iter(made.items()))
+    reference = StainReference.from_dict(how["reference"])
     for name, facts in made.items():
-        if any(facts[what] != how[what] for what in ("reference", "keep_residual")):
+        same = StainReference.from_dict(facts["reference"]) == reference
+        if not same or facts["keep_residual"] != how["keep_residual"]:
             msg = f"images {first!r} and {name!r} were normalized to different references. Bring all to one with "
             msg += "h2e.pp.normalize(sdata, overwrite=True)."
             raise ValueError(msg)
     pooled = all(facts.get("pooled", True) for facts in made.values())
-    return StainReference.from_dict(how["reference"]), pooled, bool(how["keep_residual"])
+    return reference, pooled, bool(how["keep_residual"])
 
 
 def image_like(source: DataArray | DataTree, image: Image) -> DataArray | DataTree:

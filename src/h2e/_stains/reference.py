@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -41,6 +41,8 @@ class StainReference:
         Stained pixels that it was estimated from.
     n_patches, patch_px, seed
         How the tissue of every slide is sampled, so that slides are measured as the reference was.
+    images
+        Names of the images that it was estimated from; empty where nobody says. References are equal whatever these are.
 
     Examples
     --------
@@ -64,6 +66,7 @@ class StainReference:
     n_patches: int = 16
     patch_px: int = 256
     seed: int = 0
+    images: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -72,6 +75,7 @@ class StainReference:
         for name, shape in {"stains": (2, 3), "concentrations": (2,), "mean": (3,), "std": (3,)}.items():
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, _plain(value, shape, name))
+        object.__setattr__(self, "images", tuple(map(str, self.images)))
         needed = ("mean", "std", "space") if self.method == "reinhard" else ("stains",)
         if missing := [name for name in needed if getattr(self, name) is None]:
             msg = f"a reference of method {self.method!r} must have {needed}, got None for {missing}."
@@ -87,7 +91,7 @@ class StainReference:
             raise ValueError(msg)
 
     def __repr__(self) -> str:
-        told = ", ".join(f"{name}={value!r}" for name, value in asdict(self).items() if value is not None)
+        told = ", ".join(f"{name}={value!r}" for name, value in self._given().items())
         return f"StainReference({told})"
 
     @property
@@ -99,8 +103,12 @@ class StainReference:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain strings, numbers and lists, for JSON and ``sdata.attrs``."""
-        given = {key: value for key, value in asdict(self).items() if value is not None}
-        return {key: np.array(value).tolist() if isinstance(value, tuple) else value for key, value in given.items()}
+        given = self._given().items()
+        return {key: np.array(value).tolist() if isinstance(value, tuple) else value for key, value in given}
+
+    def _given(self) -> dict[str, Any]:
+        """What is there, by name."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, ())}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> StainReference:

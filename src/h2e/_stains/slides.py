@@ -43,7 +43,7 @@ def fit_reference(
         msg = f"no stained tissue on {list(images)}: nothing to estimate the stains from. Check the tissue masks, or "
         msg += "pass a reference."
         raise ValueError(msg)
-    return replace(stains, n_patches=n_patches, patch_px=patch_px, seed=seed)
+    return replace(stains, n_patches=n_patches, patch_px=patch_px, seed=seed, images=tuple(images))
 
 
 def slide_stains(

@@ -1,4 +1,4 @@
-"""How sure are we: intervals and comparisons, with the donor as the unit."""
+"""How sure are we: intervals and comparisons, with the donor as the unit; and the spread within a slide."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def bootstrap_interval(
     return pd.DataFrame(rows, columns=[*keys, "mean", "lower", "upper", "n_groups", "groups"])
 
 
-def block_interval(
+def block_bootstrap(
     prediction: ArrayLike,
     truth: ArrayLike,
     xy: ArrayLike,
@@ -80,9 +80,11 @@ def block_interval(
     n_draws: int = 500,
     seed: int = 0,
 ) -> tuple[float, float] | None:
-    """Bootstrap interval of a metric's mean over targets on one slide, drawing square blocks of neighbouring spots.
+    """Spread of a metric's mean over targets over redrawn square blocks of neighbouring spots of one slide.
 
-    It says how far the number depends on the spots of this slide, not how another donor will do.
+    It says how far the number depends on which parts of this slide were scored. It is no confidence interval, and says
+    nothing of another slide or donor: of simulated maps, each with a correlation of about 0.5 on the layout of a real
+    slide, 62 to 90 % held the mean over all maps between the numbers of ``level=0.95``, the fewer the smoother they are.
 
     Parameters
     ----------
@@ -95,7 +97,7 @@ def block_interval(
     block
         Side of a block in the unit of ``xy``; several spot spacings, more than the reach of the autocorrelation.
     level
-        Wanted share.
+        Share of the redrawn scores between the two numbers.
     n_draws
         Number of draws, each with another origin of the blocks.
     seed
@@ -117,7 +119,7 @@ def block_interval(
     >>> xy = np.stack(np.meshgrid(np.arange(20.0), np.arange(20.0)), axis=-1).reshape(-1, 2)
     >>> truth = np.sin(xy[:, 0] / 2)
     >>> noise = np.random.default_rng(0).normal(size=400)
-    >>> lower, upper = h2e.metrics.block_interval(truth + noise, truth, xy, metric=h2e.metrics.pearson, block=5)
+    >>> lower, upper = h2e.metrics.block_bootstrap(truth + noise, truth, xy, metric=h2e.metrics.pearson, block=5)
     >>> bool(0.4 < lower < 0.58 < upper < 0.7)
     True
     """

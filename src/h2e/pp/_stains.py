@@ -113,6 +113,8 @@ def normalize_stains(
     reference
         What to bring them to: a :class:`StainReference`, an RGB image of well-stained tissue, or a reference
         that ``squidpy.experimental.im.fit_stain_reference`` returned. ``None``: what all slides have in common.
+        :func:`h2e.tl.evaluate` estimates that anew without each group; one that is given it keeps, and warns unless it
+        was fitted on other images.
     image_key
         Image, or mapping from region to image; by default every source image.
     method
