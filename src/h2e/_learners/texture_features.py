@@ -156,5 +156,4 @@ def _octaves(planes: np.ndarray) -> np.ndarray:
     sd = np.sqrt(s2)
     blobs = [np.log(sd + FAINT), s3 / (sd + FAINT) ** 3, s4**0.25 / (sd + FAINT), share]
     coherence = np.sqrt((xx - yy) ** 2 + 4 * xy**2) / (xx + yy + FAINT**2)
-    octaves = np.stack([*blobs, np.log(edge + FAINT), coherence], axis=-1)
-    return octaves.reshape(len(planes), -1).astype(np.float32)
+    return np.stack([*blobs, np.log(edge + FAINT), coherence], axis=-1).reshape(len(planes), -1).astype(np.float32)

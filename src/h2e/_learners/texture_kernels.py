@@ -77,8 +77,7 @@ def around_ranks(
         for b in range(N_BINS):
             below += counts[b]
             wanted[b] = ranks[k] < below
-            if not wanted[b]:
-                left_out += counts[b]
+            left_out += 0 if wanted[b] else counts[b]
             while ranks[k] < below:
                 at[n, k] = ranks[k] - left_out
                 k += 1
