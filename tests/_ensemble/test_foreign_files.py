@@ -52,6 +52,12 @@ def made(monkeypatch) -> list[str]:
     return names
 
 
+def test_an_ensemble_that_was_saved_without_a_precision_computes_in_float32():
+    assert "precision" not in (FIXTURE / "ensemble.json").read_text()
+    learners = {learner.name: learner for learner in h2e.Ensemble.load(FIXTURE).learners}
+    assert learners["embedding"].precision == "float32"
+
+
 def test_an_encoder_that_a_file_names_is_built_only_when_the_user_names_it_too(tmp_path, new, made):
     folder = with_embedding(tmp_path / "ensemble", encoder="timm:a_model")
     loaded = h2e.Ensemble.load(folder)

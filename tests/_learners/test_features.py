@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from skimage.color import separate_stains
 from skimage.feature import structure_tensor
 
-from h2e._learners.texture_features import STAINS, feature_names, stain_maps, texture_features
+from h2e._learners.texture_features import QUANTILES, STAIN_NAMES, STAINS, feature_names, stain_maps, texture_features
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,16 @@ def test_colour_statistics_equal_those_of_numpy(tiles):
         for q in (5, 25, 50, 75, 95):
             expected = np.quantile(pixels, q / 100, axis=1, method="nearest")
             np.testing.assert_allclose(features[f"{name} q{q:02d}"], expected, atol=1.01 / 255)
+
+
+def test_quantiles_of_stains_are_those_of_sorting_also_of_few_values_and_beside_one_far_away(tiles):
+    few, far = (tiles[:3] // 90) * 90, np.full_like(tiles[:3], 230)
+    far[:, :, 5, 5] = 41
+    for some in (tiles, few, far, far[:, :, 5:6, 5:6]):
+        values, features = np.sort(stain_maps(some).reshape(len(some), 3, -1)), named(some)
+        for stain, q in product(range(3), QUANTILES):
+            expected = values[:, stain, round(q * (values.shape[-1] - 1))]
+            np.testing.assert_array_equal(features[f"{STAIN_NAMES[stain]} q{100 * q:02.0f}"], expected)
 
 
 def test_stain_maps_equal_unmixing_by_least_squares(tiles):

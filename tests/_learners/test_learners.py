@@ -242,6 +242,51 @@ def test_the_features_of_the_encoder_are_means_and_deviations_of_its_maps_whatev
     np.testing.assert_array_equal(shell_features(tiles[5:7]), features[5:7])
 
 
+@pytest.mark.parametrize("encoder", ["shell", torch.nn.Conv2d(3, 4, 3)], ids=["shell", "module"])
+def test_features_in_bfloat16_are_near_those_in_float32_and_cached_apart(encoder, tmp_path):
+    rng = np.random.default_rng(0)
+    exact, rounded = (Embedding(encoder, px=16, precision=name, cache=tmp_path) for name in ("float32", "bfloat16"))
+    assert exact == Embedding(encoder, px=16, cache=tmp_path)
+    tiles = [rng.integers(0, 256, (2, 3, 16, 16), dtype=np.uint8) for _ in exact.views]
+    expected, features = exact.extract_features(tiles), rounded.extract_features(tiles)
+    assert expected.dtype == features.dtype == np.float32
+    assert 0 < abs(features - expected).max() < 0.05 * expected.std()
+    for learner, again in ((exact, expected), (rounded, features)):
+        np.testing.assert_array_equal(learner.extract_features(tiles), again)
+        np.testing.assert_array_equal(replace(learner, cache=None).extract_features(tiles), again)
+
+
+def test_only_the_network_computes_in_bfloat16_and_means_are_exact():
+    images = np.random.default_rng(0).integers(0, 256, (1, 3, 32, 32), dtype=np.uint8)
+    module = torch.nn.Conv2d(3, 4, 3)
+    module.pretrained_cfg = {"mean": (0, 0, 0), "std": (1, 1, 1)}
+    x = torch.from_numpy(images).float() / 255
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        maps = module(x)
+        assert maps.dtype == torch.bfloat16
+        assert {level.dtype for level in _shell(torch.device("cpu"))(x)} == {torch.float32}
+    features = as_function(module, "bfloat16")(images)
+    np.testing.assert_allclose(features, maps.double().mean((2, 3)).numpy(), rtol=1e-5, atol=1e-7)
+
+
+def test_precision_is_stored_and_what_was_saved_without_it_is_float32():
+    for learner in (Embedding(precision="bfloat16"), Embedding(torch.nn.Flatten(), precision="bfloat16")):
+        assert from_json(to_json(learner)).precision == "bfloat16"
+    before = json.loads(to_json(Embedding()))
+    assert before.pop("precision") == "float32"
+    assert from_json(json.dumps(before)) == Embedding()
+
+
+def test_a_precision_that_nothing_would_compute_in_is_refused():
+    for wrong in ("half", 16, torch.bfloat16):
+        with pytest.raises(ValueError, match=r"precision must be one of \['float32', 'bfloat16'\], got "):
+            Embedding(precision=wrong)
+    with pytest.raises(ValueError, match="precision must be 'float32' with an encoder that is a callable, got 'bf"):
+        Embedding(colours, precision="bfloat16")
+    with pytest.raises(ValueError, match="precision must be 'float32' with obsm, .*, got 'bfloat16'"):
+        Embedding(obsm="X_uni", precision="bfloat16")
+
+
 def test_features_are_cached_by_what_was_seen(tmp_path):
     calls = []
     learner = Embedding(encoder=lambda images: calls.append(1) or colours(images), px=4, subtiles=True, cache=tmp_path)

@@ -14,7 +14,7 @@ from h2e._sdata.images import open_image
 from h2e._sdata.keys import Keys
 from h2e._sdata.masks import with_tissue
 from h2e._sdata.slides import open_slides
-from h2e._slide.image import Image
+from h2e._slide.image import Image, read_coarse
 from h2e._slide.quality import (
     FEW,
     HUES,
@@ -28,7 +28,7 @@ from h2e._slide.quality import (
     unlike_he,
     warn_of_colours,
 )
-from h2e._slide.tissue import Tissue, tissue_mask
+from h2e._slide.tissue import Tissue, density_against_glass, tissue_mask
 
 UM = 6.25
 
@@ -57,6 +57,17 @@ def test_pixels_of_any_size_are_equally_sharp():
     seen = [fine.reshape(480 // px, px, 480 // px, px).mean(axis=(1, 3)) for px in (2, 4)]
     one, other = (sharpness_of(d, np.ones(d.shape, bool), px) for d, px in zip(seen, (2.0, 4.0), strict=True))
     assert one == pytest.approx(other, abs=0.015)
+
+
+def test_what_is_around_the_tissue_is_blurred_into_it_as_far_as_a_blur_goes(slide):
+    image, (mask, scale) = slide
+    x, y = (np.argwhere(mask).mean(axis=0) * scale).astype(int)[::-1]
+    part = np.zeros(image.shape, bool)
+    part[y - 10 : y + 10, x - 10 : x + 10] = True
+    rgb, _ = read_coarse(image, 1.0)
+    density = np.mean(density_against_glass(rgb, np.zeros(image.shape, bool)), axis=0)
+    expected = sharpness_of(density, part, UM)
+    assert measure_quality(image, (part, 1.0), UM).sharpness == pytest.approx(expected, abs=1e-6)
 
 
 def test_tissue_of_one_density_has_no_dense_part():

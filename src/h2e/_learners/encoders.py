@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from h2e._learners.shell import in_batches, shell_features
+from h2e._learners.shell import Precision, in_batches, shell_features
 
 if TYPE_CHECKING:
     import torch
@@ -26,25 +26,29 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 """Of its channels, in 0–1: how images are scaled for a network that does not say otherwise."""
 
 
-def encoder_of(encoder: Any, *, device: str | None = None) -> Encode:
+def encoder_of(encoder: Any, *, device: str | None = None, precision: Precision = "float32") -> Encode:
     """The function from ``uint8`` (n, 3, px, px) to (n, d) that an encoder means; a network is made at its first call.
 
     ``"shell"``, ``"timm:NAME"`` (weights of the timm package, downloaded by it), a ``torch.nn.Module``, whose images
     are scaled as it was trained, or any callable, which is taken as it is.
     """
     if encoder == SHELL:
-        return partial(shell_features, device=device)
+        return partial(shell_features, device=device, precision=precision)
     if isinstance(encoder, str):
         if not encoder.startswith("timm:"):
             msg = f"encoder must be {SHELL!r}, 'timm:' and the name of a model, a torch module or a callable, got "
             msg += f"{encoder!r}."
             raise ValueError(msg)
-        return lambda images: as_function(_timm(encoder.removeprefix("timm:"), device))(images)
+        return lambda images: as_function(_timm(encoder.removeprefix("timm:"), device), precision)(images)
     if hasattr(encoder, "state_dict"):
-        return as_function(encoder)
+        return as_function(encoder, precision)
     if not callable(encoder):
         msg = f"encoder must be a name, a torch module or a callable, got {type(encoder).__name__}."
         raise TypeError(msg)
+    if precision != "float32" and not isinstance(encoder, MissingEncoder):
+        msg = f"precision must be 'float32' with an encoder that is a callable, got {precision!r}; "
+        msg += "pass a torch module, or convert inside the callable."
+        raise ValueError(msg)
     return encoder
 
 
@@ -68,7 +72,7 @@ def encoder_name(encoder: Any) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def as_function(module: Any) -> Encode:
+def as_function(module: Any, precision: Precision = "float32") -> Encode:
     """A torch module as a function, where its weights are, in evaluation mode; maps are averaged.
 
     Images are scaled as the module says it was trained (timm's ``pretrained_cfg``), else as for ImageNet.
@@ -84,9 +88,9 @@ def as_function(module: Any) -> Encode:
         def encode_batch(batch: np.ndarray) -> torch.Tensor:
             x = torch.from_numpy(np.ascontiguousarray(batch)).to(device)
             features = module.eval()((x.float() / 255 - mean) / std)
-            return features.flatten(2).mean(2) if features.ndim > 2 else features
+            return features.flatten(2).float().mean(2) if features.ndim > 2 else features
 
-        return in_batches(encode_batch, images)
+        return in_batches(encode_batch, images, device, precision)
 
     return encode
 

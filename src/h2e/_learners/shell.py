@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,8 +27,10 @@ POWERS = _FIT.convert(kind=np.polynomial.Polynomial).coef.astype(np.float32)
 BATCH = 16
 """Images at a time."""
 
+Precision = Literal["float32", "bfloat16"]
 
-def shell_features(images: np.ndarray, *, device: str | None = None) -> np.ndarray:
+
+def shell_features(images: np.ndarray, *, device: str | None = None, precision: Precision = "float32") -> np.ndarray:
     """Mean and standard deviation over the area of the maps of all four levels, ``float32`` (n, 480).
 
     Examples
@@ -47,14 +50,17 @@ def shell_features(images: np.ndarray, *, device: str | None = None) -> np.ndarr
         maps = network(channels.contiguous(memory_format=torch.channels_last))
         return torch.cat([moments for level in maps for moments in _moments(level)], dim=1)
 
-    return in_batches(encode_batch, images)
+    return in_batches(encode_batch, images, used, precision)
 
 
-def in_batches(encode: Callable[[np.ndarray], torch.Tensor], images: np.ndarray) -> np.ndarray:
+def in_batches(
+    encode: Callable[[np.ndarray], torch.Tensor], images: np.ndarray, device: torch.device, precision: Precision
+) -> np.ndarray:
     """Encode some images at a time."""
     import torch
 
-    with torch.inference_mode():
+    cast = torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+    with torch.inference_mode(), cast:
         parts = [encode(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
         return torch.cat(parts).float().cpu().numpy()
 
@@ -99,6 +105,16 @@ def _shell(device: Any) -> Any:
     from safetensors.numpy import load
     from torch import nn
 
+    class Convolution(nn.Conv2d):
+        """3 × 3 without a bias, in whatever precision it is computed: all else is ``float32``."""
+
+        def __init__(self, n_in: int, n_out: int, stride: int = 1) -> None:
+            super().__init__(n_in, n_out, 3, stride, padding=1, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """(n, n_in, h, w) → (n, n_out, h / stride, w / stride)."""
+            return super().forward(x).float()
+
     class NormalizedMish(nn.GroupNorm):
         """Normalize groups of channels, then x · tanh(log(1 + eˣ))."""
 
@@ -121,7 +137,7 @@ def _shell(device: Any) -> Any:
 
         def __init__(self, n: int) -> None:
             super().__init__()
-            halves = [(NormalizedMish(8, n), nn.Identity(), nn.Conv2d(n, n, 3, padding=1, bias=False)) for _ in (0, 1)]
+            halves = [(NormalizedMish(8, n), nn.Identity(), Convolution(n, n)) for _ in (0, 1)]
             self.body = nn.Sequential(*halves[0], *halves[1])
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -133,10 +149,10 @@ def _shell(device: Any) -> Any:
 
         def __init__(self) -> None:
             super().__init__()
-            self.first = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+            self.first = Convolution(3, 16)
             self.levels = nn.ModuleList([nn.Sequential(Block(16))])
             for n, n_blocks in ((32, 2), (64, 2), (128, 4)):
-                down = nn.Conv2d(n // 2, n, 3, stride=2, padding=1, bias=False)
+                down = Convolution(n // 2, n, stride=2)
                 self.levels.append(nn.Sequential(down, *(Block(n) for _ in range(n_blocks))))
 
         def forward(self, x: torch.Tensor) -> list[torch.Tensor]:

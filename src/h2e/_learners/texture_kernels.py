@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+N_BINS = 2048
+"""Of equal width between the least and the largest value of a plane, in which its values are counted."""
+
 
 def stain_planes(
     tiles: np.ndarray, densities: np.ndarray, unmix: np.ndarray, black: int, planes: np.ndarray, counts: np.ndarray
@@ -51,6 +54,39 @@ def products(values: np.ndarray, out: np.ndarray) -> None:
                 for x in range(values.shape[2]):
                     total += np.float64(values[n, i, x]) * np.float64(values[n, j, x])
                 out[n, i + 1, j] = out[n, j + 1, i] = total
+
+
+def around_ranks(
+    values: np.ndarray, least: np.ndarray, largest: np.ndarray, ranks: np.ndarray, some: np.ndarray, at: np.ndarray
+) -> None:
+    """Write what is left to sort of each row (n, pixels) to know the values of some ranks: those that share a bin with one.
+
+    And, (n, k), where the ranks are among them. The last of the ranks is the number of pixels, and tells how many they
+    are.
+    """
+    size = values.shape[1]
+    bins, wanted = np.empty(size, np.uint16), np.empty(N_BINS, np.bool_)
+    for n in range(len(values)):
+        low, per_unit = least[n], np.float32(N_BINS - 1) / max(largest[n] - least[n], np.float32(1e-30))
+        for x in range(size):
+            bins[x] = np.int32((values[n, x] - low) * per_unit)
+        counts = np.zeros(N_BINS, np.int64)
+        for x in range(size):
+            counts[bins[x]] += 1
+        k = below = left_out = 0
+        for b in range(N_BINS):
+            below += counts[b]
+            wanted[b] = ranks[k] < below
+            left_out += 0 if wanted[b] else counts[b]
+            while ranks[k] < below:
+                at[n, k] = ranks[k] - left_out
+                k += 1
+        at[n, k] = size - left_out
+        n_some = 0
+        for x in range(size):
+            if wanted[bins[x]]:
+                some[n, n_some] = values[n, x]
+                n_some += 1
 
 
 def octave(images: np.ndarray, out: np.ndarray) -> None:

@@ -16,6 +16,9 @@ PIXEL_UM = 8.0
 """Largest pixel of what is read. Details of 4 to 8 µm are compared with those of 8 to 16 µm: every slide shows them, and
 one slide read with pixels of 1.4 and of 5.5 µm is equally sharp to 0.1."""
 
+SIGMAS_UM = (4.0, 8.0, 16.0)
+"""Blurs whose differences are those details."""
+
 FEW = 200
 """Fewer pixels of tissue tell nothing."""
 
@@ -52,6 +55,8 @@ class Quality(NamedTuple):
 
 def measure_quality(image: Image, tissue: Tissue, um_per_px: float | None) -> Quality:
     """Figures of an image, from one reading of it; without the size of a pixel its sharpness is not known."""
+    from scipy.ndimage import find_objects
+
     mask, mask_scale = tissue
     rgb, scale = read_coarse(image, mask_scale if um_per_px is None else PIXEL_UM / um_per_px)
     opaque = opaque_areas(rgb)
@@ -59,7 +64,10 @@ def measure_quality(image: Image, tissue: Tissue, um_per_px: float | None) -> Qu
     inside = mask[np.ix_(row.clip(max=mask.shape[0] - 1), column.clip(max=mask.shape[1] - 1))] & ~opaque
     if inside.sum() < FEW:
         return Quality()
-    density = np.stack(density_against_glass(rgb, opaque))
+    # What is beside the tissue is blurred into it as far as this.
+    margin = 0 if um_per_px is None else int(4 * max(SIGMAS_UM) / (scale * um_per_px)) + 1
+    box = tuple(slice(max(along.start - margin, 0), along.stop + margin) for along in find_objects(inside * 1)[0])
+    density, inside = np.stack([channel[box] for channel in density_against_glass(rgb, opaque)]), inside[box]
     absorbed = density[:, inside]
     total, mean = absorbed.sum(axis=0), absorbed.mean(axis=1)
     dense = total >= np.median(total)
@@ -91,7 +99,7 @@ def sharpness_of(density: np.ndarray, inside: np.ndarray, px_um: float) -> float
     if px_um > PIXEL_UM * 1.01:
         return np.nan
     # A pixel is a blur by itself.
-    sigmas = [np.sqrt(sigma**2 - px_um**2 / 12) / px_um for sigma in (4.0, 8.0, 16.0)]
+    sigmas = [np.sqrt(sigma**2 - px_um**2 / 12) / px_um for sigma in SIGMAS_UM]
     bands = np.diff([gaussian_filter(density, sigma)[inside] for sigma in sigmas], axis=0)
     fine, coarse = np.percentile(np.abs(bands), 90, axis=1).clip(1e-6)
     return float(np.log2(fine / coarse))
