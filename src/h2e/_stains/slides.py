@@ -27,23 +27,22 @@ def fit_reference(
 
     The slides know their tissue; several slides on one image are one.
     """
-    images, samples = by_image(list(slides)), []
-    for slide in images.values():
+    images, samples = by_image(list(slides)), {}
+    for key, slide in images.items():
         mask, scale = slide.require_tissue()
-        pixels = sample_tissue(
+        samples[key] = sample_tissue(
             slide.image, mask, scale, um_per_px=slide.um_per_px, n_patches=n_patches, patch_px=patch_px, seed=seed
         )
-        samples.append(pixels)
-    most = max(map(len, samples), default=0)
-    samples = [sample for sample in samples if len(sample) >= min(most, 1000)]
+    most = max(map(len, samples.values()), default=0)
+    samples = {key: sample for key, sample in samples.items() if len(sample) >= max(min(most, 1000), 1)}
     size = min(most, POOLED // max(len(samples), 1))
-    pooled = [sample[np.arange(size) % len(sample)] for sample in samples if len(sample)]
+    pooled = [sample[np.arange(size) % len(sample)] for sample in samples.values()]
     stains = estimate_stains(np.concatenate(pooled), method) if pooled else None
     if stains is None:
         msg = f"no stained tissue on {list(images)}: nothing to estimate the stains from. Check the tissue masks, or "
         msg += "pass a reference."
         raise ValueError(msg)
-    return replace(stains, n_patches=n_patches, patch_px=patch_px, seed=seed, images=tuple(images))
+    return replace(stains, n_patches=n_patches, patch_px=patch_px, seed=seed, images=tuple(samples))
 
 
 def slide_stains(
