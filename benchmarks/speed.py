@@ -45,7 +45,7 @@ BEFORE = "560ccb5"
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 1800
-"""Seconds after which a step is stopped."""
+"""Seconds after which a step of the earlier code is stopped."""
 
 LARGE = [step for step in STEPS if any(size in step for size in ("100,000", "20,000²", "40,000²"))]
 LARGE += [step for step in STEPS if step.startswith(("fit", "predict")) and "10,000" in step]
@@ -63,13 +63,13 @@ def check_out(folder: Path) -> Path | None:
     return folder / "src"
 
 
-def measure(step: str, source: Path, *, smoke: bool) -> dict[str, float]:
+def measure(step: str, source: Path, *, smoke: bool, limit: int | None) -> dict[str, float]:
     """Run a step with the code of a folder; nothing was measured where it took too long."""
     one = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     command = [sys.executable, str(Path(__file__).with_name("_speed_steps.py")), step, *["--smoke"] * smoke]
     environment = os.environ | one | {"PYTHONPATH": str(source), "MPLBACKEND": "agg"}
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=LIMIT)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=limit)
     except subprocess.TimeoutExpired:
         return {"cpu": float("nan"), "wall": float("nan"), "peak_gb": float("nan")}
     if done.returncode:
@@ -172,6 +172,7 @@ def main() -> None:
     parser = CommandLine(__doc__)
     parser.add_argument("--table", action="store_true", help="print the table, measure nothing")
     parser.add_argument("--large", action="store_true", help="10,000 and 100,000 spots, too")
+    parser.add_argument("--today", action="store_true", help="without the earlier code")
     parser.add_argument("--steps", nargs="+", default=[""], metavar="WORDS", help="only steps that begin so")
     parser.add_argument("--encoder", action="store_true", help="what bfloat16 and torch.compile change, and stop")
     options = parser.parse_args()
@@ -184,14 +185,18 @@ def main() -> None:
     path = options.results / "speed.csv"
     steps = SMOKE if options.smoke else [step for step in ("import h2e", *STEPS) if options.large or step not in LARGE]
     with tempfile.TemporaryDirectory() as folder:
-        before = None if options.smoke or options.table else check_out(Path(folder))
+        before = None if options.smoke or options.table or options.today else check_out(Path(folder))
         for step in steps:
             known = select(read(path), step=step)
             if options.table or len(known) or not step.startswith(tuple(options.steps)):
                 continue
             sources = ({BEFORE: before} if before else {}) | {"today": ROOT / "src"}
             rows = [
-                {"step": step, "code": code, **measure(step, source, smoke=options.smoke)}
+                {
+                    "step": step,
+                    "code": code,
+                    **measure(step, source, smoke=options.smoke, limit=LIMIT if code == BEFORE else None),
+                }
                 for code, source in sources.items()
             ]
             append(pd.DataFrame(rows), path)
