@@ -10,9 +10,6 @@ from h2e._statistics import correlate, log_normalize
 from ._checks import check_between, check_whole, generator, whole_counts
 from ._depth import common_depth
 
-CHANCE = 2.0
-"""Standard errors of no correlation below which halves agree by chance."""
-
 
 def reliability(
     counts: ArrayLike,
@@ -26,7 +23,7 @@ def reliability(
     """Share of each target's variance over the spots of a slide that is not counting noise.
 
     The molecules of a spot are split at random into two halves, the halves are log-normalized, and their Pearson
-    correlation ``r`` is stepped up to the full depth by ``2r / (1 + r)`` (Spearman and Brown). Spots are thinned to one
+    correlation ``r`` is stepped up to the full depth by ``2r / (1 + |r|)`` (Spearman and Brown). Spots are thinned to one
     depth before, as by :func:`pearson_equal_depth`: halves of deep spots agree also where all spots have the same
     share of a target, since logarithms of many counts vary less.
 
@@ -47,8 +44,8 @@ def reliability(
 
     Returns
     -------
-    One value per target, 0 to 1; 0 where halves agree by less than two standard errors of no correlation, NaN where the
-    counts are constant over spots.
+    One value per target, at most 1; NaN where the counts are constant over spots. Of targets that are nothing but noise
+    it is below 0 as often as above, so that the mean over targets is right.
 
     Raises
     ------
@@ -78,8 +75,7 @@ def reliability(
         # A half without molecules of a target agrees with nothing.
         scores.append(np.nan_to_num(correlate(first, second), nan=0.0))
     r = np.mean(scores, axis=0)
-    r = np.where(r < CHANCE / np.sqrt(len(counts[deep])), 0, r)
-    return np.where(np.ptp(counts, axis=0) > 0, 2 * r / (1 + r), np.nan)
+    return np.where(np.ptp(counts, axis=0) > 0, 2 * r / (1 + np.abs(r)), np.nan)
 
 
 def ceiling(
@@ -91,7 +87,7 @@ def ceiling(
     n_draws: int = 10,
     seed: int = 0,
 ) -> np.ndarray:
-    """Highest Pearson correlation that a perfect prediction can reach with counts this shallow: ``√reliability``.
+    """Highest Pearson correlation that a perfect prediction can reach with counts this shallow: ``√reliability``, with its sign.
 
     Compare it with :func:`pearson_equal_depth`; with :func:`pearson` that of ``equal_depth=False``.
 
@@ -102,7 +98,7 @@ def ceiling(
 
     Returns
     -------
-    One value per target, 0 to 1; NaN where the counts are constant over spots.
+    One value per target, at most 1; NaN where the counts are constant over spots, below 0 by chance as the reliability.
 
     Raises
     ------
@@ -120,7 +116,7 @@ def ceiling(
     of_targets = reliability(
         counts, totals=totals, equal_depth=equal_depth, target_sum=target_sum, n_draws=n_draws, seed=seed
     )
-    return np.sqrt(of_targets)
+    return np.sign(of_targets) * np.sqrt(np.abs(of_targets))
 
 
 def _halves(
