@@ -96,7 +96,8 @@ ROWS = (
     Row("smooth labels", "training labels averaged with those of the six nearest spots", smooth=True),
 )  # fmt: skip
 
-LEARNERS = {"texture ridge": (("texture", "ridge"),), "four learners": Row.heads}
+DEFAULT_LEARNERS = "four learners"
+LEARNERS = {"texture ridge": (("texture", "ridge"),), DEFAULT_LEARNERS: Row.heads}
 WITHOUT_DEPTH = {
     "default targets": ("measured", "measured"),
     "chosen on thinned": ("thinned", "measured"),
