@@ -66,6 +66,10 @@ class Row:
     smooth: bool = False
     """Training labels are averaged with those of the six nearest spots."""
     n_programmes: int = 0
+    chosen: str = "measured"
+    """Targets are chosen on expression as measured, or "thinned" to one depth within each training slide."""
+    trained: str = "measured"
+    """What is learned: expression as measured, "thinned", or the "rest" of a regression on the logarithm of totals."""
 
 
 RIDGES = (("texture", "ridge"), ("encoder", "ridge"))
@@ -91,8 +95,31 @@ ROWS = (
         standardized=(("standardized", True), ("log", False))),
     Row("smooth labels", "training labels averaged with those of the six nearest spots", smooth=True),
 )  # fmt: skip
+
+DEFAULT_LEARNERS = "four learners"
+LEARNERS = {"texture ridge": (("texture", "ridge"),), DEFAULT_LEARNERS: Row.heads}
+WITHOUT_DEPTH = {
+    "default targets": ("measured", "measured"),
+    "chosen on thinned": ("thinned", "measured"),
+    "trained on thinned": ("measured", "thinned"),
+    "trained on the rest": ("measured", "rest"),
+    "chosen and trained on thinned": ("thinned", "thinned"),
+    "chosen on thinned, trained on the rest": ("thinned", "rest"),
+}
+"""What targets are chosen on, and what is learned."""
+
+DEFAULT = next(iter(WITHOUT_DEPTH))
+CHOICES = {"measured": DEFAULT, "thinned": "chosen on thinned"}
+DEPTH_ROWS = tuple(
+    Row(f"{learners}: {name}", name, encoder="encoder, 48 px", heads=heads, n_programmes=10, chosen=chosen, trained=how)
+    for learners, heads in LEARNERS.items()
+    for name, (chosen, how) in WITHOUT_DEPTH.items()
+)
 SMOKE_ROWS = [
     Row("the default", "one head of texture", heads=(("texture", "ridge"),), n_programmes=2),
+    Row(DEPTH_ROWS[4].name, "", heads=(("texture", "ridge"),), n_programmes=2, chosen="thinned",
+        trained="thinned"),
+    Row(DEPTH_ROWS[3].name, "", heads=(("texture", "ridge"),), trained="rest"),
     Row("one ridge", "a row with all options", heads=(("texture + encoder", "ridge"),), encoder="encoder, smoke",
         copies=1, predict_copies=True, standardized=(("standardized", True), ("log", False)), smooth=True),
 ]  # fmt: skip
