@@ -121,7 +121,8 @@ def half_widths(residuals: np.ndarray, groups: np.ndarray, *, level: float) -> n
     Each group has the width that holds ``level`` of its own residuals; of these widths the ``level`` quantile is taken,
     with the (k + 1) / k of split-conformal prediction for k groups. So at least ``level`` of the values are inside in at
     least ``level`` of new groups, if groups are alike; with fewer than ``level / (1 - level)`` of them the quantile is
-    the largest width, and nothing is guaranteed (Dunn, Wasserman and Ramdas 2023).
+    the largest width, and nothing is guaranteed. Values within groups are the two layers of Dunn, Wasserman and Ramdas
+    (2023).
 
     Examples
     --------

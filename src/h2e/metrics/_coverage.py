@@ -50,10 +50,10 @@ def residual_quantile(residuals: ArrayLike, groups: ArrayLike, *, level: float) 
     """Half width of an interval for a new group, from the residuals of groups that were left out.
 
     Each group has the width that holds ``level`` of its own residuals. Of these widths the ``level`` quantile is taken,
-    with the (k + 1) / k of split-conformal prediction for k groups: if groups are alike, at least ``level`` of the values
-    are inside in at least ``level`` of new groups (double conformal prediction of Dunn, Wasserman and Ramdas, 2023). With
-    fewer than ``level / (1 - level)`` groups, 4 for 0.8 and 9 for 0.9, it is the width of the widest, and promises
-    nothing.
+    with the (k + 1) / k of split-conformal prediction for k groups: if groups are alike and have many spots, at least
+    ``level`` of the values are inside in at least ``level`` of new groups. With fewer than ``level / (1 - level)`` groups,
+    4 for 0.8 and 9 for 0.9, it is the width of the widest, and promises nothing. Values within groups are the two layers
+    of Dunn, Wasserman and Ramdas (2023), https://doi.org/10.1080/01621459.2022.2060112.
 
     Parameters
     ----------
