@@ -112,7 +112,8 @@ def table_of(scores: pd.DataFrame) -> pd.DataFrame:
         of_split = means[means["left_out"] == what].set_index(["method", "metric"])
         for metric, (head, statistic) in MEASURES.items():
             columns[f"{what} left out", head] = of_split[statistic].xs(metric, level="metric").reindex(list(SHOWN))
-    return pd.DataFrame(columns).rename(SHOWN).round(2)
+    # A rounded −0.00 is 0.
+    return pd.DataFrame(columns).rename(SHOWN).round(2) + 0
 
 
 def in_words(scores: pd.DataFrame) -> str:
