@@ -91,8 +91,8 @@ def evaluate(
     baselines
         Some of ``"mean"`` (of the training slides); ``"coordinates"`` (the mean of the nearest spots by position on
         the other slides); ``"texture"`` and ``"knn"`` (ridge and nearest neighbours on texture statistics, one model
-        of all training spots, on genes as measured); ``"shuffled"`` (texture ridge, trained on labels shuffled within
-        each slide); and the oracles, which know what is scored: ``"domains"`` (k-means of the texture of the slide that
+        of all training spots, on genes as measured); ``"shuffled"`` (texture ridge, each target shuffled within each
+        slide); and the oracles, which know what is scored: ``"domains"`` (k-means of the texture of the slide that
         is scored, each cluster's mean measured on one half of its spots and scored on the other; ``"domains by chance"``
         is the same with the clusters shuffled over the spots) and, where there are raw counts, ``"depth"`` (the total
         count of each scored spot, with the slope that it has on the training slides).
