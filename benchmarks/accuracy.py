@@ -5,7 +5,7 @@ without each group; all predictions are mapped back to log-normalized expression
 same in every split, also where single sections are left out.
 
     H2E_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/accuracy.py [--parts default stacks …]
-    python benchmarks/accuracy.py --table     # prints the tables of docs/trust.md and docs/targets.md, from the file
+    python benchmarks/accuracy.py --table     # prints the tables of docs/benchmarks.md, from the file
 
 The first form adds what is missing to benchmarks/results/accuracy.csv, run by run, so that it goes on where it was
 interrupted; finished models are kept in ``--cache``. A row is the mean and the median over targets of one metric of
@@ -183,7 +183,7 @@ def table_of(heads: list[str], runs: dict[str, pd.DataFrame]) -> Iterator[str]:
                 covered = [f"{number(i['mean'], 2)} ({i['worst_group']} {number(i['worst'], 2)})" for i in levels]
                 widths = (number(intervals.loc[f"width_{level}", "mean"], 1) for level in (80, 90))
                 of_intervals = [" / ".join(covered), " / ".join(widths)]
-            rows.append([label, method, values[0], least, *values[1:], *of_intervals])
+            rows.append([*filter(None, [label]), method, values[0], least, *values[1:], *of_intervals])
     beside = ["coverage 80 / 90 % (worst donor)", "width 80 / 90 %"]
     yield from markdown([*heads, measures[0], "worst donor", *measures[1:], *beside], rows)
     yield ""
@@ -232,12 +232,12 @@ def tables(measured: pd.DataFrame) -> Iterator[str]:
     yield "**What sections of the same donor add**: A and B have one section, C has four"
     yield ""
     yield from siblings(measured)
-    for split in SPLITS:
-        runs = {images: runs_of(measured, split=split, images=images) for images in ("raw", "normalized")}
-        if len(runs["raw"]):
-            yield f":::{{dropdown}} {split}: all learners, baselines and measures"
+    for split in GENES:
+        run = runs_of(measured, split=split)
+        if len(run):
+            yield f":::{{dropdown}} {split}: all learners, baselines and measures, images as they are"
             yield ""
-            yield from table_of(["images", "method"], {k: v for k, v in runs.items() if len(v)})
+            yield from table_of(["method"], {"": run})
             yield ":::"
             yield ""
     for learners, what in NETWORKS.items():

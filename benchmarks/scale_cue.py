@@ -186,11 +186,10 @@ def tables(measured: pd.DataFrame) -> Iterator[str]:
     factors = sorted(rows["factor"].unique())
     lines = []
     for (cue, change), part in rows[rows["change"].isin(("", "quarter"))].groupby(["cue", "change"], sort=False):
-        for data, some in part.groupby("trained_on", sort=False):
-            shares = [some.loc[some["factor"] == factor, "warned"] for factor in factors]
-            what = f"quarters of {data}" if change else str(data)
-            lines.append([cue, what, *(f"{share.sum()} of {len(share)}" for share in shares)])
-    yield from markdown(["cue", "slides left out", *(f"{factor:.2g} ×" for factor in factors)], lines)
+        shares = [part.loc[part["factor"] == factor, "warned"] for factor in factors]
+        what = f"{cue}, quarters of slides" if change else cue
+        lines.append([what, *(f"{share.sum()} of {len(share)}" for share in shares)])
+    yield from markdown(["cue", *(f"{factor:.2g} ×" for factor in factors)], lines)
     yield ""
     same = rows[~rows["change"].isin(("", "quarter"))]
     kinds = same["change"].where(~same["change"].str.startswith("of "), "another tissue")

@@ -1,11 +1,9 @@
-"""Which target transform is best, on real slides that were held out: the tables and the figure of docs/targets.md.
+"""Which target transform is best, on real slides that were held out: a table and a figure of docs/benchmarks.md.
 
-    python benchmarks/transforms.py --table     # prints the tables, from results/accuracy.csv (see
-    benchmarks/accuracy.py) H2E_DATA=../shared/data python benchmarks/transforms.py --umap   # draws the figure, in a
-    minute
+    python benchmarks/transforms.py --table   # from results/accuracy.csv (python benchmarks/accuracy.py)
+    H2E_DATA=../shared/data python benchmarks/transforms.py --umap   # draws the figure, in a minute
 
-The rows are runs of ``h2e.tl.evaluate`` that benchmarks/accuracy.py made; the parts "measured", "transforms" and
-"transforms-normalized" of it are what is compared here.
+The rows are runs of ``h2e.tl.evaluate`` that benchmarks/accuracy.py made: its parts "measured" and "transforms".
 """
 
 from __future__ import annotations
@@ -23,13 +21,11 @@ from accuracy import DEFAULTS, GENES, MEASURED
 
 import h2e
 from h2e._ensemble.transforms import TRANSFORMS, fit_transform
-from h2e._learners.registry import DEFAULT_LEARNERS
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-KEY = ["split", "images", "transform"]
-METHODS = {"ensemble": "ensemble", **{name: name for name in DEFAULT_LEARNERS}, "baseline: coordinates": "coordinates"}
+METRICS = ("pearson", "pearson_equal_depth", "skill")
 NAMES = {
     "mixed": "log and standardized",
     "log": "log-normalized",
@@ -49,38 +45,18 @@ def runs() -> pd.DataFrame:
 
 
 def tables(measured: pd.DataFrame) -> Iterator[str]:
-    """Yield the Markdown: of each run each learner, and beside it what the ensemble does for each group."""
-    everything = wide(select(measured, group="all"), [*KEY, "method"])
-    each = wide(select(measured[measured["group"] != "all"], method="ensemble"), [*KEY, "group"])
-    both = sorted({key[:2] for key in everything.index}, key=lambda run: (run[1] != "raw", GENES.index(run[0])))
-    for what in ("method", "group"):
-        for split, images in both:
-            table = (everything if what == "method" else each).loc[split, images]
-            transforms = [name for name in NAMES if name in table.index.unique("transform")]
-            if len(transforms) < 2:
-                continue
-            columns = list(METHODS) if what == "method" else sorted(table.index.unique("group"))
-            beside = ["ensemble − coordinates", "variance ratio"] if what == "method" else []
-            heads = [f"**{split}**, {images} images", *(METHODS.get(name, name) for name in columns), *beside]
-            yield from markdown(heads, (row_of(table, name, columns) for name in transforms))
-            yield ""
-
-
-def row_of(table: pd.DataFrame, transform: str, columns: list[str]) -> list[str]:
-    """Give the cells of a transform; of methods also the lead over coordinates and the variance ratio."""
-    cells = [NAMES[transform], *(cell(table, transform, column) for column in columns)]
-    if "ensemble" in columns:
-        ensemble, place = (table.loc[(transform, name)] for name in ("ensemble", "baseline: coordinates"))
-        cells += [f"{ensemble['pearson'] - place['pearson']:.3f}", f"{ensemble['variance_ratio']:.2f}"]
-    return cells
-
-
-def cell(table: pd.DataFrame, transform: str, column: str) -> str:
-    """Give Pearson and skill; what is the highest of all transforms, to the digits that are shown, is bold."""
-    values = table.xs(column, level=1)[["pearson", "skill"]].round(3)
-    best = values.loc[transform] == values.max()
-    texts = map(number, values.loc[transform])
-    return " / ".join(f"**{text}**" if wins else text for text, wins in zip(texts, best, strict=True))
+    """Yield the Markdown: Pearson, at equal depth and skill of the ensemble; the best of a column is bold."""
+    means = wide(select(measured, group="all", method="ensemble", images="raw"), ["split", "transform"])
+    rows = []
+    for transform, name in NAMES.items():
+        cells = []
+        for split in GENES:
+            values = means.loc[split, [*METRICS]].round(3)
+            best = values.loc[transform] == values.max()
+            texts = zip(map(number, values.loc[transform]), best, strict=True)
+            cells.append(" / ".join(f"**{text}**" if wins else text for text, wins in texts))
+        rows.append([name, *cells])
+    yield from markdown(["what is learned", *GENES], rows)
 
 
 def target_space(table: AnnData, transform: str, *, smoke: bool) -> AnnData:

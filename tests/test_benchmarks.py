@@ -17,14 +17,14 @@ SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if not path.name.startswit
 RECORD = ["h2e", "date", "processor"]
 
 PAGES = {
-    "ablation": "ablation.md",
-    "accuracy": "trust.md",
+    "ablation": "benchmarks.md",
+    "accuracy": "benchmarks.md",
     "scale_cue": "trust.md",
     "orientation": "read_right.md",
     "spatial_null": "method.md",
     "speed": "speed.md",
-    "transforms": "targets.md",
-    "tried": "trust.md",
+    "transforms": "benchmarks.md",
+    "tried": "benchmarks.md",
     "trust": "trust.md",
 }
 """The page of the documentation that shows what a script prints with ``--table``."""
