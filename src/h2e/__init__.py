@@ -27,4 +27,4 @@ else:
 
 def __dir__() -> list[str]:
     """Names for completion, imported or not."""
-    return sorted({*globals(), *__all__})
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]

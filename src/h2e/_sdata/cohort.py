@@ -128,6 +128,18 @@ class Cohort:
         return features
 
 
+def size_of(sdata: SpatialData, keys: Keys) -> tuple[int, int, int]:
+    """How many spots, slides, and groups to leave out the table lists, before anything is opened.
+
+    A column that is not there is for others to complain of.
+    """
+    table = get_table(sdata, keys.table_key)
+    slide = keys.library_key or region_keys(table)[0]
+    slides, groups = (table.obs[k].nunique() or 1 if k in table.obs else 1 for k in (slide, keys.group_key or slide))
+    # A single slide is cut into quarters.
+    return table.n_obs, slides, groups if slides > 1 else 4
+
+
 def open_cohort(sdata: SpatialData, keys: Keys) -> Cohort:
     """The slides to train on, with what their images were normalized with."""
     table = get_table(sdata, keys.table_key)

@@ -1,7 +1,5 @@
 """Public data sets as one lazy multi-slide SpatialData."""
 
-from __future__ import annotations
-
 from h2e.datasets._her2st import her2st
 from h2e.datasets._mob import mob
 from h2e.datasets._toy import toy_cohort

@@ -8,6 +8,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from h2e._warnings import announce
+
 if TYPE_CHECKING:
     from pooch import Pooch
 
@@ -81,7 +83,8 @@ def fetch(name: str, base_url: str, registry: dict[str, str], *, progress: bool 
     store = pooch.create(cache_folder() / name, base_url.rstrip("/") + "/", registry=checksums)
     missing = [path for path in store.registry if not (store.abspath / path).exists()]
     if missing:
-        log.info("downloading %d files from %s to %s", len(missing), base_url, store.abspath)
+        # Files of a few MB.
+        announce(f"{len(missing)} files from {base_url} to {store.abspath}, once", 2 * len(missing), progress=progress)
     messages = pooch.get_logger()
     level = messages.level
     # One bar over all files says enough.

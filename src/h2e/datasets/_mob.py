@@ -68,10 +68,10 @@ def mob(folder: str | Path | None = None, *, progress: bool = True) -> SpatialDa
 
     Examples
     --------
-    >>> import h2e.datasets
-    >>> h2e.datasets.mob("nowhere")
-    Traceback (most recent call last):
-    FileNotFoundError: 'nowhere' is not a folder; give the folder with the mob data, or None to download them.
+    >>> import h2e
+    >>> sdata = h2e.datasets.mob()  # doctest: +SKIP
+    >>> sdata["table"].obs["region"].value_counts(sort=False).to_dict()  # doctest: +SKIP
+    {'MOB1': 379, 'MOB2': 407, 'MOB3': 438, 'MOB4': 403}
     """
     path = local_folder(folder, "mob") or fetch("mob", URL, read_registry("mob"), progress=progress)
     sdata = assemble([read_bulb(path, name, animal) for name, animal in read_animals(path).items()])

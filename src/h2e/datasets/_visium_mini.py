@@ -56,10 +56,10 @@ def visium_mini(folder: str | Path | None = None, *, progress: bool = True) -> S
 
     Examples
     --------
-    >>> import h2e.datasets
-    >>> h2e.datasets.visium_mini("nowhere")
-    Traceback (most recent call last):
-    FileNotFoundError: 'nowhere' is not a folder; give the folder with the visium_mini data, or None to download them.
+    >>> import h2e
+    >>> sdata = h2e.datasets.visium_mini()  # doctest: +SKIP
+    >>> sdata["table"].shape  # doctest: +SKIP
+    (49, 1999)
     """
     path = local_folder(folder, "visium_mini")
     path = path or fetch("visium_mini", URL, read_registry("visium_mini"), progress=progress)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 def report(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) -> pd.DataFrame:
     """What :func:`h2e.pp.normalize` found and did, a row per slide.
 
+    ``pandas`` prints the outermost of many columns only; ``pandas.set_option("display.max_columns", None)`` prints all.
+
     Parameters
     ----------
     data

@@ -1,7 +1,5 @@
 """Score predictions, per target over the spots of a slide."""
 
-from __future__ import annotations
-
 from ._ceiling import ceiling, reliability
 from ._correlation import ccc, constant_profile_rho, pearson, spearman, spot_rho, within_domain
 from ._coverage import coverage, cross_coverage, residual_quantile

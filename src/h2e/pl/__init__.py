@@ -1,7 +1,5 @@
 """Plots: each takes data and ``ax`` and returns what it drew on."""
 
-from __future__ import annotations
-
 from h2e.pl._report import report
 from h2e.pl._scores import scores
 from h2e.pl._spatial_pred import spatial_pred

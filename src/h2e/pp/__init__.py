@@ -1,7 +1,5 @@
 """Prepare what a model may see: tissue, stains, spots, ranks, targets."""
 
-from __future__ import annotations
-
 from h2e._stains.reference import StainReference
 from h2e.pp._grid import make_spots
 from h2e.pp._join import join_slides

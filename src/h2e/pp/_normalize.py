@@ -22,14 +22,13 @@ from h2e._slide.quality import measure_slides, warn_of_colours
 from h2e._slide.slide import by_image, by_region
 from h2e._stains.reference import Method, StainReference
 from h2e._stains.slides import as_reference, fit_reference
+from h2e._warnings import announce
 from h2e.pp._ranks import rank_transform
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 log = logging.getLogger(__name__)
-
-"""In the report, of slides whose spots have none."""
 
 
 def normalize(
@@ -44,6 +43,7 @@ def normalize(
     um_per_px: float | Mapping[str, float] | None = None,
     realign: bool = False,
     overwrite: bool = False,
+    progress: bool = True,
 ) -> None:
     """Prepare all slides: tissue masks, one pooled stain reference, normalized images, ranked expression, and a report.
 
@@ -75,6 +75,8 @@ def normalize(
         Whether spots that lie beside the tissue are put back onto it. Otherwise the report says how far off they are.
     overwrite
         Replace keys that something other than h2e wrote.
+    progress
+        Say first what is done and about how long it takes; ``False`` says this in the log.
 
     Returns
     -------
@@ -117,6 +119,8 @@ def normalize(
             if realign:
                 remove_corrections(sdata, table)
         slides = open_slides(sdata, keys, bare=True)
+        what = f"normalize: tissue, stains and spots of {len(slides)} slide{'s' * (len(slides) > 1)}"
+        announce(what, 2 * len(slides), progress=progress)
         require_size([slide for slide in slides if slide.region is not None])
         if not realign:
             require_inside(slides)

@@ -1,7 +1,5 @@
 """Learn and predict: ``fit`` trains an ensemble, ``predict`` writes its predictions, ``evaluate`` scores it."""
 
-from __future__ import annotations
-
 from h2e._learners.embedding import Embedding
 from h2e._learners.learner import Learner, Model
 from h2e._learners.multiscale import Multiscale

@@ -16,13 +16,15 @@ from h2e._ensemble.held_out import HeldOut, held_out_predictions
 from h2e._ensemble.stack import StackKind
 from h2e._ensemble.training import check_cohort, folds_within, inner_folds, learners_of
 from h2e._ensemble.transforms import TransformKind
+from h2e._ensemble.waiting import announce_models
 from h2e._learners.folds import Fold
 from h2e._learners.learner import Learner
 from h2e._learners.registry import DEFAULT_LEARNERS, LearnerName
 from h2e._sdata import keys as _keys
 from h2e._sdata.choices import warn_of_choices
-from h2e._sdata.cohort import Cohort, open_cohort
+from h2e._sdata.cohort import Cohort, open_cohort, size_of
 from h2e._sdata.keys import Keys
+from h2e._sdata.provenance import get_provenance
 from h2e._sdata.target_spec import TargetSpec
 from h2e.metrics import ceiling
 from h2e.metrics._choice import LIMITED, check_metrics
@@ -38,29 +40,29 @@ COUNTS = ("counts", "totals")
 def evaluate(
     sdata: SpatialData,
     *,
+    group_key: str | None = None,
     targets: str | Sequence[str] | None = None,
     obsm: str | None = None,
-    n_targets: int = 35,
     learners: LearnerName | Learner | Sequence[LearnerName | Learner] = DEFAULT_LEARNERS,
+    layer: str | None = None,
+    log_normalized: bool = False,
+    um_per_px: float | Mapping[str, float] | None = None,
+    run_dir: str | PathLike | None = None,
+    baselines: BaselineName | Sequence[BaselineName] = BASELINES,
+    metrics: str | Sequence[str] | None = None,
+    return_predictions: bool = False,
+    n_targets: int = 35,
     transform: TransformKind = "mixed",
     n_programmes: int = 10,
     stack: StackKind = "mean",
-    baselines: BaselineName | Sequence[BaselineName] = BASELINES,
-    metrics: str | Sequence[str] | None = None,
-    group_key: str | None = None,
     library_key: str | None = None,
-    layer: str | None = None,
-    log_normalized: bool = False,
     image_key: str | Mapping[str, str] | None = None,
     tissue_mask_key: str | None = None,
     normalized_key: str | Mapping[str, str] | None = None,
     table_key: str = _keys.TABLE,
-    um_per_px: float | Mapping[str, float] | None = None,
-    run_dir: str | PathLike | None = None,
     seed: int = 0,
     device: str | None = None,
     progress: bool = True,
-    return_predictions: bool = False,
 ) -> pd.DataFrame | tuple[pd.DataFrame, pd.DataFrame]:
     """Repeat everything that :func:`h2e.tl.fit` does without each group, predict that group, and score it.
 
@@ -72,22 +74,27 @@ def evaluate(
     ----------
     sdata
         Slides, one table over all of them.
+    group_key
+        Column of ``table.obs`` with the groups (donors) to leave out; ``None`` leaves out slides, with a warning.
     targets
         Genes, or columns of ``obsm`` or ``obs``, to predict, as in :func:`h2e.tl.fit`. ``None``: all columns of
         ``obsm``, or without it genes that are chosen anew without each group. A warning tells of named genes that
         :func:`h2e.pp.select_targets` or an ensemble chose on groups that are scored.
     obsm
         Predict the columns of this frame of ``table.obsm`` in place of genes.
-    n_targets
-        How many genes to choose where ``targets=None``.
     learners
         As in :func:`h2e.tl.fit`. With several, each is scored alone as well, and so is the ensemble without it.
-    transform
+    layer
+        Layer with the counts; ``None`` takes ``table.X``.
+    log_normalized
+        The values are log-normalized already.
+    um_per_px
         As in :func:`h2e.tl.fit`.
-    n_programmes
-        As in :func:`h2e.tl.fit`; baselines are trained on the genes as measured.
-    stack
-        As in :func:`h2e.tl.fit`.
+    run_dir
+        Folder that keeps each finished model; an interrupted run continues where it was.
+
+    Other Parameters
+    ----------------
     baselines
         Some of ``"mean"`` (of the training slides); ``"coordinates"`` (the mean of the nearest spots by position on
         the other slides); ``"texture"`` and ``"knn"`` (ridge and nearest neighbours on texture statistics, one model
@@ -98,14 +105,18 @@ def evaluate(
         count of each scored spot, with the slope that it has on the training slides).
     metrics
         Names of metrics, ``"all"`` or ``None``, as in :func:`h2e.metrics.score`. Domains are those of the baseline.
-    group_key
-        Column of ``table.obs`` with the groups (donors) to leave out; ``None`` leaves out slides, with a warning.
+    return_predictions
+        Return the ensemble's predictions, too.
+    n_targets
+        How many genes to choose where ``targets=None``.
+    transform
+        As in :func:`h2e.tl.fit`.
+    n_programmes
+        As in :func:`h2e.tl.fit`; baselines are trained on the genes as measured.
+    stack
+        As in :func:`h2e.tl.fit`.
     library_key
         Column of ``table.obs`` that says which slide a spot belongs to; by default the table's region key.
-    layer
-        Layer with the counts; ``None`` takes ``table.X``.
-    log_normalized
-        The values are log-normalized already.
     image_key
         Image of each region, a name or a mapping, where it cannot be found by its coordinate system.
     tissue_mask_key
@@ -115,18 +126,12 @@ def evaluate(
         or what else :func:`h2e.pp.normalize_stains` made of the image.
     table_key
         Table over all slides.
-    um_per_px
-        As in :func:`h2e.tl.fit`.
-    run_dir
-        Folder that keeps each finished model; an interrupted run continues where it was.
     seed
         The same seed on the same machine gives the same scores.
     device
         For networks: ``"cpu"``, ``"cuda"``, ``"mps"``; ``None`` takes CUDA if there is one.
     progress
-        Show progress bars.
-    return_predictions
-        Return the ensemble's predictions, too.
+        As in :func:`h2e.tl.fit`.
 
     Returns
     -------
@@ -163,6 +168,11 @@ def evaluate(
     if metrics not in (None, "all"):
         check_metrics(named, missing=() if obsm is None else COUNTS)
     keys = Keys(table_key, image_key, tissue_mask_key, normalized_key, library_key, group_key, um_per_px)
+    n_spots, n_slides, n_groups = size_of(sdata, keys)
+    n = len(config.learners) * n_groups * (n_groups if n_slides > 1 and n_groups > 2 else 1)
+    # Normalized images are brought to another reference without each group, and are read anew.
+    passes = n_groups if get_provenance(sdata, _keys.STAINS) else 1
+    announce_models("evaluate", n_spots, n_slides, config.learners, n, passes=passes, progress=progress)
     cohort = open_cohort(sdata, keys)
     spec = TargetSpec(cohort, targets, n_targets, obsm, layer, log_normalized).with_values()
     cohort = spec.cohort

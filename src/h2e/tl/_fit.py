@@ -17,11 +17,12 @@ from h2e._ensemble.scale_cue import fit_scale_cue
 from h2e._ensemble.stack import StackKind
 from h2e._ensemble.training import check_cohort, folds_within, learners_of, train, warn_absent
 from h2e._ensemble.transforms import TransformKind
+from h2e._ensemble.waiting import announce_models
 from h2e._learners.folds import QUARTER
 from h2e._learners.learner import Learner
 from h2e._learners.registry import DEFAULT_LEARNERS, LearnerName
 from h2e._sdata import keys as _keys
-from h2e._sdata.cohort import open_cohort
+from h2e._sdata.cohort import open_cohort, size_of
 from h2e._sdata.keys import Keys
 from h2e._sdata.target_spec import TargetSpec
 
@@ -34,23 +35,23 @@ log = logging.getLogger(__name__)
 def fit(
     sdata: SpatialData,
     *,
+    group_key: str | None = None,
     targets: str | Sequence[str] | None = None,
     obsm: str | None = None,
-    n_targets: int = 35,
     learners: LearnerName | Learner | Sequence[LearnerName | Learner] = DEFAULT_LEARNERS,
+    layer: str | None = None,
+    log_normalized: bool = False,
+    um_per_px: float | Mapping[str, float] | None = None,
+    run_dir: str | PathLike | None = None,
+    n_targets: int = 35,
     transform: TransformKind = "mixed",
     n_programmes: int = 10,
     stack: StackKind = "mean",
-    group_key: str | None = None,
     library_key: str | None = None,
-    layer: str | None = None,
-    log_normalized: bool = False,
     image_key: str | Mapping[str, str] | None = None,
     tissue_mask_key: str | None = None,
     normalized_key: str | Mapping[str, str] | None = None,
     table_key: str = _keys.TABLE,
-    um_per_px: float | Mapping[str, float] | None = None,
-    run_dir: str | PathLike | None = None,
     seed: int = 0,
     device: str | None = None,
     progress: bool = True,
@@ -67,6 +68,9 @@ def fit(
     ----------
     sdata
         Slides, one table over all of them.
+    group_key
+        Column of ``table.obs`` with the groups (donors) to leave out. ``None`` leaves out slides, with a warning:
+        sections of one donor on both sides make held-out scores too good. A single slide is cut into quarters.
     targets
         Genes, columns of ``obsm`` or, by names that no gene has, columns of ``table.obs`` with numbers (yes and no are 1
         and 0), to predict; of one kind. Spots where ``obsm`` or ``obs`` has no value of one of them are not trained on,
@@ -76,14 +80,27 @@ def fit(
         named: ``targets=table.var_names[table.var["h2e_target"]]``.
     obsm
         Predict the columns of this frame of ``table.obsm``, such as proportions of cell types, in place of genes.
-    n_targets
-        How many genes to choose where ``targets=None``.
     learners
         Names or instances, also of a :class:`Learner` of your own. Statistics of colour, stain and texture with ridge
         regression (``"texture"``), nearest neighbours (``"knn"``) or partial least squares (``"pls"``); features of a
         frozen encoder with ridge (``"embedding"``, by default of a small network that comes with h2e, see
         :class:`Embedding`). These four are the default; the encoder is the slowest of them. The convolutional network
         ``"multiscale"``, which takes hours without a GPU; ``"mean"``, ``"coordinates"``.
+    layer
+        Layer with the counts; ``None`` takes ``table.X``.
+    log_normalized
+        The values are log-normalized already.
+    um_per_px
+        µm per pixel of the image at its finest level, or a mapping from slide or image to it, where nothing else tells
+        it; refused where it contradicts what does.
+    run_dir
+        Folder that keeps each finished model; an interrupted run continues where it was. A model is trained again where
+        the code that trains it has changed, that of h2e or the file that defines a learner of your own.
+
+    Other Parameters
+    ----------------
+    n_targets
+        How many genes to choose where ``targets=None``.
     transform
         What is learned: ``"log"`` log-normalized expression, ``"standardized"`` within each slide, ``"mixed"`` both
         of these, averaged, ``"gene_rank"`` its rank within the slide, ``"spot_rank"`` its rank among the targets of
@@ -100,15 +117,8 @@ def fit(
         was trained on, as in the method's source (its own training error is no estimate of anything); ``"nested"``,
         the same, but each spot by models that did not see its group, for which a model of every pair of groups is
         trained. With fewer than three groups: the mean.
-    group_key
-        Column of ``table.obs`` with the groups (donors) to leave out. ``None`` leaves out slides, with a warning:
-        sections of one donor on both sides make held-out scores too good. A single slide is cut into quarters.
     library_key
         Column of ``table.obs`` that says which slide a spot belongs to; by default the table's region key.
-    layer
-        Layer with the counts; ``None`` takes ``table.X``.
-    log_normalized
-        The values are log-normalized already.
     image_key
         Image of each region, a name or a mapping, where it cannot be found by its coordinate system.
     tissue_mask_key
@@ -118,18 +128,12 @@ def fit(
         or what else :func:`h2e.pp.normalize_stains` made of the image.
     table_key
         Table over all slides.
-    um_per_px
-        µm per pixel of the image at its finest level, or a mapping from slide or image to it, where nothing else tells
-        it; refused where it contradicts what does.
-    run_dir
-        Folder that keeps each finished model; an interrupted run continues where it was. A model is trained again where
-        the code that trains it has changed, that of h2e or the file that defines a learner of your own.
     seed
         The same seed on the same machine gives the same ensemble.
     device
         For networks: ``"cpu"``, ``"cuda"``, ``"mps"``; ``None`` takes CUDA if there is one.
     progress
-        Show progress bars.
+        Show progress bars, and before them what is done and about how long it takes; ``False`` says this in the log.
 
     Returns
     -------
@@ -154,6 +158,8 @@ def fit(
     """
     config = FitConfig(learners_of(learners, device), transform, stack, seed, run_dir, progress, n_programmes)
     keys = Keys(table_key, image_key, tissue_mask_key, normalized_key, library_key, group_key, um_per_px)
+    n_spots, n_slides, groups = size_of(sdata, keys)
+    announce_models("fit", n_spots, n_slides, config.learners, len(config.learners) * (groups + 1), progress=progress)
     cohort = open_cohort(sdata, keys)
     spec = TargetSpec(cohort, targets, n_targets, obsm, layer, log_normalized).with_values()
     cohort = spec.cohort

@@ -12,8 +12,9 @@ from h2e._ensemble.extraction import Features
 from h2e._ensemble.outliers import warn_of_outliers
 from h2e._ensemble.recognition import NEW, training_rows
 from h2e._ensemble.scale_cue import warn_of_sizes
+from h2e._ensemble.waiting import announce_models
 from h2e._sdata import keys as _keys
-from h2e._sdata.cohort import Cohort, open_new_cohort
+from h2e._sdata.cohort import Cohort, open_new_cohort, size_of
 from h2e._sdata.grid import adopt_spots, lay_grids
 from h2e._sdata.keys import Keys
 from h2e._sdata.predictions import check_predictions_free, write_predictions
@@ -29,14 +30,14 @@ def predict(
     ensemble: Ensemble,
     *,
     key_added: str = _keys.PREDICTION,
+    um_per_px: float | Mapping[str, float] | None = None,
+    interval: float = 0.9,
+    overwrite: bool = False,
     image_key: str | Mapping[str, str] | None = None,
     tissue_mask_key: str | None = None,
     table_key: str = _keys.TABLE,
     library_key: str | None = None,
-    um_per_px: float | Mapping[str, float] | None = None,
-    interval: float = 0.9,
     in_sample: bool = False,
-    overwrite: bool = False,
     progress: bool = True,
 ) -> None:
     """Predict the targets at every spot on tissue, and write them to the table.
@@ -55,6 +56,17 @@ def predict(
         What :func:`h2e.tl.fit` returned.
     key_added
         Where in ``table.obsm`` the predictions go.
+    um_per_px
+        µm per pixel of the image at its finest level, or a mapping from slide or image to it, where nothing else tells
+        it; refused where it contradicts what does. You are warned where the pixels look larger or smaller, compared
+        with the training slides.
+    interval
+        Share of the truths that the intervals are meant to hold.
+    overwrite
+        Replace a key that something other than h2e wrote.
+
+    Other Parameters
+    ----------------
     image_key
         Image of each region, a name or a mapping, where it cannot be found by its coordinate system.
     tissue_mask_key
@@ -63,18 +75,10 @@ def predict(
         Table over all slides.
     library_key
         Column of ``table.obs`` that says which slide a spot belongs to; by default the table's region key.
-    um_per_px
-        µm per pixel of the image at its finest level, or a mapping from slide or image to it, where nothing else tells
-        it; refused where it contradicts what does. You are warned where the pixels look larger or smaller, compared
-        with the training slides.
-    interval
-        Share of the truths that the intervals are meant to hold.
     in_sample
         Write to ``key_added`` also at spots that the ensemble was trained on. Never score these.
-    overwrite
-        Replace a key that something other than h2e wrote.
     progress
-        Show progress bars.
+        As in :func:`h2e.tl.fit`; slides that the ensemble was trained on take seconds.
 
     Returns
     -------
@@ -136,6 +140,8 @@ def predict(
             if adopt_spots(sdata, keys):
                 lay_grids(sdata, keys, spacing_um=ensemble.spacing_um, key_added=None, overwrite=overwrite)
         check_predictions_free(get_table(sdata, table_key), key_added, overwrite=overwrite)
+        n_spots, n_slides, _ = size_of(sdata, keys)
+        announce_models("predict", n_spots, n_slides, ensemble.learners, len(ensemble.members), progress=progress)
         keep_residual = bool(ensemble.settings.get("keep_residual", True))
         spacing, reference = ensemble.spacing_um, ensemble.reference
         cohort = open_new_cohort(sdata, keys, spacing_um=spacing, reference=reference, keep_residual=keep_residual)
