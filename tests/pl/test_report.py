@@ -46,3 +46,11 @@ def test_an_older_report_is_drawn_as_far_as_it_goes():
     assert axes[0].collections[0].get_offsets()[:, 0].tolist() == [0.5, 0.5]
     assert np.isnan(np.ma.filled(axes[3].collections[0].get_offsets()[:, 0], np.nan)).all()
     plt.close("all")
+
+
+def test_a_report_prints_all_of_its_columns_on_lines_of_100_characters():
+    report = h2e.get.report(table_with(3))
+    lines = str(report).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert all(any(f" {column}" in line for line in lines) for column in report.columns)
+    assert type(report[["sharpness"]]) is pd.DataFrame

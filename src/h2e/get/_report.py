@@ -14,10 +14,18 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+class Report(pd.DataFrame):
+    """A table that prints all of its columns on lines of 100 characters; what is made of it is a plain one."""
+
+    _constructor = pd.DataFrame
+
+    def __str__(self) -> str:
+        """Columns by columns, under each other."""
+        return self.to_string(line_width=100, max_colwidth=50)
+
+
 def report(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) -> pd.DataFrame:
     """What :func:`h2e.pp.normalize` found and did, a row per slide.
-
-    ``pandas`` prints the outermost of many columns only; ``pandas.set_option("display.max_columns", None)`` prints all.
 
     Parameters
     ----------
@@ -28,7 +36,7 @@ def report(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) -> pd.D
 
     Returns
     -------
-    A new table with, for each slide,
+    A new table, which prints all of its columns, with, for each slide,
 
     * µm per pixel and what told it (``um_per_px_from``); tissue in mm² and as a share of the image;
     * spots, those without tissue (invalid) and those kept; ``shift``, how far in spot spacings the spots were from
@@ -64,6 +72,6 @@ def report(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) -> pd.D
     places = [tables[table_key].uns] if table_key in tables else []
     for place in [*places, getattr(data, "attrs", {})]:
         if (stored := stored_report(place)) is not None:
-            return stored.copy()
+            return Report(stored)
     msg = "there is no report on these slides. Make one with h2e.pp.normalize."
     raise KeyError(msg)
