@@ -20,7 +20,7 @@ PAGES = {
     "ablation": "ablation.md",
     "accuracy": "trust.md",
     "scale_cue": "trust.md",
-    "orientation": "read_right.md",
+    "orientation": "preprocessing.md",
     "spatial_null": "method.md",
     "speed": "speed.md",
     "transforms": "targets.md",
