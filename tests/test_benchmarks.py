@@ -21,7 +21,6 @@ PAGES = {
     "accuracy": "trust.md",
     "scale_cue": "trust.md",
     "orientation": "preprocessing.md",
-    "spatial_null": "method.md",
     "speed": "speed.md",
     "transforms": "targets.md",
     "tried": "trust.md",
