@@ -1,7 +1,7 @@
 """How often turned, mirrored and shifted spots are told by the outline of the tissue, and how often right ones are doubted.
 
     H2E_DATA=../shared/data python benchmarks/orientation.py
-    python benchmarks/orientation.py --table     # prints the table of docs/read_right.md, from the file
+    python benchmarks/orientation.py --table     # prints the table of docs/preprocessing.md, from the file
 
 The spots of each real slide are turned about the middle of the image in each of the seven wrong orientations, and
 shifted by two to five spacings; ``crops`` are halves and 70 % of slides whose spots are right. a minute of one core.

@@ -1,4 +1,4 @@
-"""Pictures of real slides before and after preparation, for docs/preprocessing.md and docs/read_right.md.
+"""Pictures of real slides before and after preparation, for docs/preprocessing.md.
 
     H2E_DATA=../shared/data python benchmarks/pictures.py   # half a minute
 

@@ -1,7 +1,7 @@
 """False positives and power of tests of one spatial correlation, on the spot layouts of real slides.
 
     H2E_DATA=../shared/data python benchmarks/spatial_null.py [--draws 2000]
-    python benchmarks/spatial_null.py --table     # prints the table of docs/method.md, from the file
+    python benchmarks/spatial_null.py --table     # prints the table of false positives, from the file
     H2E_DATA=../shared/data python benchmarks/spatial_null.py --blocks   # how often block_bootstrap holds the mean
 
 Pairs of *independent* random maps are drawn on each layout and tested at 5 %: whatever is significant is a false

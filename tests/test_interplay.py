@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+from skimage.io import imsave
 from spatialdata import SpatialData, get_element_annotators, get_extent, join_spatialelement_table
 from spatialdata.models import ShapesModel, TableModel
 from spatialdata.transformations import get_transformation
@@ -206,6 +207,25 @@ def test_features_of_another_tool(run: Any, start: dict[str, Any]):
     h2e.tl.predict(sdata, diverse, key_added="diverse", progress=False)
     with pytest.raises(KeyError, match="'encoder' is not in table.obsm"):
         h2e.tl.predict(h2e.datasets.toy_cohort(seed=1), diverse, progress=False)
+
+
+def test_an_image_and_a_csv_of_positions(run: Any, start: dict[str, Any]):
+    new = new_slide(start["ensemble"])
+    (slide,) = find_slides(new)
+    table = new["table"]
+    imsave("image.tif", new.images["toy_E1_image"]["scale0"]["image"].to_numpy().transpose(1, 2, 0))
+    barcodes = pd.Index([f"AAAC-{i}" for i in range(len(slide))], name="barcode")
+    positions = pd.DataFrame(slide.xy, columns=["x", "y"], index=barcodes)
+    positions[::-1].to_csv("positions.csv")  # in an order of their own
+    ad.AnnData(table.X, obs=pd.DataFrame(index=barcodes), var=table.var).write_h5ad("counts.h5ad")
+    made = run("An image and a CSV of positions", size=slide.um_per_px)["slide"]
+    found = made["table"].obsm["h2e"].loc[barcodes].set_axis(table.obs_names)
+    # Tissue and stains are measured on another pyramid.
+    np.testing.assert_allclose(found, table.obsm["h2e"], atol=0.1)
+    assert found.corrwith(table.obsm["h2e"]).min() > 0.999
+    without = SpatialData(images=dict(made.images), shapes=dict(made.shapes))
+    h2e.tl.predict(without, start["ensemble"], um_per_px=slide.um_per_px, progress=False)
+    np.testing.assert_allclose(without["table"].obsm["h2e"], made["table"].obsm["h2e"], atol=1e-5)
 
 
 @pytest.mark.parametrize("floats", [True, False])

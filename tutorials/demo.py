@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"))
     arguments = parser.parse_args()
     started = time.perf_counter()
-    warnings.filterwarnings("ignore", message="zarr v3 autosharding|.*tiles are enlarged")  # A1 is a coarse image
+    warnings.filterwarnings("ignore", message="zarr v3 autosharding|Your image has")  # A1 is a coarse image
     sdata, synthetic = load(arguments.data)
     note = "SYNTHETIC slides: no figure below says anything about real tissue." if synthetic else ""
     print(note or f"{len(sdata.images)} sections, {sdata['table'].n_obs} spots, {sdata['table'].n_vars} genes.")

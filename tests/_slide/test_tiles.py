@@ -71,16 +71,19 @@ def test_enlarging_interpolates():
     assert steps.mean() == pytest.approx(1, abs=0.05)
 
 
-def test_slides_whose_tiles_are_enlarged_are_named_once():
-    fine, coarse = (
-        replace(slide_of(picture(), um_per_px=um), name=name) for name, um in (("fine", 1.0), ("coarse", 2.0))
-    )
+def test_slides_whose_pixels_are_too_large_are_named_once():
+    sizes = {"fine": 1.0, "coarse": 2.0, "hires": 4.74}
+    fine, coarse, hires = (replace(slide_of(picture(), um_per_px=um), name=name) for name, um in sizes.items())
     views = [View(40, 40, "um"), View(80, 20, "um")]
-    with pytest.warns(
-        UserWarning, match=r"tiles ask for 1 µm/px.*larger pixels \(µm/px\): 'coarse' \(2\)\. Their"
-    ) as told:
-        warn_of_enlarging([fine, coarse, fine], views)
+    first = r"^Your image has 4\.74 µm/px and the model wants 1: no nuclei are visible\. "
+    with pytest.warns(UserWarning, match=first + r"Use the full-resolution image of 'hires'\.$") as told:
+        warn_of_enlarging([fine, hires, fine], views)
     assert len(told) == 1
+    with pytest.warns(UserWarning, match=r"^Your images have up to 4\.74 µm/px.* of 'coarse', 'hires'\.$") as told:
+        warn_of_enlarging([coarse, hires], views)
+    assert len(told) == 1
+    with pytest.warns(UserWarning, match=r"^Your image has 2 µm/px and the model wants 1: nuclei are blurred\. "):
+        warn_of_enlarging([coarse], views)
     warn_of_enlarging([fine], views)  # a warning would be an error
     warn_of_enlarging([coarse], [View(79, 39, "um")])
 

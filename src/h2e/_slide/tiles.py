@@ -12,6 +12,9 @@ from h2e._slide.slide import Slide
 from h2e._slide.windows import Windows, read
 from h2e._warnings import warn
 
+NUCLEI_UM_PER_PX = 2.0
+"""In larger pixels a nucleus of 6 to 10 µm is a few pixels wide, and cannot be seen."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -69,17 +72,18 @@ def read_views(
 
 def warn_of_enlarging(slides: Sequence[Slide], views: Sequence[View], *, spacing_um: float | None = None) -> None:
     """Say, once for all, which slides have larger pixels than the finest view asks for."""
-    finest, coarse = np.inf, []
+    finest, coarse = np.inf, {}
     for slide in slides:
         spacing = slide.spacing_um if spacing_um is None else spacing_um
         pixel = min((view.extent_um(spacing) / view.px for view in views), default=np.inf)
         if pixel < 0.95 * slide.require_size():
             finest = min(finest, pixel)
-            coarse.append(f"{slide.name!r} ({slide.um_per_px:.3g})")
+            coarse[repr(slide.name)] = slide.require_size()
     if coarse:
-        msg = f"tiles ask for {finest:.3g} µm/px, and these slides have larger pixels (µm/px): {', '.join(coarse)}. "
-        msg += "Their tiles are enlarged and show less than those of others."
-        warn(msg)
+        coarsest, subject = max(coarse.values()), "Your image has" if len(coarse) == 1 else "Your images have up to"
+        msg = f"{subject} {coarsest:.3g} µm/px and the model wants {finest:.2g}: "
+        msg += f"{'no nuclei are visible' if coarsest > NUCLEI_UM_PER_PX else 'nuclei are blurred'}. "
+        warn(f"{msg}Use the full-resolution image of {', '.join(coarse)}.")
 
 
 def read_windows(image: Image, level: int, origins: np.ndarray, side: int) -> np.ndarray:
