@@ -91,5 +91,5 @@ def test_every_picture_of_a_tutorial_is_described_in_words(path: Path):
 
 
 def test_every_tutorial_is_listed():
-    listed = (Path(__file__).parents[1] / "docs" / "tutorials.md").read_text(encoding="utf-8")
+    listed = (Path(__file__).parents[1] / "docs" / "index.md").read_text(encoding="utf-8")
     assert {path.stem for path in TUTORIALS} == set(re.findall(r"^tutorials/(\w+)$", listed, flags=re.MULTILINE))
