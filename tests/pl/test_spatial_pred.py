@@ -751,6 +751,39 @@ def test_target_scores_are_sorted_and_show_each_group_and_their_mean(scores: pd.
     assert got == pytest.approx({i: expected[name] for i, name in enumerate(["high", "middle", "low"])})
 
 
+def test_a_target_of_one_group_is_hollow(scores: pd.DataFrame):
+    with plt.style.context("dark_background"):
+        ax = h2e.pl.target_scores(scores)
+    hollow = [tuple(color) == ax.get_facecolor() for color in ax.collections[2].get_facecolor()]
+    assert dict(zip(ax.collections[2].get_offsets()[:, 1].round(), hollow, strict=True)) == {
+        0: False,
+        1: False,
+        2: True,
+    }
+    single = h2e.pl.target_scores(scores[scores["group"] == "A"])
+    assert (single.collections[2].get_facecolor()[:, :3] != 1).any(axis=1).all()
+
+
+def test_of_many_targets_the_best_and_the_worst_fit_on_a_page_with_their_legend(scores: pd.DataFrame):
+    one = scores[scores["target"] == "low"]
+    many = pd.concat([one.assign(target=f"G{i:02}", value=one["value"] - i) for i in range(64)])
+    ax = h2e.pl.target_scores(many, methods=["ensemble", "baseline: mean"])
+    ax.figure.canvas.draw()
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert names == [f"G{i:02}" for i in range(15)] + ["… 34 more …"] + [f"G{i:02}" for i in range(49, 64)]
+    assert ax.figure.get_figheight() < 11
+    drawn = ax.collections[2].get_offsets()
+    assert sorted(drawn[:, 1].round()) == [*range(15), *range(16, 31)]
+    few = h2e.pl.target_scores(scores)
+    few.figure.canvas.draw()
+    for figure in (ax.figure, few.figure):
+        box = figure.axes[0].get_legend().get_window_extent()
+        assert box.x0 >= 0 and box.y1 <= figure.bbox.height and box.x1 <= figure.bbox.width  # noqa: PT018
+    told = float(ax.get_legend().get_texts()[0].get_text().split("(")[1].rstrip(")").replace("−", "-"))
+    of_all = many[(many["method"] == "ensemble") & (many["metric"] == "pearson")]
+    assert told == pytest.approx(of_all["value"].mean(), abs=0.006)
+
+
 def test_methods_are_named_with_the_same_mean_as_the_summary_baselines_last(scores: pd.DataFrame):
     ax = h2e.pl.target_scores(scores)
     summary = h2e.metrics.summarize(scores).query("metric == 'pearson'").set_index("method")["mean"]
