@@ -899,6 +899,20 @@ def test_the_tissue_of_one_of_several_images_has_its_spots(cohort):
         assert axes.get_title() == "toy_A1: 60 spots, 1 invalid"
 
 
+def test_stains_enlarge_the_same_coloured_part_before_and_after(cohort):
+    h2e.pp.normalize_stains(cohort)
+    axes = h2e.pl.stains(cohort, image_key="toy_A1_image")[:, 0]
+    parts = [np.asarray(ax.images[0].get_array(), float) for ax in axes[2:]]
+    assert axes[2].images[0].get_extent() == axes[3].images[0].get_extent()
+    left, right, bottom, top = axes[2].images[0].get_extent()
+    pixels = np.asarray(cohort.images["toy_A1_image"]["scale0"]["image"].data).transpose(1, 2, 0)
+    np.testing.assert_array_equal(parts[0], pixels[int(top) : int(bottom), int(left) : int(right)])
+    assert np.ptp(parts[0], axis=2).mean() > np.ptp(pixels.astype(float), axis=2).mean()
+    assert np.abs(parts[1] - parts[0]).max() > 0
+    frame = next(patch for patch in axes[0].patches if not patch.get_fill()).get_bbox()
+    np.testing.assert_allclose((frame.x0, frame.y0), (left, top), atol=1)
+
+
 def test_many_slides_stand_in_rows_and_their_names_do_not_overlap(cohort):
     table = cohort["table"]
     table.obs["many"] = [f"a_long_name_{i % 14}" for i in range(table.n_obs)]
