@@ -122,7 +122,7 @@ def name_slides(ax: Axes, middle: list[float], names: list[str]) -> None:
     ax.set_xticks(middle, names, **(slanted if sum(map(len, names)) > LETTERS else {}))
 
 
-def draw_map(ax: Axes, xy: np.ndarray, values: np.ndarray, title: str) -> EllipseCollection:
+def draw_map(ax: Axes, xy: np.ndarray, values: np.ndarray, title: str, unit: str) -> EllipseCollection:
     """Draw spots as discs of one pitch at positions in pitches, one artist for all; y points down, NaN is gray."""
     from matplotlib import colormaps
 
@@ -132,5 +132,7 @@ def draw_map(ax: Axes, xy: np.ndarray, values: np.ndarray, title: str) -> Ellips
     ax.set(xlim=(-1, xy[:, 0].max() + 1), ylim=(xy[:, 1].max() + 1, -1), aspect="equal", yticks=[])
     ax.set_title(title)
     ax.grid(visible=False)
-    ax.figure.colorbar(discs, ax=ax, shrink=0.8)
+    # As tall as the map, which may be lower than its place.
+    bar = ax.figure.colorbar(discs, cax=ax.inset_axes((1.01, 0, 0.015, 1)))
+    bar.ax.set_title(unit, fontsize="small", loc="right")
     return discs

@@ -26,7 +26,6 @@ from h2e.pl._underlay import bar_lengths, box_of, draw_picture, draw_scale_bar, 
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.collections import EllipseCollection
     from spatialdata import SpatialData
 
 log = logging.getLogger(__name__)
@@ -179,8 +178,10 @@ def spatial_pred(
         _draw_slide(of_slide, slide, image_alpha=image_alpha if image else None)
         for of_group, group, limit in zip(of_groups, groups, shared, strict=True):
             dots = [draw_dots(axis, one, limit, cmap, size) for axis, one in zip(of_group, group, strict=True)]
-            label = unit if axes[rows[0] - 1] in of_group else ""
-            _draw_bars(dots, of_group, group, label, share=bool(share_scale))
+            each = [slice(None)] if share_scale else [slice(i, i + 1) for i in range(len(group))]
+            for part in each:
+                label = unit if axes[rows[0] - 1] in of_group[part] else ""
+                draw_colorbar(dots[part][0], of_group[part], group[part], label)
         if length is not None and slide.um_per_px is not None:
             draw_scale_bar(of_slide[0], box_of(slide), length, slide.um_per_px, slide.xy)
     return axes[0] if len(axes) == 1 else axes
@@ -207,17 +208,6 @@ def _draw_slide(axes: Sequence[Axes], slide: Slide, *, image_alpha: float | None
             draw_picture(axis, picture, part, alpha=image_alpha)
             # A picture sets the limits.
             frame(axis, box)
-
-
-def _draw_bars(
-    dots: Sequence[EllipseCollection], axes: Sequence[Axes], group: Sequence[Map], label: str, *, share: bool
-) -> None:
-    """Draw a colour bar for the maps of a group, or one for each; the last has a label."""
-    if share:
-        draw_colorbar(dots[0], axes, group, label)
-        return
-    for artist, axis, one in zip(dots, axes, group, strict=True):
-        draw_colorbar(artist, [axis], [one], label if axis is axes[-1] else "")
 
 
 def _limits(maps: Sequence[list[list[Map]]], *, share: bool | Literal["slides"]) -> list[list[Limits | None]]:
