@@ -229,8 +229,8 @@ def test_slides_that_need_to_be_told_their_images_are_prepared_and_shown(cohort)
     h2e.pp.normalize(cohort, image_key=image_key)
     assert h2e.get.report(cohort)["spots_kept"].sum() == 230
     titles = [ax.get_title() for ax in h2e.pl.tissue(cohort, image_key=image_key)]
-    assert titles[0] == "toy_A1_image: 60 spots, 1 invalid"
-    assert h2e.pl.stains(cohort).shape == h2e.pl.stains(cohort, image_key=image_key).shape == (2, 4)
+    assert titles[0] == "toy_A1: 60 spots, 1 invalid"
+    assert h2e.pl.stains(cohort).shape == h2e.pl.stains(cohort, image_key=image_key).shape == (4, 4)
     plt.close("all")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,10 @@ def layers(ax: Axes) -> tuple[EllipseCollection, EllipseCollection]:
     return background, dots
 
 
+def bar_labels(axes: list[Axes]) -> list[str]:
+    return [bar.get_ylabel() for bar in axes[0].figure.axes if bar.get_label() == "<colorbar>"]
+
+
 def shown(ax: Axes) -> np.ndarray:
     return layers(ax)[1].get_array().filled(np.nan)
 
@@ -86,19 +91,19 @@ def one_slide() -> ad.AnnData:
 # ------------------------------------------------------------------------------------------------------
 
 
-def test_a_map_of_a_table_shows_its_predictions_and_grays_what_is_missing():
+def test_a_map_of_a_table_shows_its_predictions_and_marks_what_is_missing():
     adata = one_slide()
     background, dots = h2e.pl.spatial_pred(adata, "EPCAM").collections[:2]
     np.testing.assert_allclose(dots.get_array().filled(np.nan), adata.obsm["h2e"]["EPCAM"], equal_nan=True)
     np.testing.assert_array_equal(dots.get_offsets(), adata.obsm["spatial"])
     np.testing.assert_array_equal(background.get_offsets(), adata.obsm["spatial"][[2, 7]])
-    red, green, blue, alpha = background.get_facecolor()[0]
-    assert red == green == blue
-    assert alpha == 1
+    mark = background.get_facecolor()[0]
+    assert mark[3] == 1
+    assert np.abs(plt.get_cmap("viridis")(np.linspace(0, 1, 99))[:, :3] - mark[:3]).max(axis=1).min() > 0.25
     plt.gcf().canvas.draw()
     np.testing.assert_array_equal(
         dots.get_facecolor()[[2, 7]], background.get_facecolor()[[0, 0]]
-    )  # nothing hides the gray
+    )  # nothing hides the mark
     assert (np.ptp(np.delete(dots.get_facecolor()[:, :3], [2, 7], axis=0), axis=1) > 0.1).all()
 
 
@@ -128,14 +133,16 @@ def test_spots_of_a_table_have_the_size_that_spaceranger_wrote():
     adata = one_slide()
     adata.obs["library"] = "S1"
     adata.uns["spatial"] = {"S1": {"scalefactors": {"spot_diameter_fullres": 5.5}}}
-    dots = layers(h2e.pl.spatial_pred(adata, "EPCAM", library_key="library"))[1]
+    dots = layers(h2e.pl.spatial_pred(adata, "EPCAM", library_key="library", size=1))[1]
     np.testing.assert_allclose(dots.get_widths(), 5.5)
-    np.testing.assert_allclose(layers(h2e.pl.spatial_pred(adata, "EPCAM"))[1].get_widths(), 5.5)  # a single slide's
+    alone = h2e.pl.spatial_pred(adata, "EPCAM", size=1)
+    np.testing.assert_allclose(layers(alone)[1].get_widths(), 5.5)  # a single slide's
     adata.uns["spatial"]["S2"] = {}
     with pytest.raises(ValueError, match=r"has the slides \['S1', 'S2'\]; pass library_key"):
         h2e.pl.spatial_pred(adata, "EPCAM")
     adata.uns["spatial"] = {}
-    assert layers(h2e.pl.spatial_pred(adata, "EPCAM"))[1].get_widths()[0] == pytest.approx(9)  # 0.9 pitches: not known
+    width = layers(h2e.pl.spatial_pred(adata, "EPCAM", size=1))[1].get_widths()[0]
+    assert width == pytest.approx(9)  # 0.9 pitches: not known
 
 
 @pytest.mark.parametrize("floats", [False, True])
@@ -262,6 +269,20 @@ def test_the_title_of_a_single_slide_gives_the_range_over_its_quarters(known: Sp
         for part in (right & lower, right & ~lower, ~right & lower, ~right & ~lower)
     ]
     assert ax.get_title().splitlines()[1].endswith(f"r = {min(r):.2f} to {max(r):.2f}".replace("-", "−"))
+    x, y = ax.lines[0].get_xdata()[0], ax.lines[1].get_ydata()[0]  # then the scale bar
+    np.testing.assert_array_equal(xy > (x, y), xy > np.median(xy, axis=0))
+    assert not np.isin((x, y), xy).any()
+
+
+def test_a_correlation_that_rounds_to_zero_has_no_sign(known: SpatialData):
+    table = known["table"]
+    rows = rows_of(known, "toy_B1")
+    truth = measured(table, ["TOY01"])["TOY01"].to_numpy(float)[rows]
+    noise = np.random.default_rng(0).normal(size=rows.sum())
+    z, noise = truth - truth.mean(), noise - noise.mean()
+    nothing = noise - z * (noise @ z / (z @ z)) - 1e-3 * z / z.std()
+    table.obsm["h2e_loo"].loc[rows, "TOY01"] = nothing.astype(np.float32)
+    assert h2e.pl.spatial_pred(known, "TOY01", slides="toy_B1")[0].get_title().endswith("r = 0.00")
 
 
 def test_what_the_models_have_seen_is_called_so_and_not_scored(known: SpatialData):
@@ -282,6 +303,30 @@ def test_held_out_predictions_may_be_asked_for_by_name(known: SpatialData):
 def test_a_spread_is_shown_alone(known: SpatialData):
     ax = h2e.pl.spatial_pred(known, "TOY01", key="h2e_std", slides="toy_A2")
     assert ax.get_title() == "TOY01\nspread"
+    assert bar_labels([ax]) == ["SD, log-normalized expression"]
+
+
+@pytest.mark.parametrize("key", ["h2e", "h2e_std"])
+def test_a_key_without_a_value_on_a_slide_is_refused(known: SpatialData, key: str):
+    way_out = {"h2e": "run h2e.tl.predict on it", "h2e_std": "Show a slide that the ensemble was not trained on"}[key]
+    del known["table"].obsm["h2e_loo"]
+    with pytest.raises(ValueError, match=rf"obsm\['{key}'\] has no value on slide 'toy_B1'.*{way_out}"):
+        h2e.pl.spatial_pred(known, "TOY01", key=key, slides=["toy_A1", "toy_B1"])
+
+
+def test_more_than_a_dozen_maps_are_drawn_only_if_the_slides_are_named(known: SpatialData, caplog):
+    assert len(h2e.pl.spatial_pred(known, GENES[:2])) == 12
+    assert "3 of 4 slides are shown" in caplog.text
+    slides = ["toy_A1", "toy_A2", "toy_B1", "toy_C1"]
+    assert len(h2e.pl.spatial_pred(known, GENES[:2], slides=slides)) == 16
+
+
+def test_each_row_has_the_name_of_its_slide_and_the_unit_stands_once(known: SpatialData):
+    axes = h2e.pl.spatial_pred(known, GENES[:2], slides=["toy_A1", "toy_B1"], ncols=2)
+    assert [ax.get_ylabel() for ax in axes] == ["toy_A1", ""] * 2 + ["toy_B1", ""] * 2
+    assert bar_labels(axes) == ["log-normalized expression", "", "", ""]
+    apart = h2e.pl.spatial_pred(known, "TOY01", slides="toy_A1", share_scale=False)
+    assert bar_labels(apart) == ["", "log-normalized expression"]
 
 
 def test_predicted_and_measured_share_their_colours_unless_told_otherwise(known: SpatialData):
@@ -326,7 +371,8 @@ def test_square_bins_are_drawn_as_squares_and_other_polygons_as_discs(known: Spa
             gpd.GeoDataFrame(geometry=polygons, index=centres.index),
             transformations=get_transformation(known.shapes["toy_A1"], get_all=True),
         )
-        dots = layers(h2e.pl.spatial_pred(known, "TOY01", slides="toy_A1", measured=False))[1]
+        size = None if area else 1  # squares touch as they are
+        dots = layers(h2e.pl.spatial_pred(known, "TOY01", slides="toy_A1", measured=False, size=size))[1]
         assert (len(dots.get_paths()[0].vertices) == 5) == (n_vertices == 5)
         if area is not None:
             np.testing.assert_allclose(dots.get_widths(), 8)
@@ -335,9 +381,11 @@ def test_square_bins_are_drawn_as_squares_and_other_polygons_as_discs(known: Spa
             np.testing.assert_allclose(dots.get_widths(), 2 * np.sqrt(polygons[0].area / np.pi))
 
 
-def test_spots_have_their_real_place_and_size(known: SpatialData):
+def test_neighbours_nearly_touch_by_default_and_a_size_is_that_of_real_spots(known: SpatialData):
     circles = known.shapes["toy_A1"]
-    dots = layers(h2e.pl.spatial_pred(known, "TOY01", slides="toy_A1", measured=False))[1]
+    touching = layers(h2e.pl.spatial_pred(known, "TOY01", slides="toy_A1", measured=False))[1].get_widths()
+    assert 0.9 * 32 < touching[0] <= 32  # the pitch
+    dots = layers(h2e.pl.spatial_pred(known, "TOY01", slides="toy_A1", measured=False, size=1))[1]
     np.testing.assert_allclose(dots.get_offsets(), np.column_stack([circles.geometry.x, circles.geometry.y]))
     np.testing.assert_allclose(dots.get_widths(), 2 * circles["radius"].iloc[0])
     np.testing.assert_allclose(dots.get_heights(), 2 * circles["radius"].iloc[0])
@@ -353,7 +401,7 @@ def test_discs_cover_the_area_that_their_diameter_on_the_slide_says():
     inside = pixels[::-1][int(y0) : int(y1) + 1, int(x0) : int(x1) + 1]
     per_unit = np.diff(ax.transData.transform([(0, 0), (1, 0)])[:, 0])[0]
     covered = (inside.astype(int).sum(axis=2) < 3 * 250).sum()
-    assert covered == pytest.approx(24 * np.pi * (4.5 * per_unit) ** 2, rel=0.1)  # two of them gray
+    assert covered == pytest.approx(24 * np.pi * (4.85 * per_unit) ** 2, rel=0.1)  # two without a value
 
 
 def test_the_scale_bar_is_as_long_as_it_says(known: SpatialData):
@@ -446,7 +494,7 @@ def test_proportions_are_shown_beside_predictions_of_proportions(known: SpatialD
     axes = h2e.pl.spatial_pred(known, truth.columns[1], slides="toy_C1")
     np.testing.assert_allclose(shown(axes[1]), truth.iloc[:, 1][rows_of(known, "toy_C1")])
     assert axes[0].get_title().endswith("r = 1.00")
-    assert axes[0].figure.axes[-1].get_ylabel() == "proportions"
+    assert bar_labels(axes) == ["as in obsm['proportions']"]
 
 
 def test_a_table_without_counts_shows_predictions_alone_unless_asked(known: SpatialData):
@@ -614,6 +662,7 @@ def test_maps_are_drawn_on_the_axes_given(known: SpatialData):
         ({"key": "other"}, r"'other' is not in adata.obsm; it has \[.*'h2e'.*h2e.tl.predict"),
         ({"targets": "TOY1"}, r"\['TOY1'\] are not there; there are 'TOY01'.*Did you mean.*TOY01"),
         ({"targets": []}, "is empty"),
+        ({"targets": ["TOY01", "donor"]}, "'donor' is a column of obs.*squidpy.*color='donor'"),
         ({"slides": "toy_B9"}, r"slides \['toy_B9'\] are not there; there are 'toy_A1'.*Did you mean"),
         ({"table_key": "spots"}, "it has \\['table'\\]"),
     ],
@@ -628,12 +677,14 @@ def test_a_row_holds_at_least_one_map(known: SpatialData):
         h2e.pl.spatial_pred(known, ncols=0)
 
 
-def test_titles_lie_within_the_figure(known: SpatialData):
-    axes = h2e.pl.spatial_pred(known, GENES[:2], slides=["toy_A1", "toy_B1"])
-    figure = axes[0].figure
-    figure.canvas.draw()
-    height = figure.bbox.height
-    assert all(ax.title.get_window_extent().y1 <= height for ax in axes)
+@pytest.mark.parametrize("letters", [10, 16])
+def test_titles_lie_within_the_figure_and_apart(known: SpatialData, letters: int):
+    with plt.rc_context({"font.size": letters}):
+        axes = h2e.pl.spatial_pred(known, GENES[:2], slides="toy_B1")
+        axes[0].figure.canvas.draw()
+    boxes = [ax.title.get_window_extent() for ax in axes]
+    assert all(box.y1 <= axes[0].figure.bbox.height for box in boxes)
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 # ---- training
@@ -698,6 +749,39 @@ def test_target_scores_are_sorted_and_show_each_group_and_their_mean(scores: pd.
     expected = by_group.groupby("target").mean()
     got = {round(float(y)): float(x) for x, y in means.get_offsets()}
     assert got == pytest.approx({i: expected[name] for i, name in enumerate(["high", "middle", "low"])})
+
+
+def test_a_target_of_one_group_is_hollow(scores: pd.DataFrame):
+    with plt.style.context("dark_background"):
+        ax = h2e.pl.target_scores(scores)
+    hollow = [tuple(color) == ax.get_facecolor() for color in ax.collections[2].get_facecolor()]
+    assert dict(zip(ax.collections[2].get_offsets()[:, 1].round(), hollow, strict=True)) == {
+        0: False,
+        1: False,
+        2: True,
+    }
+    single = h2e.pl.target_scores(scores[scores["group"] == "A"])
+    assert (single.collections[2].get_facecolor()[:, :3] != 1).any(axis=1).all()
+
+
+def test_of_many_targets_the_best_and_the_worst_fit_on_a_page_with_their_legend(scores: pd.DataFrame):
+    one = scores[scores["target"] == "low"]
+    many = pd.concat([one.assign(target=f"G{i:02}", value=one["value"] - i) for i in range(64)])
+    ax = h2e.pl.target_scores(many, methods=["ensemble", "baseline: mean"])
+    ax.figure.canvas.draw()
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert names == [f"G{i:02}" for i in range(15)] + ["… 34 more …"] + [f"G{i:02}" for i in range(49, 64)]
+    assert ax.figure.get_figheight() < 11
+    drawn = ax.collections[2].get_offsets()
+    assert sorted(drawn[:, 1].round()) == [*range(15), *range(16, 31)]
+    few = h2e.pl.target_scores(scores)
+    few.figure.canvas.draw()
+    for figure in (ax.figure, few.figure):
+        box = figure.axes[0].get_legend().get_window_extent()
+        assert box.x0 >= 0 and box.y1 <= figure.bbox.height and box.x1 <= figure.bbox.width  # noqa: PT018
+    told = float(ax.get_legend().get_texts()[0].get_text().split("(")[1].rstrip(")").replace("−", "-"))
+    of_all = many[(many["method"] == "ensemble") & (many["metric"] == "pearson")]
+    assert told == pytest.approx(of_all["value"].mean(), abs=0.006)
 
 
 def test_methods_are_named_with_the_same_mean_as_the_summary_baselines_last(scores: pd.DataFrame):
@@ -812,7 +896,21 @@ def test_the_tissue_of_one_of_several_images_has_its_spots(cohort):
     )  # fmt: skip
     for key in ("small", "toy_A1_image"):
         (axes,) = h2e.pl.tissue(cohort, image_key=key)
-        assert axes.get_title().startswith(f"{key}: 60 spots")
+        assert axes.get_title() == "toy_A1: 60 spots, 1 invalid"
+
+
+def test_stains_enlarge_the_same_coloured_part_before_and_after(cohort):
+    h2e.pp.normalize_stains(cohort)
+    axes = h2e.pl.stains(cohort, image_key="toy_A1_image")[:, 0]
+    parts = [np.asarray(ax.images[0].get_array(), float) for ax in axes[2:]]
+    assert axes[2].images[0].get_extent() == axes[3].images[0].get_extent()
+    left, right, bottom, top = axes[2].images[0].get_extent()
+    pixels = np.asarray(cohort.images["toy_A1_image"]["scale0"]["image"].data).transpose(1, 2, 0)
+    np.testing.assert_array_equal(parts[0], pixels[int(top) : int(bottom), int(left) : int(right)])
+    assert np.ptp(parts[0], axis=2).mean() > np.ptp(pixels.astype(float), axis=2).mean()
+    assert np.abs(parts[1] - parts[0]).max() > 0
+    frame = next(patch for patch in axes[0].patches if not patch.get_fill()).get_bbox()
+    np.testing.assert_allclose((frame.x0, frame.y0), (left, top), atol=1)
 
 
 def test_many_slides_stand_in_rows_and_their_names_do_not_overlap(cohort):

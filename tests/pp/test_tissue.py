@@ -319,7 +319,11 @@ def test_the_plot_shows_outline_spots_and_shift(cohort):
     done = cohort["table"].uns["h2e"]["realign"]["toy_A2"]
     (from_x, from_y), (to_x, to_y) = arrow._posA_posB
     np.testing.assert_allclose((to_x - from_x, to_y - from_y), (done["shift_x_px"], done["shift_y_px"]))
-    assert len(h2e.pl.tissue(cohort)) == 4
+    axis.figure.canvas.draw()
+    box, tip = axis.texts[0].get_window_extent(), axis.transData.transform((to_x, to_y))
+    assert (box.x1 < tip[0]) == (to_x < from_x)  # beyond the arrow, not on it
+    several = h2e.pl.tissue(cohort)
+    assert [ax.get_subplotspec().colspan.start for ax in several] == [0, 1, 2, 0]
     with pytest.raises(ValueError, match="ax has 1 Axes, this plot draws on 4: images"):
         h2e.pl.tissue(cohort, ax=axis)
     mpl.pyplot.close("all")

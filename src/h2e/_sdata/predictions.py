@@ -49,6 +49,11 @@ class Predicted:
         return str(self.table.uns.get(self.base, {}).get("unit", ""))
 
     @property
+    def is_spread(self) -> bool:
+        """Whether the values are no predictions, but how much models differ in them."""
+        return self.key == _keys.std(self.base)
+
+    @property
     def left_out(self) -> str | None:
         """What was left out for the held-out ones: a column of ``obs``, the slide, or its quarters."""
         return settings_of(self.table, self.base).get("left_out")

@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 
 
 def make_axes(ax: Axes | Sequence[Axes] | None, mosaic: Mosaic, what: str, **figure: Any) -> np.ndarray:
-    """The Axes that were given, or those of a new figure, in the order of the numbers of a mosaic."""
+    """The Axes that were given, or those of a new figure, in the order of the numbers of a mosaic.
+
+    A new figure grows with its letters, so that what fits in it at 10 points does at 16.
+    """
     n = len({cell for row in mosaic for cell in row} - {"."})
     if ax is None:
         import matplotlib.pyplot as plt
 
+        figure["figsize"] = [side * plt.rcParams["font.size"] / 10 for side in figure["figsize"]]
         made = plt.subplot_mosaic(mosaic, layout="constrained", **figure)[1]
         return np.array([made[i] for i in range(n)], dtype=object)
     # plt.subplot_mosaic gives a mapping.

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.collections import EllipseCollection
     from matplotlib.colors import Colormap
 
-MISSING = "0.65"
-"""Gray of spots without a value."""
+MISSING = "#87d7ff"
+"""Colour of spots without a value, which neither a pale tissue nor the default colours have."""
+
+TOUCHING = 0.97
+"""Diameter of a disc, in pitches, by default: neighbours nearly touch."""
 
 LINE = 40
 """Letters of a title that fit above a map; longer ones are written smaller."""
@@ -58,24 +61,33 @@ def limits_of(values: Sequence[np.ndarray]) -> Limits:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def draw_dots(axis: Axes, one: Map, limits: Limits | None, cmap: str | Colormap, size: float) -> EllipseCollection:
-    """Draw the spots without a value in gray, then all spots with their values; one artist each, however many."""
+def draw_dots(
+    axis: Axes, one: Map, limits: Limits | None, cmap: str | Colormap, size: float | None
+) -> EllipseCollection:
+    """Draw the spots without a value, then all spots with their values; one artist each, however many."""
     from matplotlib import colormaps
+    from matplotlib.patheffects import withStroke
 
-    missing, diameter, angle = ~np.isfinite(one.values), 2 * one.slide.radius_px * size, one.slide.angle_deg
+    missing, angle = ~np.isfinite(one.values), one.slide.angle_deg
+    diameter = 2 * one.slide.radius_px * (size or 1)
+    if size is None and angle is None:
+        diameter = TOUCHING * one.slide.spacing_px
     add_discs(axis, one.slide.xy[missing], diameter, angle=angle, facecolors=MISSING)
     dots = add_discs(axis, one.slide.xy, diameter, angle=angle)
-    # Gray, not transparent: where all spots are equally opaque, a PDF holds their outline once, not once for each.
+    # A colour, not transparent: where all spots are equally opaque, a PDF holds their outline once, not once for each.
     dots.set_cmap(colormaps.get_cmap(cmap).with_extremes(bad=MISSING))
     dots.set_array(np.ma.masked_invalid(one.values))
     dots.set_clim(limits or limits_of([one.values]))
     if one.alpha is not None:
         dots.set_alpha(one.alpha.tolist())
+    for place, draw_line in zip(one.seam, (axis.axvline, axis.axhline), strict=False):
+        line = draw_line(place, color="black", linewidth=1, linestyle=(0, (4, 2)), zorder=3)
+        line.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
     axis.set_title(one.title, fontsize="medium" if max(map(len, one.title.split("\n"))) <= LINE else "small")
     return dots
 
 
-def draw_colorbar(dots: EllipseCollection, axes: Sequence[Axes], maps: Sequence[Map]) -> None:
+def draw_colorbar(dots: EllipseCollection, axes: Sequence[Axes], maps: Sequence[Map], label: str) -> None:
     """Draw one colour bar for maps that share their colours."""
     from matplotlib.cm import ScalarMappable
 
@@ -86,7 +98,7 @@ def draw_colorbar(dots: EllipseCollection, axes: Sequence[Axes], maps: Sequence[
     # The colours of the spots without their opacity.
     colours = ScalarMappable(dots.norm, dots.cmap)
     bar = axes[0].figure.colorbar(colours, ax=axes, extend=extend, shrink=0.7, aspect=18, pad=0.02)
-    bar.set_label(maps[0].unit, fontsize="small")
+    bar.set_label(label, fontsize="small")
     bar.outline.set_visible(False)
 
 
@@ -110,7 +122,7 @@ def name_slides(ax: Axes, middle: list[float], names: list[str]) -> None:
     ax.set_xticks(middle, names, **(slanted if sum(map(len, names)) > LETTERS else {}))
 
 
-def draw_map(ax: Axes, xy: np.ndarray, values: np.ndarray, title: str) -> EllipseCollection:
+def draw_map(ax: Axes, xy: np.ndarray, values: np.ndarray, title: str, unit: str) -> EllipseCollection:
     """Draw spots as discs of one pitch at positions in pitches, one artist for all; y points down, NaN is gray."""
     from matplotlib import colormaps
 
@@ -120,5 +132,7 @@ def draw_map(ax: Axes, xy: np.ndarray, values: np.ndarray, title: str) -> Ellips
     ax.set(xlim=(-1, xy[:, 0].max() + 1), ylim=(xy[:, 1].max() + 1, -1), aspect="equal", yticks=[])
     ax.set_title(title)
     ax.grid(visible=False)
-    ax.figure.colorbar(discs, ax=ax, shrink=0.8)
+    # As tall as the map, which may be lower than its place.
+    bar = ax.figure.colorbar(discs, cax=ax.inset_axes((1.01, 0, 0.015, 1)))
+    bar.ax.set_title(unit, fontsize="small", loc="right")
     return discs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,10 @@ from h2e._learners.folds import QUARTER, quarters_of
 from h2e._sdata.predictions import HELD_OUT, IN_SAMPLE, Predicted
 from h2e._slide.slide import Slide
 from h2e.metrics import pearson
+
+NO_SPREAD = "held-out predictions come from one model and have none. Show a slide that the ensemble was not trained on."
+
+log = logging.getLogger(__name__)
 
 FAINTEST = 0.1
 """Opacity of the spot on whose value the models agree least."""
@@ -32,6 +37,15 @@ def choose(names: str | Sequence[str] | None, known: Sequence[str], default: Seq
     return names
 
 
+def refuse_columns(predicted: Predicted, targets: str | Sequence[str] | None) -> None:
+    """Say how a column of ``obs`` is drawn, which is no target."""
+    for name in [targets] if isinstance(targets, str) else targets or ():
+        if name not in predicted.values and name in predicted.table.obs:
+            msg = f"{name!r} is a column of obs, not a target of obsm[{predicted.key!r}]; draw it with squidpy: sq.pl."
+            msg += f"spatial_scatter(h2e.get.predictions(sdata, drop_missing=False), color={name!r}, library_key=…)."
+            raise KeyError(msg)
+
+
 @dataclass(frozen=True, eq=False)
 class Map:
     """One map: values on the spots of a slide."""
@@ -40,14 +54,15 @@ class Map:
     title: str
     values: np.ndarray  # (n,), NaN where there is none
     alpha: np.ndarray | None = None  # (n,) opacity
-    unit: str = ""
+    seam: tuple[float, ...] = ()  # x and y where the quarters meet that were predicted without each other
 
 
 def maps_of(predicted: Predicted, slide: Slide, truth: pd.DataFrame, *, alpha_by_std: bool) -> list[list[Map]]:
     """Of a slide, for each target the map of what was predicted and, if known, that of what was measured."""
     kind = predicted.kind[slide.rows]
-    # For the colour bar: the name of the frame.
-    unit = predicted.unit.removeprefix("as in obsm['").removesuffix("']")
+    if not np.isfinite(predicted.values.to_numpy(float)[slide.rows]).any():
+        msg = f"obsm[{predicted.key!r}] has no value on slide {slide.name!r}"
+        raise ValueError(msg + (f"; {NO_SPREAD}" if predicted.title else ": run h2e.tl.predict on it."))
     groups = []
     for target in predicted.values:
         shown = predicted.values[target].to_numpy(float)[slide.rows]
@@ -55,12 +70,35 @@ def maps_of(predicted: Predicted, slide: Slide, truth: pd.DataFrame, *, alpha_by
         beside = truth[target].to_numpy(float)[slide.rows] if target in truth else None
         if beside is not None and not predicted.title:
             about += _agreement(shown, beside, kind, slide.xy if predicted.left_out == QUARTER else None)
+        quarters = predicted.left_out == QUARTER and HELD_OUT in kind
+        seam = seam_of(slide.xy[np.isfinite(shown)]) if quarters else ()
         alpha = _opacity(predicted.std(target)[slide.rows], slide.name) if alpha_by_std else None
         name = f"{target} (skill < 0)" if target in predicted.weak else target
-        groups.append([Map(slide, f"{name}\n{about}", shown, alpha, unit)])
+        groups.append([Map(slide, f"{name}\n{about}", shown, alpha, seam)])
         if beside is not None:
-            groups[-1].append(Map(slide, f"{target}\nmeasured", beside, unit=unit))
+            groups[-1].append(Map(slide, f"{target}\nmeasured", beside))
     return groups
+
+
+def truth_of(
+    predicted: Predicted, targets: list[str], *, measured: bool | None, layer: str | None, log_normalized: bool
+) -> pd.DataFrame:
+    """What was measured of the targets, as far as it is wanted and the table has it."""
+    if measured is False or (measured is None and predicted.is_spread):
+        return pd.DataFrame(index=predicted.values.index)
+    try:
+        truth = predicted.measured(targets, layer=layer, log_normalized=log_normalized)
+    except ValueError as error:
+        # These are not counts: a new slide may have anything in X.
+        if measured:
+            raise
+        log.warning("predictions are shown alone: %s", error)
+        return pd.DataFrame(index=predicted.values.index)
+    missing = [target for target in targets if target not in truth]
+    if measured and missing:
+        msg = f"measured=True, but the table does not hold {missing}; pass measured=None to show them where it does."
+        raise KeyError(msg)
+    return truth
 
 
 def _about(shown: np.ndarray, kind: np.ndarray, left_out: str | None) -> str:
@@ -86,12 +124,23 @@ def _agreement(shown: np.ndarray, beside: np.ndarray, kind: np.ndarray, xy: np.n
     return f", r = {ends}".replace("-", "−") if each else ""
 
 
+def seam_of(xy: np.ndarray) -> tuple[float, ...]:
+    """Where the quarters of a slide meet: between the medians and the spots beyond.
+
+    Examples
+    --------
+    >>> seam_of(np.array([[0, 0], [9, 0], [0, 9], [9, 9]]))
+    (4.5, 4.5)
+    """
+    lower, upper = (np.where(side, xy, np.nan) for side in (xy <= np.median(xy, axis=0), xy > np.median(xy, axis=0)))
+    return tuple(((np.nanmax(lower, axis=0) + np.nanmin(upper, axis=0)) / 2).tolist())
+
+
 def _opacity(std: np.ndarray, slide: str) -> np.ndarray:
     """Opacity of the spots of a slide: the more the models differ, the lower; 1 where that is not known."""
     known = np.isfinite(std)
     if not known.any():
-        msg = f"alpha_by_std: no spot of slide {slide!r} has a standard deviation; held-out predictions come from one "
-        msg += "model and have none. Show a slide that the ensemble was not trained on."
+        msg = f"alpha_by_std: no spot of slide {slide!r} has a standard deviation; {NO_SPREAD}"
         raise ValueError(msg)
     alpha = np.ones(len(std))
     rank = np.argsort(np.argsort(std[known])) / max(known.sum() - 1, 1)

@@ -58,8 +58,6 @@ def scores(scores: pd.DataFrame, *, methods: str | Sequence[str] | None = None, 
     >>> [label.get_text() for label in ax.get_yticklabels()][0]
     'ensemble'
     """
-    from matplotlib import rcParams
-
     known = scores.loc[scores["metric"] == "pearson", "method"].unique() if "method" in scores else []
     default = [name for name in METHODS if name in known]
     chosen = default if methods is None else [methods] if isinstance(methods, str) else list(methods)
@@ -69,8 +67,7 @@ def scores(scores: pd.DataFrame, *, methods: str | Sequence[str] | None = None, 
     drawn = scores[scores["metric"].isin([*SERIES, NO_BIOLOGY])]
     by_group = summarize(drawn, by="group").groupby(["metric", "method"])["mean"]
     overall = summarize(drawn).groupby("metric")
-    letter = rcParams["font.size"] / 10
-    (axis,) = make_axes(ax, [[0]], "scores", figsize=(6.6 * letter, (1.8 + 0.55 * len(chosen)) * letter))
+    (axis,) = make_axes(ax, [[0]], "scores", figsize=(6.6, 1.8 + 0.55 * len(chosen)))
     for metric, of_metric in overall:
         of_methods = of_metric.set_index("method")
         label, colour, offset = SERIES.get(metric, ("Pearson without biology", "0.45", SERIES["pearson"][2]))

@@ -14,25 +14,27 @@ from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.keys import Keys
-from h2e._sdata.predictions import Predicted, read_predictions
+from h2e._sdata.predictions import read_predictions
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table
 from h2e._sdata.table_slides import slides_of_table
 from h2e._slide.slide import Slide
 from h2e.pl._axes import in_rows, make_axes
 from h2e.pl._dots import Limits, draw_colorbar, draw_dots, limits_of
-from h2e.pl._maps import Map, choose, maps_of, rows_of
+from h2e.pl._maps import Map, choose, maps_of, refuse_columns, rows_of, truth_of
 from h2e.pl._underlay import bar_lengths, box_of, draw_picture, draw_scale_bar, frame, read_box, scale_that_fits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.collections import EllipseCollection
     from spatialdata import SpatialData
 
 log = logging.getLogger(__name__)
 
 WIDTH = 3.0
 """Inches of a map in a new figure."""
+
+MANY = 12
+"""Maps in a figure, at most, unless the slides are named."""
 
 
 def spatial_pred(
@@ -47,24 +49,25 @@ def spatial_pred(
     share_scale: bool | Literal["slides"] = True,
     alpha_by_std: bool = False,
     image: bool = True,
-    image_alpha: float = 0.6,
+    image_alpha: float = 0.3,
     image_key: str | Mapping[str, str] | None = None,
     table_key: str = _keys.TABLE,
     library_key: str | None = None,
     um_per_px: float | Mapping[str, float] | None = None,
     cmap: str = "viridis",
-    size: float = 1.0,
+    size: float | None = None,
     scale_bar: bool = True,
     ncols: int = 6,
     ax: Axes | Sequence[Axes] | None = None,
 ) -> Axes | np.ndarray:
     """Map predictions beside what was measured, several targets on several slides, on the H&E.
 
-    Spots have their real size (bins are squares); those without a value are gray. Where the ensemble was trained on a
-    slide, its held-out predictions are shown, and the title says so. The title gives the Pearson correlation with
-    what was measured over the spots of this slide, unless the models have seen them. Of the image only the part under
-    the spots is read, from the pyramid level that fits the Axes. In vector graphics the image is the only part that
-    is not vectors.
+    Spots nearly touch (bins are squares, which do); those without a value are light blue. Where the ensemble was
+    trained on a slide, its held-out predictions are shown, and the title says so. The title gives the Pearson
+    correlation with what was measured over the spots of this slide, unless the models have seen them. Of a single
+    training slide, quarters were left out: dashed lines show where they meet. A jump there is one of models, not of
+    tissue. Of the image only the part under the spots is read, from the pyramid level that fits the Axes. In vector
+    graphics the image is the only part that is not vectors.
 
     Parameters
     ----------
@@ -74,7 +77,7 @@ def spatial_pred(
     targets
         What to show. ``None`` takes the first two.
     slides
-        Slides to show. ``None`` takes all with a prediction.
+        Slides to show. ``None`` takes those with a prediction, as far as a figure holds about a dozen maps.
     key
         Which predictions: ``"h2e"``; ``"h2e_loo"`` for the held-out ones only; ``"h2e_std"`` for their spread.
     measured
@@ -107,7 +110,7 @@ def spatial_pred(
     cmap
         Colour map; the default can be read by the colour-blind and in gray.
     size
-        Size of the spots; 1 is their real one.
+        Size of the spots; 1 is their real one. ``None``: such that neighbours nearly touch.
     scale_bar
         Draw a scale bar in the first map of each slide, if the size of a pixel is known; slides of about one size have
         equally long ones.
@@ -126,7 +129,7 @@ def spatial_pred(
     KeyError
         ``key``, a target or a slide is not there; the message lists what is.
     ValueError
-        ``ax`` has another number of Axes; there is no spread to make spots transparent by.
+        ``ax`` has another number of Axes; a slide has no value, or no spread to make spots transparent by.
 
     Examples
     --------
@@ -147,16 +150,22 @@ def spatial_pred(
         opened = slides_of_table(table, library_key=library_key, um_per_px=um_per_px)
     predicted = read_predictions(table, key)
     every = list(predicted.values)
+    refuse_columns(predicted, targets)
     targets = choose(targets, every, every[:2], f"targets of obsm[{key!r}]")
     shown = _chosen(opened, slides, predicted.values)
-    truth = _truth(predicted, targets, measured=measured, layer=layer, log_normalized=log_normalized)
+    truth = truth_of(predicted, targets, measured=measured, layer=layer, log_normalized=log_normalized)
     predicted = replace(predicted, values=predicted.values[targets])
     maps = [maps_of(predicted, slide, truth, alpha_by_std=alpha_by_std) for slide in shown]
+    fit_in = max(MANY // sum(map(len, maps[0])), 1)
+    if slides is None and ax is None and fit_in < len(shown):
+        log.warning("%d of %d slides are shown, more are drawn if named: slides=[…]", fit_in, len(shown))
+        shown, maps = shown[:fit_in], maps[:fit_in]
     if share_scale not in (True, False, "slides"):
         msg = f"share_scale must be True, False or 'slides', got {share_scale!r}."
         raise ValueError(msg)
     rows = rows_of(maps, ncols)
     what = "maps, slide by slide, target by target, predicted and measured"
+    unit = f"SD, {predicted.unit}" if predicted.is_spread else predicted.unit
     axes = make_axes(ax, in_rows(rows), what, figsize=_size(rows, shown))
     known = [slide.um_per_px if scale_bar else None for slide in shown]
     widths = [um and um * (box_of(slide)[2] - box_of(slide)[0]) for um, slide in zip(known, shown, strict=True)]
@@ -169,7 +178,10 @@ def spatial_pred(
         _draw_slide(of_slide, slide, image_alpha=image_alpha if image else None)
         for of_group, group, limit in zip(of_groups, groups, shared, strict=True):
             dots = [draw_dots(axis, one, limit, cmap, size) for axis, one in zip(of_group, group, strict=True)]
-            _draw_bars(dots, of_group, group, share=bool(share_scale))
+            each = [slice(None)] if share_scale else [slice(i, i + 1) for i in range(len(group))]
+            for part in each:
+                label = unit if axes[rows[0] - 1] in of_group[part] else ""
+                draw_colorbar(dots[part][0], of_group[part], group[part], label)
         if length is not None and slide.um_per_px is not None:
             draw_scale_bar(of_slide[0], box_of(slide), length, slide.um_per_px, slide.xy)
     return axes[0] if len(axes) == 1 else axes
@@ -187,22 +199,15 @@ def _draw_slide(axes: Sequence[Axes], slide: Slide, *, image_alpha: float | None
     box = box_of(slide)
     for axis in axes:
         frame(axis, box)
+        spec = axis.get_subplotspec()
+        if axis is axes[0] or (spec is not None and spec.is_first_col()):
+            axis.set_ylabel(slide.name)
     if image_alpha is not None and slide.image.levels:
         picture, part = read_box(slide.image, box, min(scale_that_fits(axis, box) for axis in axes))
         for axis in axes:
             draw_picture(axis, picture, part, alpha=image_alpha)
             # A picture sets the limits.
             frame(axis, box)
-    axes[0].set_ylabel(slide.name)
-
-
-def _draw_bars(dots: Sequence[EllipseCollection], axes: Sequence[Axes], group: Sequence[Map], *, share: bool) -> None:
-    """Draw a colour bar for the maps of a group, or one for each."""
-    if share:
-        draw_colorbar(dots[0], axes, group)
-        return
-    for artist, axis, one in zip(dots, axes, group, strict=True):
-        draw_colorbar(artist, [axis], [one])
 
 
 def _limits(maps: Sequence[list[list[Map]]], *, share: bool | Literal["slides"]) -> list[list[Limits | None]]:
@@ -218,24 +223,3 @@ def _chosen(opened: list[Slide], names: str | Sequence[str] | None, values: pd.D
     by_name = {slide.name: slide for slide in opened}
     filled = [slide.name for slide in opened if has_value[slide.rows].any()]
     return [by_name[name] for name in choose(names, list(by_name), filled or list(by_name), "slides")]
-
-
-def _truth(
-    predicted: Predicted, targets: list[str], *, measured: bool | None, layer: str | None, log_normalized: bool
-) -> pd.DataFrame:
-    """What was measured of the targets, as far as it is wanted and the table has it."""
-    if measured is False or (measured is None and predicted.key == _keys.std(predicted.base)):
-        return pd.DataFrame(index=predicted.values.index)
-    try:
-        truth = predicted.measured(targets, layer=layer, log_normalized=log_normalized)
-    except ValueError as error:
-        # These are not counts: a new slide may have anything in X.
-        if measured:
-            raise
-        log.warning("predictions are shown alone: %s", error)
-        return pd.DataFrame(index=predicted.values.index)
-    missing = [target for target in targets if target not in truth]
-    if measured and missing:
-        msg = f"measured=True, but the table does not hold {missing}; pass measured=None to show them where it does."
-        raise KeyError(msg)
-    return truth

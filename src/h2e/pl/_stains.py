@@ -13,6 +13,7 @@ from h2e._sdata.normalized import normalized_pairs
 from h2e._sdata.provenance import get_provenance
 from h2e._slide.image import read_coarse
 from h2e.pl._axes import in_rows, make_axes
+from h2e.pl._underlay import Box, draw_picture, read_box
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,10 +27,11 @@ def stains(
     long_side: int = 600,
     ax: Sequence[Axes] | None = None,
 ) -> np.ndarray:
-    """Show each slide before and after stain normalization, with the colours of its stains.
+    """Show each slide before and after stain normalization, a part of it enlarged, with the colours of its stains.
 
-    The swatches are haematoxylin and eosin at an optical density of 1: above, those of the slide; below,
-    those of the reference. Only a coarse level of each image is read.
+    The part, framed on the slide, is the one with the most colour. The swatches are haematoxylin and eosin at an
+    optical density of 1: before, those of the slide; after, those of the reference. Only a coarse level of each image
+    and this part are read.
 
     Parameters
     ----------
@@ -40,11 +42,11 @@ def stains(
     long_side
         Pixels along the longer side of a picture, at least.
     ax
-        Two rows of Axes, one column for each image; by default a new figure.
+        Four rows of Axes, one column for each image; by default a new figure.
 
     Returns
     -------
-    Axes, 2 × images.
+    Axes, 4 × images: before and after, then the part before and after.
 
     Raises
     ------
@@ -59,23 +61,38 @@ def stains(
     >>> sdata = h2e.datasets.toy_cohort()
     >>> h2e.pp.normalize_stains(sdata)
     >>> h2e.pl.stains(sdata).shape
-    (2, 4)
+    (4, 4)
     """
+    from matplotlib.patches import Rectangle
+
     pairs = normalized_pairs(sdata, image_key)
     n = len(pairs)
-    axes = make_axes(ax, in_rows([n, n]), "images before, then after", figsize=(2.6 * n, 5.6)).reshape(2, n)
+    what = "images before and after, then a part of each before and after"
+    axes = make_axes(ax, in_rows([n] * 4), what, figsize=(2.6 * n, 10.6)).reshape(4, n)
     for (before, after), column in zip(pairs, axes.T, strict=True):
-        facts = get_provenance(sdata, _keys.STAINS)[after]
-        column[0].set_title(before)
-        for axis, key, which in zip(column, (before, after), ("slide", "reference"), strict=True):
+        facts, box = get_provenance(sdata, _keys.STAINS)[after], None
+        column[0].set_title(before, fontsize="small")
+        for row, key, which in zip((0, 1), (before, after), ("slide", "reference"), strict=True):
             image = open_image(sdata, key)
-            picture, _ = read_coarse(image, max(image.shape) / long_side)
-            axis.imshow(picture, interpolation="antialiased", origin="upper")
-            axis.set(xticks=[], yticks=[], ylabel="")
-            _swatches(axis, facts[which])
-    axes[0, 0].set_ylabel("before")
-    axes[1, 0].set_ylabel("after")
+            picture, size = read_coarse(image, max(image.shape) / long_side)
+            box = box or _most_coloured(picture, size, min(long_side / 2, min(image.shape) / 3))
+            draw_picture(column[row], picture, (0, 0, picture.shape[1] * size, picture.shape[0] * size), alpha=1)
+            column[row].add_patch(Rectangle(box[:2], *np.subtract(box[2:], box[:2]), fill=False, edgecolor="black"))
+            draw_picture(column[row + 2], *read_box(image, box, 1.0), alpha=1)
+            _swatches(column[row], facts[which])
+    for of_row, label in zip(axes, ("before", "after", "before, enlarged", "after, enlarged"), strict=True):
+        for axis in of_row:
+            axis.set(xticks=[], yticks=[], ylabel=label if axis is of_row[0] else "")
     return axes
+
+
+def _most_coloured(picture: np.ndarray, size: float, side: float) -> Box:
+    """The square of a picture, in pixels of level 0, that has the most colour: neither glass nor black."""
+    from scipy.ndimage import uniform_filter
+
+    colour = uniform_filter(np.ptp(picture.astype(float), axis=2), max(round(side / size), 1), mode="constant")
+    y, x = (np.array(np.unravel_index(colour.argmax(), colour.shape)) + 0.5) * size
+    return x - side / 2, y - side / 2, x + side / 2, y + side / 2
 
 
 def _swatches(axis: Axes, facts: Mapping | None) -> None:

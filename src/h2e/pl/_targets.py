@@ -74,6 +74,8 @@ def spots(
     >>> [label.get_text() for label in axes[0].get_yticklabels()]
     ['toy_A1', 'toy_A2', 'toy_B1', 'toy_C1']
     """
+    from matplotlib.ticker import SymmetricalLogLocator
+
     table = table_of(sdata, table_key)
     slides = slide_labels(table, library_key)
     counts, name = gene_values(table, layer)
@@ -90,11 +92,14 @@ def spots(
         _boxes(one, [values[slides == name] for name in names])
         # A spot may have no counts.
         one.set_xscale("symlog", linthresh=10)
+        steps = (1,) if one.get_xlim()[1] > 300 * max(one.get_xlim()[0], 10) else (1, 2, 5)
+        one.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=10, subs=steps))
+        one.xaxis.set_major_formatter("{x:,.0f}")
         one.set_xlabel(label)
     for one in axes[:3]:
         one.set_yticks(rows, names if one is axes[0] else [""] * len(names))
         one.set_ylim(len(names) - 0.5, -0.5)
-    draw_map(axes[3], xy, np.log10(1 + total), "log₁₀(1 + counts)")
+    draw_map(axes[3], xy, np.log10(1 + total), "", "log₁₀(1 + counts)")
     name_slides(axes[3], middle, names)
     return axes
 
@@ -170,24 +175,33 @@ def target_overview(
     n_maps = min(n_maps, frame.shape[1])
     rows = np.arange(frame.shape[1])
     mosaic: Mosaic = [[0, 1, 2 + row] for row in range(n_maps)] or [[0, 1, "."]]
-    figure = {"figsize": (14, max(2.0 + 0.16 * len(rows), 1.6 * n_maps, 3.0)), "width_ratios": [1, 1.2, 2]}
+    figure = {"figsize": (14, max(2.0 + 0.16 * len(rows), 1.6 * n_maps, 3.0)), "width_ratios": [1, 1.6, 2]}
     axes = make_axes(ax, mosaic, "distributions, correlations and the maps", **figure)
 
     _boxes(axes[0], list(frame.to_numpy().T))
     axes[0].set_yticks(rows, frame.columns, fontsize="small")
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
-    axes[0].set_xlabel(obsm or ("obs" if are_in_obs(table, targets) else "log-normalized expression"))
-    style = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1, "interpolation": "nearest", "aspect": "auto", "origin": "upper"}
+    unit = obsm or ("obs" if are_in_obs(table, targets) else "log-normalized expression")
+    axes[0].set_xlabel(unit)
+    np.fill_diagonal(correlation, np.nan)
+    end = np.nanmax(np.abs(correlation), initial=0.1)
+    style = {
+        "cmap": "RdBu_r",
+        "vmin": -end,
+        "vmax": end,
+        "interpolation": "nearest",
+        "aspect": "auto",
+        "origin": "upper",
+    }
     drawn = axes[1].imshow(correlation, **style)
     axes[1].grid(visible=False)
     axes[1].set_yticks(rows, [""] * len(rows))
-    axes[1].set_xticks([])
-    axes[1].set_xlabel("the same targets")
+    axes[1].set_xticks(rows, frame.columns, fontsize="x-small", rotation=90)
     axes[1].figure.colorbar(drawn, ax=axes[1], label="correlation within a slide, mean", shrink=0.6)
     xy, names, middle = side_by_side(positions_of(table, slides), slides)
     shown = ((np.arange(n_maps) + 0.5) * len(rows) / max(n_maps, 1)).astype(int)
     for one, column in zip(axes[2:], shown, strict=True):
-        draw_map(one, xy, frame.iloc[:, column].to_numpy(), frame.columns[column])
+        draw_map(one, xy, frame.iloc[:, column].to_numpy(), frame.columns[column], unit if one is axes[2] else "")
         name_slides(one, middle, names if one is axes[-1] else [""] * len(names))
     return axes
 

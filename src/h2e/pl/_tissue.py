@@ -16,15 +16,16 @@ from h2e._slide.image import read_coarse
 from h2e._slide.slide import Slide
 from h2e.pl._axes import in_rows, make_axes
 from h2e.pl._dots import add_discs
+from h2e.pl._underlay import draw_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
-COLUMNS = 6
-"""Images in a row."""
+OUTLINE, VALID, INVALID = "#00a03c", "#1030d0", "#e01b1b"
 
-OUTLINE, VALID, INVALID = "#00a03c", "#1f4fd8", "#e01b1b"
+FADED = 0.5
+"""Opacity of the image: on it no stain is as dark as these."""
 
 
 def tissue(
@@ -68,14 +69,15 @@ def tissue(
     --------
     >>> import h2e.datasets, h2e.pl
     >>> (axes,) = h2e.pl.tissue(h2e.datasets.toy_cohort(), image_key="toy_A1_image")
-    >>> axes.get_title().startswith("toy_A1_image: 60 spots")
-    True
+    >>> axes.get_title()
+    'toy_A1: 60 spots, 1 invalid'
     """
     slides = open_by_image(sdata, image_key, Keys(table_key, tissue_mask_key=tissue_mask_key))
     slides = {key: with_tissue(sdata, require_inside(on_image), tissue_mask_key) for key, on_image in slides.items()}
     moved = get_provenance(sdata.tables[table_key], _keys.REALIGN) if table_key in sdata.tables else {}
-    rows = [min(COLUMNS, len(slides) - start) for start in range(0, len(slides), COLUMNS)]
-    axes = make_axes(ax, in_rows(rows), "images", figsize=(5 * rows[0], 5 * len(rows)))
+    columns = min(max(3, int(np.ceil(np.sqrt(len(slides))))), len(slides))
+    rows = [min(columns, len(slides) - start) for start in range(0, len(slides), columns)]
+    axes = make_axes(ax, in_rows(rows), "images", figsize=np.array([columns, len(rows)]) * min(5, 13 / columns))
     for (key, on_image), axis in zip(slides.items(), axes, strict=True):
         _draw_slide(axis, on_image[0])
         spotted = [slide for slide in on_image if slide.region is not None]
@@ -83,11 +85,12 @@ def tissue(
         for slide in spotted:
             valid = slide.valid_spots()
             for spots, colour in ((valid, VALID), (~valid, INVALID)):
-                style: dict[str, Any] = {"facecolors": "none", "edgecolors": colour, "linewidths": 0.8}
+                style: dict[str, Any] = {"facecolors": "none", "edgecolors": colour, "linewidths": 1.0}
                 add_discs(axis, slide.xy[spots], 2 * slide.radius_px, **style)
             _draw_shift(axis, slide, moved.get(slide.region or ""))
             n_invalid += int((~valid).sum())
-        axis.set_title(f"{key}: {sum(map(len, spotted))} spots, {n_invalid} invalid" if spotted else key)
+        name = key if len(spotted) > 1 else on_image[0].name
+        axis.set_title(f"{name}: {sum(map(len, spotted))} spots, {n_invalid} invalid" if spotted else name)
     return axes
 
 
@@ -96,7 +99,7 @@ def _draw_slide(axis: Axes, slide: Slide) -> None:
     image = slide.image
     picture, size = read_coarse(image, max(1.0, 2.0 ** round(np.log2(max(image.shape) / 1024))))
     height, width = picture.shape[:2]
-    axis.imshow(picture, extent=(0, width * size, height * size, 0), interpolation="antialiased", origin="upper")
+    draw_picture(axis, picture, (0, 0, width * size, height * size), alpha=FADED)
     if slide.tissue is not None and slide.tissue[0].any():
         mask, scale = slide.tissue
         y, x = ((np.arange(-1, n + 1) + 0.5) * scale for n in mask.shape)
@@ -117,6 +120,9 @@ def _draw_shift(axis: Axes, slide: Slide, realign: Mapping[str, Any] | None) -> 
     arrow = FancyArrowPatch(to - shift, to, arrowstyle="-|>", mutation_scale=12, shrinkA=0, shrinkB=0, color="black")
     arrow.set(zorder=4, path_effects=[withStroke(linewidth=3, foreground="white")])
     axis.add_patch(arrow)
-    label = f"{realign['shift']:.2f} spacings"
-    text = axis.annotate(label, to, xytext=(6, 6), textcoords="offset points", color="black", zorder=4)
+    # Beyond the point of the arrow; y points down.
+    x, y = np.sign(shift)
+    style: dict[str, Any] = {"textcoords": "offset fontsize", "color": "black", "zorder": 4}
+    style |= {"ha": "left" if x > 0 else "right", "va": "top" if y > 0 else "bottom"}
+    text = axis.annotate(f"{realign['shift']:.2f} spacings", to, xytext=(0.5 * x, -0.5 * y), **style)
     text.set_path_effects([withStroke(linewidth=3, foreground="white")])

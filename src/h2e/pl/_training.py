@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 METHOD = "method"
 """Column that :func:`h2e.tl.evaluate` adds to the scores."""
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-"""Okabe and Ito's, with gray for their yellow: the colour-blind can tell them apart."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
+"""Okabe and Ito's, with gray for their yellow and black: the colour-blind can tell them apart, on black, too."""
 
 DASHES = ("-", "--", ":", "-.")
 
@@ -63,6 +63,7 @@ def history(ensemble: Ensemble, *, ax: Axes | None = None) -> Axes:
     >>> [line.get_label() for line in h2e.pl.history(ensemble).lines]
     ['without A', 'without B']
     """
+    from matplotlib import rcParams
     from matplotlib.ticker import MaxNLocator
 
     table = ensemble.history
@@ -74,7 +75,7 @@ def history(ensemble: Ensemble, *, ax: Axes | None = None) -> Axes:
     for (learner, group), rows in table.groupby(["learner", "held_out"], sort=True, observed=True):
         name = "all groups" if group == ALL else f"without {group}"
         label = name if len(learners) == 1 else f"{learner}, {name}"
-        colour = "black" if group == ALL else _colours(len(left_out))[left_out.index(group)]
+        colour = rcParams["text.color"] if group == ALL else _colours(len(left_out))[left_out.index(group)]
         dashes = DASHES[learners.index(learner) % len(DASHES)]
         axis.plot(rows["epoch"], rows["loss"], color=colour, linestyle=dashes, label=label)
     axis.set(xlabel="epoch", ylabel="training loss")
@@ -85,7 +86,12 @@ def history(ensemble: Ensemble, *, ax: Axes | None = None) -> Axes:
 
 
 def target_scores(
-    scores: pd.DataFrame, *, metric: str = "pearson", methods: str | Sequence[str] | None = None, ax: Axes | None = None
+    scores: pd.DataFrame,
+    *,
+    metric: str = "pearson",
+    methods: str | Sequence[str] | None = None,
+    n_targets: int = 30,
+    ax: Axes | None = None,
 ) -> Axes:
     """Plot how well each target is predicted in each group that was left out, with the baselines beside.
 
@@ -96,15 +102,18 @@ def target_scores(
     metric
         Which of its metrics.
     methods
-        Which of its methods, such as ``["ensemble", "baseline: texture"]``; ``None`` takes the ensemble and the
+        Which of its methods, such as ``["ensemble", "baseline: coordinates"]``; ``None`` takes the ensemble and the
         baselines, or all methods where there is no ensemble.
+    n_targets
+        How many targets are drawn, at most: of more, as many of the best as of the worst, with a gap between.
     ax
         Axes to draw on; ``None`` makes a figure.
 
     Returns
     -------
     The Axes: a row per target, the best predicted by the first method at the top, and in it a line for each method. A
-    small dot is the mean over the slides of a group, the large one the mean over groups, the thin line their range.
+    small dot is the mean over the slides of a group, the large one the mean over groups, the thin line their range. A
+    large dot is hollow where only one group of several was scored: the target was not chosen without the others.
 
     Raises
     ------
@@ -123,7 +132,9 @@ def target_scores(
     """
     of_metric = _of_metric(scores, metric)
     by_group = of_metric.groupby([METHOD, "target", "group"], sort=False, observed=True)["value"].mean().reset_index()
-    means = by_group.groupby([METHOD, "target"], sort=False, observed=True)["value"].mean()
+    of_target = by_group.groupby([METHOD, "target"], sort=False, observed=True)["value"].agg(
+        ["mean", "min", "max", "size"]
+    )
     known = sorted(by_group[METHOD].unique(), key=lambda name: (name.startswith("baseline"), name != "ensemble"))
     if methods is None:
         main = [name for name in known if name == "ensemble" or name.startswith("baseline")]
@@ -132,21 +143,29 @@ def target_scores(
     if not methods or not set(methods) <= set(known):
         msg = f"methods {sorted(set(methods) - set(known)) or methods} are not in these scores; they have {known}."
         raise KeyError(msg)
-    targets = means[methods[0]].sort_values(ascending=False, kind="stable").index.tolist()
+    targets = of_target["mean"][methods[0]].sort_values(ascending=False, kind="stable").index.tolist()
     targets += [target for target in by_group["target"].unique() if target not in targets]
-    (axis,) = make_axes(ax, [[0]], "targets", figsize=(5.5, 1.2 + len(targets) * max(0.2, 0.055 * len(methods))))
+    best, worst = -(-n_targets // 2), len(targets) - n_targets // 2
+    if best < worst:
+        targets[best:worst] = [f"… {worst - best} more …"]
+    height = 1.3 + 0.18 * len(methods) + len(targets) * max(0.2, 0.045 * len(methods))
+    (axis,) = make_axes(ax, [[0]], "targets", figsize=(5.5, height))
     offsets = 0.7 * ((np.arange(len(methods)) + 0.5) / len(methods) - 0.5)
     place = {target: i for i, target in enumerate(targets)}
     for method, offset, colour in zip(methods, offsets, _colours(len(methods)), strict=True):
-        rows, mean = by_group[by_group[METHOD] == method], means[method]
-        ends = rows.groupby("target", sort=False, observed=True)["value"].agg(["min", "max"])
-        axis.hlines(ends.index.map(place) + offset, ends["min"], ends["max"], color=colour, linewidth=0.7, alpha=0.6)
-        dots = {"color": colour, "linewidths": 0}
-        axis.scatter(rows["value"], rows["target"].map(place) + offset, s=5, alpha=0.6, zorder=2, **dots)
+        rows, drawn = by_group[by_group[METHOD] == method], of_target.loc[method]
         # Groups first: each may have its own targets.
         overall = rows.groupby("group", observed=True)["value"].mean().mean()
-        label = f"{method} ({overall:.2f})"
-        axis.scatter(mean, mean.index.map(place) + offset, s=22, label=label, zorder=3, **dots)
+        rows, drawn = rows[rows["target"].isin(targets)], drawn[drawn.index.isin(targets)]
+        y = drawn.index.map(place) + offset
+        axis.hlines(y, drawn["min"], drawn["max"], color=colour, linewidth=0.7, alpha=0.6)
+        axis.scatter(
+            rows["value"], rows["target"].map(place) + offset, s=5, alpha=0.6, zorder=2, color=colour, linewidths=0
+        )
+        alone = (drawn["size"] == 1) & (by_group["group"].nunique() > 1)
+        fill = [axis.get_facecolor() if one else colour for one in alone]
+        axis.scatter(drawn["mean"], y, s=20, zorder=3, edgecolors=colour, facecolors=fill)
+        axis.scatter([], [], s=20, color=colour, label=f"{method} ({overall:.2f})")
     _decorate(axis, targets, metric)
     return axis
 
@@ -156,12 +175,12 @@ def _decorate(axis: Axes, targets: list, metric: str) -> None:
     axis.axvline(0, color="0.6", linewidth=0.8, zorder=0)
     axis.set_yticks(range(len(targets)), targets, fontsize="small")
     for row in range(1, len(targets), 2):
-        axis.axhspan(row - 0.5, row + 0.5, color="0.96", zorder=-1)
+        axis.axhspan(row - 0.5, row + 0.5, color="0.5", alpha=0.1, linewidth=0, zorder=-1)
     axis.set(ylim=(len(targets) - 0.5, -0.5), xlabel=f"{metric} over the spots of a left-out slide")
     axis.spines[["top", "right"]].set_visible(False)
-    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2, "alignment": "left"}
-    place |= {"title": "mean over groups and targets", "title_fontsize": "small"}
-    axis.legend(frameon=False, fontsize="small", **place)
+    title = "mean over groups and all targets; hollow: one group only"
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "alignment": "left", "title": title}
+    axis.legend(frameon=False, fontsize="small", title_fontsize="small", borderaxespad=0.2, **place)
 
 
 def _of_metric(scores: pd.DataFrame, metric: str) -> pd.DataFrame:

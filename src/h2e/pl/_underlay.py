@@ -93,7 +93,7 @@ def draw_scale_bar(ax: Axes, box: Box, um: float, um_per_unit: float, xy: np.nda
     (bar,) = ax.plot([start, start + length], [bottom - gap, bottom - gap], color="black", zorder=4, **style)
     bar.set_path_effects([withStroke(linewidth=4.5, foreground="white")])
     label = f"{um / 1000:g} mm" if um >= 1000 else f"{um:g} µm"
-    place: dict[str, Any] = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+    place: dict[str, Any] = {"xytext": (0, 0.6), "textcoords": "offset fontsize", "ha": "center", "va": "bottom"}
     text = ax.annotate(label, (start + length / 2, bottom - gap), fontsize="small", color="black", zorder=4, **place)
     text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
 
