@@ -2,7 +2,7 @@
 
     H2E_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/ablation.py [--epochs 12] [--minutes 60] [--rows base
     "six models"] python benchmarks/ablation.py --list      # the rows, in their order python benchmarks/ablation.py
-    --table     # prints the tables of docs/ablation.md, from the file
+    --table     # prints the tables of docs/benchmarks.md, from the file
 
 Targets are chosen without the donor, as ``h2e.tl.evaluate`` does; each fold has one model of all training spots (no
 stack, unless the row says so), and its predictions come back to log-normalized expression. Rows that are missing are

@@ -224,7 +224,7 @@ def siblings(measured: pd.DataFrame) -> Iterator[str]:
 
 
 def tables(measured: pd.DataFrame) -> Iterator[str]:
-    """Yield all tables of docs/trust.md; those of one split are folded away."""
+    """Yield all tables of docs/benchmarks.md; those of one split are folded away."""
     yield "**The default, and what it must beat**: Pearson / Pearson at equal depth / median skill (the mean of the "
     yield "training spots has 0 / 0 / 0)"
     yield ""

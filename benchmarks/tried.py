@@ -1,7 +1,7 @@
 """What was tried to predict better than the default learners, on the same folds and targets, and how high one can get.
 
     H2E_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/tried.py   # adds rows that results/tried.csv lacks
-    python benchmarks/tried.py --table   # prints the tables of docs/trust.md, from the file
+    python benchmarks/tried.py --table   # prints the tables of docs/benchmarks.md, from the file
 
 Each row changes the features, the labels or the heads of the first, the default learners on genes as measured; its
 predictions are the plain mean of its heads and are scored as ``h2e.tl.evaluate`` scores them, without anything of the
