@@ -24,7 +24,10 @@ Frames = Mapping[str, tuple[np.ndarray, np.ndarray]]
 NEW, HELD_OUT, IN_SAMPLE = 0, 1, 2
 """Of a prediction: the models never saw the spot; those that predicted it did not; they did."""
 
-TITLES = {_keys.std: "spread", _keys.lower: "lower end of the interval", _keys.upper: "upper end of the interval"}
+SPREAD = "spread"
+"""Title of what is no prediction, but how much models differ in them."""
+
+TITLES = {_keys.std: SPREAD, _keys.lower: "lower end of the interval", _keys.upper: "upper end of the interval"}
 """What is stored beside predictions, by the function that gives its key."""
 
 
@@ -47,11 +50,6 @@ class Predicted:
     def unit(self) -> str:
         """Unit of the values."""
         return str(self.table.uns.get(self.base, {}).get("unit", ""))
-
-    @property
-    def is_spread(self) -> bool:
-        """Whether the values are no predictions, but how much models differ in them."""
-        return self.key == _keys.std(self.base)
 
     @property
     def left_out(self) -> str | None:

@@ -69,9 +69,8 @@ def draw_dots(
     from matplotlib.patheffects import withStroke
 
     missing, angle = ~np.isfinite(one.values), one.slide.angle_deg
-    diameter = 2 * one.slide.radius_px * (size or 1)
-    if size is None and angle is None:
-        diameter = TOUCHING * one.slide.spacing_px
+    as_is = size is not None or angle is not None
+    diameter = 2 * one.slide.radius_px * (size or 1) if as_is else TOUCHING * one.slide.spacing_px
     add_discs(axis, one.slide.xy[missing], diameter, angle=angle, facecolors=MISSING)
     dots = add_discs(axis, one.slide.xy, diameter, angle=angle)
     # A colour, not transparent: where all spots are equally opaque, a PDF holds their outline once, not once for each.

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from h2e._learners.folds import QUARTER, quarters_of
-from h2e._sdata.predictions import HELD_OUT, IN_SAMPLE, Predicted
+from h2e._sdata.predictions import HELD_OUT, IN_SAMPLE, SPREAD, Predicted
 from h2e._slide.slide import Slide
 from h2e.metrics import pearson
 
@@ -70,8 +70,7 @@ def maps_of(predicted: Predicted, slide: Slide, truth: pd.DataFrame, *, alpha_by
         beside = truth[target].to_numpy(float)[slide.rows] if target in truth else None
         if beside is not None and not predicted.title:
             about += _agreement(shown, beside, kind, slide.xy if predicted.left_out == QUARTER else None)
-        quarters = predicted.left_out == QUARTER and HELD_OUT in kind
-        seam = seam_of(slide.xy[np.isfinite(shown)]) if quarters else ()
+        seam = seam_of(slide.xy[np.isfinite(shown)]) if predicted.left_out == QUARTER and HELD_OUT in kind else ()
         alpha = _opacity(predicted.std(target)[slide.rows], slide.name) if alpha_by_std else None
         name = f"{target} (skill < 0)" if target in predicted.weak else target
         groups.append([Map(slide, f"{name}\n{about}", shown, alpha, seam)])
@@ -84,7 +83,7 @@ def truth_of(
     predicted: Predicted, targets: list[str], *, measured: bool | None, layer: str | None, log_normalized: bool
 ) -> pd.DataFrame:
     """What was measured of the targets, as far as it is wanted and the table has it."""
-    if measured is False or (measured is None and predicted.is_spread):
+    if measured is False or (measured is None and predicted.title == SPREAD):
         return pd.DataFrame(index=predicted.values.index)
     try:
         truth = predicted.measured(targets, layer=layer, log_normalized=log_normalized)

@@ -14,7 +14,7 @@ from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.keys import Keys
-from h2e._sdata.predictions import read_predictions
+from h2e._sdata.predictions import SPREAD, read_predictions
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table
 from h2e._sdata.table_slides import slides_of_table
@@ -165,7 +165,7 @@ def spatial_pred(
         raise ValueError(msg)
     rows = rows_of(maps, ncols)
     what = "maps, slide by slide, target by target, predicted and measured"
-    unit = f"SD, {predicted.unit}" if predicted.is_spread else predicted.unit
+    unit = f"SD, {predicted.unit}" if predicted.title == SPREAD else predicted.unit
     axes = make_axes(ax, in_rows(rows), what, figsize=_size(rows, shown))
     known = [slide.um_per_px if scale_bar else None for slide in shown]
     widths = [um and um * (box_of(slide)[2] - box_of(slide)[0]) for um, slide in zip(known, shown, strict=True)]
@@ -179,9 +179,8 @@ def spatial_pred(
         for of_group, group, limit in zip(of_groups, groups, shared, strict=True):
             dots = [draw_dots(axis, one, limit, cmap, size) for axis, one in zip(of_group, group, strict=True)]
             each = [slice(None)] if share_scale else [slice(i, i + 1) for i in range(len(group))]
-            for part in each:
-                label = unit if axes[rows[0] - 1] in of_group[part] else ""
-                draw_colorbar(dots[part][0], of_group[part], group[part], label)
+            for at in each:
+                draw_colorbar(dots[at][0], of_group[at], group[at], unit if axes[rows[0] - 1] in of_group[at] else "")
         if length is not None and slide.um_per_px is not None:
             draw_scale_bar(of_slide[0], box_of(slide), length, slide.um_per_px, slide.xy)
     return axes[0] if len(axes) == 1 else axes

@@ -67,8 +67,7 @@ def stains(
 
     pairs = normalized_pairs(sdata, image_key)
     n = len(pairs)
-    what = "images before and after, then a part of each before and after"
-    axes = make_axes(ax, in_rows([n] * 4), what, figsize=(2.6 * n, 10.6)).reshape(4, n)
+    axes = make_axes(ax, in_rows([n] * 4), "images, then parts of them", figsize=(2.6 * n, 10.6)).reshape(4, n)
     for (before, after), column in zip(pairs, axes.T, strict=True):
         facts, box = get_provenance(sdata, _keys.STAINS)[after], None
         column[0].set_title(before, fontsize="small")

@@ -92,7 +92,7 @@ def spots(
         _boxes(one, [values[slides == name] for name in names])
         # A spot may have no counts.
         one.set_xscale("symlog", linthresh=10)
-        steps = (1,) if one.get_xlim()[1] > 300 * max(one.get_xlim()[0], 10) else (1, 2, 5)
+        steps = (1,) if one.get_xlim()[1] > 100 * max(one.get_xlim()[0], 10) else (1, 2, 5)
         one.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=10, subs=steps))
         one.xaxis.set_major_formatter("{x:,.0f}")
         one.set_xlabel(label)
