@@ -137,15 +137,15 @@ def test_the_quickstart_leads_from_folders_of_ones_own_to_a_map(folders, monkeyp
     import matplotlib.pyplot as plt
 
     page = (Path(__file__).parents[1] / "tutorials" / "quickstart.md").read_text(encoding="utf-8")
-    reading, using = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
-    (tmp_path / "path" / "to").mkdir(parents=True)
+    (lines,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    reading, using = lines.split("\n\nh2e.pp.normalize")
     for number, folder in enumerate(folders.values(), start=1):
-        (tmp_path / "path" / "to" / f"outs_{number}").symlink_to(folder)
+        (tmp_path / f"outs_{number}").symlink_to(folder)
     monkeypatch.chdir(tmp_path)
     names = {"h2e": h2e, "print": lambda *_: None}
     exec(reading.replace("image.tif", "full.tif"), names)
     assert [slide.image.key for slide in find_slides(names["sdata"])] == [f"slide_{i}_full_image" for i in (1, 2, 3)]
-    exec(using.replace('"donor")', '"donor", learners="mean", n_targets=4)'), names)  # quickly
+    exec(f"h2e.pp.normalize{using}".replace('"donor")', '"donor", learners="mean", n_targets=4)'), names)  # quickly
     assert set(names["scores"]["group"]) == {"donor A", "donor B"}
     assert names["sdata"]["table"].obsm["h2e_loo"].notna().all(axis=1).mean() > 0.5
     plt.close("all")

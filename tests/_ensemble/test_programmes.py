@@ -103,7 +103,7 @@ def test_proportions_and_baselines_are_learned_as_they_are(cohort):
     assert ten.settings["n_programmes"] == 0
     options |= {"targets": ["TOY01"], "metrics": "pearson", "baselines": "texture"}
     ten, none = (h2e.tl.evaluate(cohort, n_programmes=n, **options).set_index("method")["value"] for n in (10, 0))
-    np.testing.assert_array_equal(ten["baseline: texture"], none["baseline: texture"])
+    np.testing.assert_array_equal(ten["baseline: ridge on texture"], none["baseline: ridge on texture"])
     assert (ten["ensemble"].to_numpy() != none["ensemble"].to_numpy()).any()
 
 

@@ -578,10 +578,16 @@ def test_the_plot_shows_before_after_and_the_colours_of_the_stains(cohort: Spati
     key = sorted(cohort.images)[0]
     for method, swatches in (("macenko", 2), ("reinhard", 1)):
         normalize_stains(cohort, image_key=key, method=method)
-        axes = plot_stains(cohort, ax=plt.subplots(2, 1)[1])
-        assert axes.shape == (2, 1)
-        for axis, name in zip(axes[:, 0], (key, f"{key}_normalized"), strict=True):
-            shown = axis.images[0].get_array()
-            assert np.array_equal(shown, open_image(cohort, name).levels[0].compute().transpose(1, 2, 0))
-            assert len(axis.patches) == swatches
+        axes = plot_stains(cohort, ax=plt.subplots(4, 1)[1])
+        assert axes.shape == (4, 1)
+        for axis, part, name in zip(axes[:2, 0], axes[2:, 0], (key, f"{key}_normalized"), strict=True):
+            pixels = open_image(cohort, name).levels[0].compute().transpose(1, 2, 0)
+            assert np.array_equal(axis.images[0].get_array(), pixels)
+            frame, *squares = axis.patches
+            assert len(squares) == swatches
+            # What is enlarged is what the frame is around.
+            (x, y), (height, width) = np.round(frame.get_xy()).astype(int), part.images[0].get_array().shape[:2]
+            assert abs(width - frame.get_width()) <= 2
+            enlarged = part.images[0].get_array().astype(float)
+            np.testing.assert_allclose(enlarged.mean(), pixels[y : y + height, x : x + width].mean(), atol=4)
     plt.close("all")
