@@ -33,9 +33,7 @@ class HeldOut:
     domains: np.ndarray | None  # of the tissue, by texture, where they are asked for
     predictions: dict[str, np.ndarray]  # by method
     half_widths: dict[float, np.ndarray]  # of the ensemble's intervals, by level; empty where nothing calibrates them
-    counts: (
-        tuple[np.ndarray, np.ndarray] | None
-    )  # raw, of the targets and, (n,), of all genes; None where there are none
+    counts: tuple[np.ndarray, np.ndarray] | None  # raw, of the targets and, (n,), of all genes
 
 
 def held_out_predictions(

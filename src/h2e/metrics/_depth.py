@@ -10,7 +10,7 @@ from h2e._statistics import correlate, is_constant, log_normalize, unit_deviatio
 from ._checks import check_pair, check_whole, generator, whole_counts
 
 SHALLOW = 0.1
-"""Share of a slide's spots with counts that are too shallow: the depth of the others is that of the deepest of them."""
+"""Share of a slide's spots with counts that are too shallow; the others are thinned to the shallowest among them."""
 
 
 def pearson_equal_depth(
