@@ -6,6 +6,7 @@ tiles at points.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,12 @@ def open_zarrs(path: Path) -> list:
     if path.suffix == ".tif":
         import tifffile
 
-        return [zarr.open_array(tifffile.imread(path, aszarr=True, level=k), mode="r") for k in range(N_LEVELS)]
+        stores = [tifffile.imread(path, aszarr=True, level=k) for k in range(N_LEVELS)]
+        arrays = [zarr.open_array(store, mode="r") for store in stores]
+        for array, store in zip(arrays, stores, strict=True):
+            # Whoever drops the array closes its file.
+            weakref.finalize(array, store.close)
+        return arrays
     return [zarr.open_array(path / str(k), mode="r") for k in range(N_LEVELS)]
 
 
