@@ -1,7 +1,7 @@
 """What was tried to predict better than the default learners, on the same folds and targets, and how high one can get.
 
     H2E_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/tried.py   # adds rows that results/tried.csv lacks
-    python benchmarks/tried.py --table   # prints the tables of docs/benchmarks.md, from the file
+    python benchmarks/tried.py --table [--all]  # prints the tables of docs/benchmarks.md, or every row, from the file
 
 Each row changes the features, the labels or the heads of the first, the default learners on genes as measured; its
 predictions are the plain mean of its heads and are scored as ``h2e.tl.evaluate`` scores them, without anything of the
@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 from _record import CommandLine, append, read, select
-from _tables import markdown, number
+from _tables import markdown, triple
 from _tried_data import SPLITS, Data
 from _tried_rows import CHOICES, DEFAULT, DEFAULT_LEARNERS, DEPTH_ROWS, ROWS, SMOKE_ROWS, WITHOUT_DEPTH, Row
 
@@ -40,6 +40,11 @@ CEILING = "ceiling_equal_depth"
 COLUMNS = ["split", "row", "group", *METRICS, CEILING, "cpu_s"]
 DONOR = "her2st donor"
 PERFECT = "a perfect prediction"
+SHOWN = (
+    "genes as measured", "the default", "one ridge", "six heads", "encoder, 48 px", "stain jitter",
+    "standardized features", "smooth labels",
+)  # fmt: skip
+"""Rows in the documentation; --all prints the others, too."""
 GAIN = 0.01
 """By which a row must be ahead with a donor left out, at equal depth."""
 
@@ -114,20 +119,21 @@ def measure(splits: list[str], rows: list[Row], path: Path, *, smoke: bool) -> N
             print(means.to_string(index=False, header=False), flush=True)
 
 
-def table(means: pd.DataFrame) -> Iterator[str]:
-    """Yield the Markdown: Pearson and skill of each row under each split."""
-    tried = {row.name: row.what for row in ROWS} | {PERFECT: "what the noise of the counts allows"}
+def table(means: pd.DataFrame, *, every: bool) -> Iterator[str]:
+    """Yield the Markdown: Pearson and skill of a row under each split."""
+    tried = {row.name: row.what for row in ROWS if every or row.name in SHOWN} | {PERFECT: "what noisy counts allow"}
     rows = [[name, what, *cells(means, name, "pearson", "skill")] for name, what in tried.items()]
     yield from markdown(["tried", "what", *SPLITS], rows)
 
 
-def depth_table(means: pd.DataFrame) -> Iterator[str]:
-    """Yield the Markdown: the default learners on targets without depth, whether a row is proposed, and ceilings."""
-    metrics, rows = ("pearson", "pearson_equal_depth", "pearson_no_biology", "skill"), []
-    for name in WITHOUT_DEPTH:
+def depth_table(means: pd.DataFrame, *, every: bool) -> Iterator[str]:
+    """Yield the Markdown: the default learners on targets without depth, and whether a row is proposed."""
+    metrics = ("pearson", "pearson_equal_depth", *(("pearson_no_biology", "skill") if every else ()))
+    rows = []
+    for name in WITHOUT_DEPTH if every else [name for name in WITHOUT_DEPTH if "the rest" not in name]:
         proposed = "" if name == DEFAULT else "yes" if is_proposed(means, name) else "no"
         rows.append([name, *cells(means, f"{DEFAULT_LEARNERS}: {name}", *metrics), proposed])
-    highest = {name: cells(means, f"{DEFAULT_LEARNERS}: {name}", CEILING) for name in CHOICES.values()}
+    highest = {name: cells(means, f"{DEFAULT_LEARNERS}: {name}", CEILING) for name in CHOICES.values() if every}
     rows += [[f"{PERFECT} at equal depth, {name}", *of_splits, ""] for name, of_splits in highest.items()]
     yield from markdown(["targets", *SPLITS, "proposed"], rows)
 
@@ -140,7 +146,7 @@ def is_proposed(means: pd.DataFrame, name: str) -> bool:
 
 def cells(means: pd.DataFrame, row: str, *metrics: str) -> list[str]:
     """Write metrics of a row, one cell per split."""
-    return [" / ".join(filter(None, map(number, of))) for of in overall(means, row)[list(metrics)].to_numpy()]
+    return [triple(*of[~np.isnan(of)]) for of in overall(means, row)[list(metrics)].to_numpy()]
 
 
 def overall(means: pd.DataFrame, row: str) -> pd.DataFrame:
@@ -151,7 +157,8 @@ def overall(means: pd.DataFrame, row: str) -> pd.DataFrame:
 def main() -> None:
     parser = CommandLine(__doc__)
     parser.add_argument("--splits", nargs="+", choices=list(SPLITS), default=list(SPLITS))
-    parser.add_argument("--table", action="store_true", help="print the table and stop")
+    parser.add_argument("--table", action="store_true", help="print the tables of docs/benchmarks.md and stop")
+    parser.add_argument("--all", action="store_true", help="print every row of them")
     options = parser.parse_args()
     path = options.results / "tried.csv"
     if not options.table:
@@ -160,7 +167,8 @@ def main() -> None:
         warnings.simplefilter("ignore")
         splits, rows = ([DONOR], SMOKE_ROWS) if options.smoke else (options.splits, ROWS + DEPTH_ROWS)
         measure(splits, rows, path, smoke=options.smoke)
-    print("\n".join([*table(read(path)), "", *depth_table(read(path))]))
+    every = options.all
+    print("\n".join([*table(read(path), every=every), "", *depth_table(read(path), every=every)]))
 
 
 if __name__ == "__main__":
