@@ -33,8 +33,7 @@ from h2e.metrics import score
 
 METRICS = ["pearson", "skill", "variance_ratio"]
 SHOWN = (
-    "base", "displaced", "displaced, all kept", "displaced, realigned", "source, last epoch", "source, best epoch",
-    "center encoder alone", "tile 104 px", "source, in-sample stack",
+    "base", "displaced", "displaced, realigned", "source, last epoch", "source, best epoch", "center encoder alone",
 )  # fmt: skip
 """Rows in the documentation; --all prints the others, too."""
 COLUMNS = ["part", "row", "epochs", "seed", "group", *METRICS, "n_spots", "cpu_s"]

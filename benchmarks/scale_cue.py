@@ -197,8 +197,7 @@ def tables(measured: pd.DataFrame) -> Iterator[str]:
     kinds = kinds.replace(list(STAINS), f"stain {', '.join(STAINS)}")
     parts = same.groupby(kinds, sort=False)
     lines = [
-        [str(what), f"{part['warned'].sum()}/{len(part)}", number(part["off"].abs().max(), 2)]
-        for what, part in parts
+        [str(what), f"{part['warned'].sum()}/{len(part)}", number(part["off"].abs().max(), 2)] for what, part in parts
     ]
     yield from markdown(["at the right size", "warned of", "most octaves off"], lines)
 
