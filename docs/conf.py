@@ -127,7 +127,7 @@ html_theme_options = {
     "path_to_docs": "docs",
     "navigation_with_keys": False,
     "navbar_persistent": [],  # the side bar has the search already
-    "show_navbar_depth": 2,
+    "show_navbar_depth": 1,
 }
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
