@@ -52,6 +52,7 @@ typehints_document_rtype = False
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
+bibtex_default_style = "plain"
 
 
 suppress_warnings = ["config.cache"]  # of the next function, which cannot be pickled and need not be
