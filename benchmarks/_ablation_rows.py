@@ -32,7 +32,7 @@ class Row:
 TEXTURE = Texture()
 
 CHEAP = (
-    Row("base", "the default transform (as it is, and standardized within the slide), raw images", TEXTURE),
+    Row("base", "the default transform, images as they are", TEXTURE),
     Row("stain normalization", "images through `pp.normalize`, reference of the training slides", TEXTURE, images="normalized"),
     Row("raw values", "log-normalized expression as it is", TEXTURE, transform="log"),
     Row("standardized", "standardized within the slide only", TEXTURE, transform="standardized"),
@@ -51,7 +51,7 @@ RECIPE = Multiscale(symmetries=False, stain_jitter=0.0, ema=None)
 NETWORK = (
     Row("base", "the published network, D4 and stain augmentation, averaged weights", BASE),
     Row("source, last epoch", "no augmentation, no averaged weights, rank in spot", RECIPE, transform="spot_rank", run="epochs",
-        also={"source, best epoch": "the same run, its epoch chosen on the held-out donor: **a leak**"}),
+        also={"source, best epoch": "the same run, its epoch chosen on the held-out donor, a leak"}),
     Row("tile encoder dropped", "subtiles and centre only", replace(BASE, encoders=("subtiles", "center"))),
     Row("subtile encoder dropped", "tile and centre only", replace(BASE, encoders=("tile", "center"))),
     Row("center encoder dropped", "tile and subtiles only", replace(BASE, encoders=("tile", "subtiles"))),
@@ -66,7 +66,7 @@ NETWORK = (
     Row("tile 52 px", "tile 52, subtiles 18 of the same extent", replace(BASE, tile_px=52, subtile_px=18)),
     Row("source, several models", "the source's recipe, one model for each training section left out, averaged", RECIPE,
         transform="spot_rank", run="in-sample",
-        also={"source, in-sample stack": "the same models, stacked by a perceptron on what they say of their training spots"}),
+        also={"source, in-sample stack": "the source's recipe, with a perceptron on predictions of training spots"}),
     Row("several models", "one for each training section left out, averaged", BASE, run="sections"),
     Row("tile 104 px", "tile 104, subtiles 34 of the same extent", replace(BASE, tile_px=104, subtile_px=34)),
     Row("subtile 52 px", "tile 78, nine subtiles of 52 that overlap", replace(BASE, subtile_px=52)),

@@ -26,6 +26,11 @@ def number(value: float, digits: int = 3) -> str:
     return "" if pd.isna(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
+def triple(*values: float) -> str:
+    """Write several numbers into a cell that does not break between them."""
+    return "\u00a0/\u00a0".join(number(value) or "–" for value in values)
+
+
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """Yield the lines of a table."""
     yield f"| {' | '.join(heads)} |"

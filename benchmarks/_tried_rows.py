@@ -74,26 +74,26 @@ class Row:
 
 RIDGES = (("texture", "ridge"), ("encoder", "ridge"))
 ROWS = (
-    Row("genes as measured", "texture with ridge, nearest neighbours and PLS; encoder with ridge; `n_programmes=0`"),
-    Row("the default", "training labels averaged with their projection on ten programmes of genes", n_programmes=10),
+    Row("genes as measured", "the default learners, `n_programmes=0`"),
+    Row("the default", "ten programmes of genes", n_programmes=10),
     Row("5 programmes", "fewer of them", n_programmes=5),
     Row("20 programmes", "more of them", n_programmes=20),
     Row("two ridges", "no nearest neighbours, no PLS", heads=RIDGES),
-    Row("one ridge", "of the features of both side by side", heads=(("texture + encoder", "ridge"),)),
-    Row("six heads", "nearest neighbours and PLS of the encoder, too",
+    Row("one ridge", "of all features side by side", heads=(("texture + encoder", "ridge"),)),
+    Row("six heads", "kNN and PLS of the encoder, too",
         heads=tuple((name, head) for name in ("texture", "encoder") for head in ("ridge", "knn", "pls"))),
     Row("encoder, 112 px", "its images with 112 px in place of 80", encoder="encoder, 112 px"),
-    Row("encoder, 48 px", "its images with 48 px, as the default has them today", encoder="encoder, 48 px"),
+    Row("encoder, 48 px", "its images with 48 px (as today), not 80", encoder="encoder, 48 px"),
     Row("encoder, 32 px", "its images with 32 px", encoder="encoder, 32 px"),
     Row("encoder, 1 µm", "its centre at about 1 µm a pixel (200 px), the others with 112 px", encoder="encoder, 1 µm"),
     Row("encoder, subtiles", "the nine subtiles, too", encoder="encoder, subtiles"),
     Row("encoder, no surroundings", "tile and centre only", encoder="encoder, no surroundings"),
-    Row("stain jitter", "three more copies of each training spot, its stains jittered (sd 0.15)", copies=3),
+    Row("stain jitter", "three more copies of each training spot, stains changed at random", copies=3),
     Row("stain jitter twice", "and predictions averaged over such copies", copies=3, predict_copies=True),
     Row("standardized features", "on each slide, also on the one that is predicted", standardized=(("mixed", True),)),
     Row("standardized features, pattern", "for the standardized half of the targets only",
         standardized=(("standardized", True), ("log", False))),
-    Row("smooth labels", "training labels averaged with those of the six nearest spots", smooth=True),
+    Row("smooth labels", "expression averaged with the six nearest spots", smooth=True),
 )  # fmt: skip
 
 DEFAULT_LEARNERS = "four learners"

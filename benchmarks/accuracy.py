@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ import pandas as pd
 import torch
 from _data import load
 from _record import CommandLine, append, read, select
-from _tables import markdown, means_of, number, wide
+from _tables import markdown, means_of, number, triple, wide
 
 import h2e
 from h2e._ensemble.stack import STACKS
@@ -48,7 +48,7 @@ SPLITS = {
 }
 """Name of a split: the data set, the column of the table that is left out, and what is predicted if not genes."""
 
-GENES = list(SPLITS)[:3]
+GENES, CELL_TYPES = list(SPLITS)[:3], ["her2st section, 8 cell types", "her2st donor, 8 cell types"]
 DEFAULTS = {
     "learners": "default", "images": "raw", "transform": "mixed", "programmes": 10, "stack": "mean", "seed": 0,
 }  # fmt: skip
@@ -72,24 +72,24 @@ LEARNERS = {
     "default + multiscale": (*DEFAULT_LEARNERS, h2e.tl.Multiscale(epochs=12)),
 }
 NETWORKS = {
-    "default + centre": "the default learners and the multiscale network with its centre encoder alone",
-    "default + multiscale": "the default learners and the whole multiscale network",
+    "default + centre": "the centre encoder of the network",
+    "default + multiscale": "the whole network",
 }
-MEASURES = {
-    "Pearson": "pearson",
-    "equal depth": "pearson_equal_depth",
-    "no biology": "pearson_no_biology",
-    "beyond depth": "pearson_beyond_depth",
-    "median skill": "skill",
-    "within domains": "within_domain",
-    "variance ratio": "variance_ratio",
-}
-"""Heads of the tables, and the metric of each column."""
+TRIPLE = ("pearson", "pearson_equal_depth", "skill")
+"""Metrics of most cells."""
 
-WITH_NETWORK = ("ensemble", "multiscale", "without multiscale")
+OTHER_MEASURES = {
+    "against counts without biology": "pearson_no_biology",
+    "beyond depth": "pearson_beyond_depth",
+    "within domains": "within_domain",
+    "variance of the prediction / of the truth": "variance_ratio",
+}
+HEADLINE = (
+    "ensemble", "baseline: ridge on texture", "baseline: coordinates", "oracle: domains", "oracle: depth", "ceiling",
+)  # fmt: skip
 
 KEY = ["split", *DEFAULTS]
-METRICS = (*MEASURES.values(), "spearman")
+METRICS = (*TRIPLE, *OTHER_MEASURES.values(), "spearman")
 VALUES = ["mean", "median", "worst", "worst_group", "n_slides", "n_targets", "n_excluded", "seconds"]
 COLUMNS = [*KEY, "method", "metric", "group", *VALUES]
 
@@ -177,97 +177,87 @@ def of_all_groups(run: pd.DataFrame) -> pd.DataFrame:
     return wide(select(run, group="all"), ["method"])
 
 
-def table_of(heads: list[str], runs: dict[str, pd.DataFrame]) -> Iterator[str]:
-    """Yield a table: a line per method of each run, with what guards against fooling oneself."""
-    measures = [head for head, metric in MEASURES.items() if any(metric in set(run["metric"]) for run in runs.values())]
-    rows = []
-    for label, run in runs.items():
-        worst = select(run, group="all", metric="pearson").set_index("method")[["worst", "worst_group"]]
-        intervals = select(run, group="all", method="ensemble").set_index("metric")
-        for method, row in of_all_groups(run).iterrows():
-            values = [number(row.get(MEASURES[head])) for head in measures]
-            least = f"{number(worst.loc[method, 'worst'])} ({worst.loc[method, 'worst_group']})"
-            of_intervals = ["", ""]
-            if method == "ensemble" and "coverage_80" in intervals.index:
-                levels = [intervals.loc[f"coverage_{level}"] for level in (80, 90)]
-                covered = [f"{number(i['mean'], 2)} ({i['worst_group']} {number(i['worst'], 2)})" for i in levels]
-                widths = (number(intervals.loc[f"width_{level}", "mean"], 1) for level in (80, 90))
-                of_intervals = [" / ".join(covered), " / ".join(widths)]
-            rows.append([*filter(None, [label]), method, values[0], least, *values[1:], *of_intervals])
-    beside = ["coverage 80 / 90 % (worst donor)", "width 80 / 90 %"]
-    yield from markdown([*heads, measures[0], "worst donor", *measures[1:], *beside], rows)
+def cells_of(runs: Iterable[pd.DataFrame], method: str, *metrics: str) -> list[str]:
+    """Write metrics of a method, a cell for each run; nothing where it was not measured."""
+    means = (of_all_groups(run) if len(run) else pd.DataFrame() for run in runs)
+    return [triple(*(mean.loc[method].get(m) for m in metrics)) if method in mean.index else "" for mean in means]
+
+
+def headline(measured: pd.DataFrame, splits: list[str], metrics: tuple[str, ...]) -> Iterator[str]:
+    """Yield the default ensemble, and what it must beat."""
+    runs = [runs_of(measured, split=split) for split in splits]
+    rows = [[name, *cells_of(runs, name, *metrics)] for name in HEADLINE]
+    yield from markdown(["method", *splits], [row for row in rows if any(row[1:])])
     yield ""
 
 
-def overview(measured: pd.DataFrame) -> Iterator[str]:
-    """Yield a line for each split: the default ensemble, on genes as measured, and what it must beat."""
-    beside = ("baseline: ridge on texture", "baseline: coordinates", "oracle: depth", "ceiling")
-    rows = []
-    for split in SPLITS:
-        for images in ("raw", "normalized"):
-            runs = [runs_of(measured, split=split, images=images, **programmes) for programmes in ({}, MEASURED)]
-            if not len(runs[0]):
-                continue
-            default, without = (of_all_groups(run) for run in runs)
-            values = [default.loc["ensemble"], without.loc["ensemble"] if len(without) else None]
-            values += [default.loc[name] if name in default.index else None for name in beside]
-            metrics = ("pearson", "pearson_equal_depth", "skill")
-            cells = [
-                "" if v is None else "\u00a0/\u00a0".join(number(v.get(m)) or "–" for m in metrics) for v in values
-            ]
-            rows.append([split if images == "raw" else f"{split}, normalized images", *cells])
-    yield from markdown(["left out of", "ensemble", "the same, `n_programmes=0`", *beside], rows)
+def other_measures(measured: pd.DataFrame) -> Iterator[str]:
+    """Yield what else was measured of the default ensemble."""
+    runs = [runs_of(measured, split=split) for split in GENES]
+    ensembles = [select(run, group="all", method="ensemble").set_index("metric") for run in runs]
+    worst = [f"{number(one.loc['pearson', 'worst'])} ({one.loc['pearson', 'worst_group']})" for one in ensembles]
+    yield from markdown(["the default", *GENES], [["Pearson of the worst donor", *worst]])
+    for label, metric in OTHER_MEASURES.items():
+        yield f"| {' | '.join([label, *cells_of(runs, 'ensemble', metric)])} |"
+    for level in (80, 90):
+        of_level = [one.loc[f"coverage_{level}"] if f"coverage_{level}" in one.index else None for one in ensembles]
+        covered = [
+            "" if c is None else f"{number(c['mean'], 2)} ({c['worst_group']} {number(c['worst'], 2)})"
+            for c in of_level
+        ]
+        yield f"| {' | '.join([f'share of values in {level} % intervals (worst donor)', *covered])} |"
+    yield ""
+
+
+def changes(measured: pd.DataFrame) -> Iterator[str]:
+    """Yield what the ensemble scores with one thing changed."""
+
+    def row(label: str, method: str = "ensemble", **run: object) -> list[str]:
+        runs = [runs_of(measured, split=split, **run) for split in GENES]
+        return [label, *cells_of(runs, method, *TRIPLE)]
+
+    rows = [row("none"), row("`n_programmes=0`", **MEASURED), row("normalized images", images="normalized")]
+    rows += [row(f"without {name}", f"without {name}") for name in DEFAULT_LEARNERS]
+    rows += [row("texture alone", "texture")]
+    for learners, what in NETWORKS.items():
+        for seed in (0, 1):
+            label = f"with {what}" + (f", seed {seed}" if seed else "")
+            rows += [row(label, learners=learners, seed=seed)]
+            rows += [row(f"{label}: it alone", "multiscale", learners=learners, seed=seed)]
+    yield from markdown(["change", *GENES], [row for row in rows if any(row[1:])])
     yield ""
 
 
 def siblings(measured: pd.DataFrame) -> Iterator[str]:
-    """Yield what sections of the same donor add, on the donors that have several; of the others nothing is left."""
-    runs = {split: runs_of(measured, split=split) for split in GENES[:2]}
-    rows = []
-    for metric in ("pearson", "pearson_equal_depth"):
-        for method in ("ensemble", "baseline: ridge on texture", "baseline: coordinates"):
-            means = [select(run, metric=metric, method=method).set_index("group")["mean"] for run in runs.values()]
-            rows.append([metric, method, *(number(one.get(donor)) for donor in "ABC" for one in means)])
-    heads = [f"{donor}, {what} left out" for donor in "ABC" for what in ("section", "donor")]
-    yield from markdown(["metric", "method", *heads], rows)
+    """Yield what sections of the same donor add, on the donor that has several; of the others nothing is left."""
+    runs = [select(runs_of(measured, split=split), group="C").assign(group="all") for split in GENES[:2]]
+    rows = [[name, *cells_of(runs, name, *TRIPLE[:2])] for name in HEADLINE[:3]]
+    yield from markdown(["donor C", "one section left out", "all four left out"], rows)
+    yield ""
+
+
+def stacks(measured: pd.DataFrame) -> Iterator[str]:
+    """Yield the ensemble of each stack, and what the in-sample one says of its own training spots."""
+    runs = {stack: runs_of(measured, split=GENES[0], stack=stack, **MEASURED) for stack in STACKS}
+    rows = [[f'`"{stack}"`', *cells_of([run], "ensemble", *TRIPLE)] for stack, run in runs.items()]
+    own = cells_of([runs["in_sample"]], "own estimate of in_sample", *TRIPLE)
+    rows += [['`"in_sample"`, on the spots it was trained on', *own]]
+    yield from markdown(["stack", GENES[0]], [row for row in rows if any(row[1:])])
     yield ""
 
 
 def tables(measured: pd.DataFrame) -> Iterator[str]:
-    """Yield all tables of docs/benchmarks.md; those of one split are folded away."""
-    yield "**The default, and what it must beat**: Pearson / Pearson at equal depth / median skill (the mean of the "
-    yield "training spots has 0 / 0 / 0)"
-    yield ""
-    yield from overview(measured)
-    yield "**What sections of the same donor add**: A and B have one section, C has four"
-    yield ""
-    yield from siblings(measured)
-    for split in GENES:
-        run = runs_of(measured, split=split)
-        if len(run):
-            yield f":::{{dropdown}} {split}: all learners, baselines and measures, images as they are"
-            yield ""
-            yield from table_of(["method"], {"": run})
-            yield ":::"
-            yield ""
-    for learners, what in NETWORKS.items():
-        runs = {
-            f"{split}, seed {seed}": runs_of(measured, split=split, learners=learners, seed=seed)
-            for split in GENES
-            for seed in (0, 1)
-        }
-        runs = {split: run[run["method"].isin(WITH_NETWORK)] for split, run in runs.items() if len(run)}
-        if runs:
-            yield f"**{learners}**: {what}, 12 epochs"
-            yield ""
-            yield from table_of(["left out of", "method"], runs)
-    runs = {stack: runs_of(measured, split=GENES[0], stack=stack, **MEASURED) for stack in STACKS}
-    methods = ("ensemble", "own estimate of in_sample")
-    runs = {k: v[v["method"].isin(methods)] for k, v in runs.items() if len(v)}
-    if len(runs) > 1:
-        yield f"**{GENES[0]}**, stacks of the default learners on genes as measured (`n_programmes=0`)"
-        yield ""
-        yield from table_of(["stack", "method"], runs)
+    """Yield all tables of docs/benchmarks.md."""
+    parts = {
+        "**Genes**": headline(measured, GENES, TRIPLE),
+        "**Proportions of cell types** (Pearson / median skill)": headline(measured, CELL_TYPES, ("pearson", "skill")),
+        "**Other measures of the default**": other_measures(measured),
+        "**What sections of the same donor add** (Pearson / at equal depth)": siblings(measured),
+        "**What one change does to the ensemble**": changes(measured),
+        "**Stacks**, genes as measured (`n_programmes=0`)": stacks(measured),
+    }
+    for title, lines in parts.items():
+        yield from (title, "", *lines)
 
 
 def main() -> None:

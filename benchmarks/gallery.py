@@ -1,9 +1,10 @@
-"""Pictures for docs/gallery.md: predictions of spots that the models did not see, on all real data.
+"""Pictures for docs/gallery.md: predictions of spots that the models did not see, on all real data; and of all plots.
 
     H2E_DATA=../shared/data python benchmarks/gallery.py [--ensembles FOLDER] [--only mob visium_mini]   # 10 minutes
 
-Writes gallery_*.jpg to docs/_static, each under 300 kB. Nothing is picked by eye: the targets shown are those with
-the best, the middle and the worst correlation over all held-out spots. With --ensembles, ensembles are kept in that
+Writes gallery_*.jpg to docs/_static, each under 300 kB, and pl_*.jpg for the pages of the functions of ``h2e.pl``
+(``--only api``: a minute). Nothing is picked by eye: the targets shown are those with the best, the middle and the
+worst correlation over all held-out spots. With --ensembles, ensembles are kept in that
 folder and used again.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from argparse import Namespace
+from doctest import DocTestParser
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +33,7 @@ TRAINING, NEW = ["A1", "B4"], "C2"
 
 def save(axes: object, options: Namespace, name: str) -> None:
     """Write the figure of some Axes."""
-    save_picture(np.ravel(axes)[0].figure, options.pictures / f"gallery_{name}.jpg", dpi=90)
+    save_picture(np.ravel(axes)[0].figure, options.pictures / f"gallery_{name}.jpg", dpi=125)
 
 
 def fit(sdata: SpatialData, options: Namespace, name: str, **settings: object) -> h2e.Ensemble:
@@ -67,7 +69,7 @@ def her2st(options: Namespace) -> None:
     sdata = sections(smoke=options.smoke)
     h2e.tl.predict(sdata, fit(sdata, options, "her2st", group_key="donor"), progress=False)
     targets = best_middle_worst(sdata)
-    save(h2e.pl.spatial_pred(sdata, targets, slides=["A1", "B4", "C3"]), options, "her2st")
+    save(h2e.pl.spatial_pred(sdata, targets, slides=["B4", "C3"], ncols=2), options, "her2st")
 
 
 def cell_types(options: Namespace) -> None:
@@ -75,7 +77,7 @@ def cell_types(options: Namespace) -> None:
     sdata = sections(smoke=options.smoke)
     h2e.tl.predict(sdata, fit(sdata, options, "her2st_major", group_key="donor", obsm="major"), progress=False)
     targets = best_middle_worst(sdata, obsm="major")
-    save(h2e.pl.spatial_pred(sdata, targets, slides=["B4", "C3"], cmap="magma"), options, "cell_types")
+    save(h2e.pl.spatial_pred(sdata, targets, slides=["B4", "C3"], cmap="magma", ncols=2), options, "cell_types")
 
 
 def mob(options: Namespace) -> None:
@@ -84,7 +86,7 @@ def mob(options: Namespace) -> None:
     h2e.pp.normalize(sdata)
     h2e.tl.predict(sdata, fit(sdata, options, "mob", group_key="donor"), progress=False)
     targets = best_middle_worst(sdata)
-    save(h2e.pl.spatial_pred(sdata, targets, slides=["MOB2", "MOB4"], share_scale="slides"), options, "mob")
+    save(h2e.pl.spatial_pred(sdata, targets, slides=["MOB2", "MOB4"], share_scale="slides", ncols=2), options, "mob")
 
 
 def visium_mini(options: Namespace) -> None:
@@ -93,7 +95,7 @@ def visium_mini(options: Namespace) -> None:
     h2e.pp.normalize(sdata)
     h2e.tl.predict(sdata, fit(sdata, options, "visium_mini", n_targets=8, log_normalized=True), progress=False)
     targets = best_middle_worst(sdata, log_normalized=True)
-    save(h2e.pl.spatial_pred(sdata, targets, log_normalized=True), options, "visium_mini")
+    save(h2e.pl.spatial_pred(sdata, targets, log_normalized=True, ncols=2), options, "visium_mini")
 
 
 def new_slide(options: Namespace) -> None:
@@ -104,7 +106,8 @@ def new_slide(options: Namespace) -> None:
     ensemble = fit(known, options, "her2st_two", group_key="donor")
     h2e.tl.predict(new, ensemble, progress=False)
     target = ensemble.targets[0]
-    figure, axes = plt.subplots(1, 4, figsize=(15, 3.6), layout="constrained")
+    figure, axes = plt.subplots(2, 2, figsize=(7.4, 6.6), layout="constrained")
+    axes = axes.ravel()
     h2e.pl.spatial_pred(new, target, alpha_by_std=True, ax=axes[:2])
     h2e.pl.spatial_pred(new, target, key="h2e_std", cmap="magma", ax=axes[2])
     only_image = sdata.filter_by_coordinate_system(NEW)
@@ -117,7 +120,16 @@ def new_slide(options: Namespace) -> None:
     save(figure.axes[0], options, "new_slide")
 
 
-GALLERY = {f.__name__: f for f in (visium_mini, mob, her2st, new_slide, cell_types)}
+def api(options: Namespace) -> None:
+    """Show what the example in the docstring of each function of ``h2e.pl`` draws, on synthetic slides."""
+    for name in h2e.pl.__all__[: 2 if options.smoke else None]:
+        names: dict[str, object] = {}
+        for example in DocTestParser().get_examples(getattr(h2e.pl, name).__doc__):
+            exec(example.source, names)
+        save_picture(plt.gcf(), options.pictures / f"pl_{name}.jpg", dpi=80)
+
+
+GALLERY = {f.__name__: f for f in (visium_mini, mob, her2st, new_slide, cell_types, api)}
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """How often turned, mirrored and shifted spots are told by the outline of the tissue, and how often right ones are doubted.
 
     H2E_DATA=../shared/data python benchmarks/orientation.py
-    python benchmarks/orientation.py --table     # prints the table of docs/preprocessing.md, from the file
+    python benchmarks/orientation.py --table     # prints the table of docs/benchmarks.md, from the file
 
 The spots of each real slide are turned about the middle of the image in each of the seven wrong orientations, and
 shifted by two to five spacings; ``crops`` are halves and 70 % of slides whose spots are right. a minute of one core.
@@ -83,8 +83,9 @@ def main() -> None:
     path = options.results / "orientation.csv"
     if not options.table:
         write(measured(smoke=options.smoke), path)
-    rows = read(path)[["data", "kind", "n", "as_they_should", "cannot_be_told"]].astype(str).to_numpy().tolist()
-    print("\n".join(markdown(("data", "spots", "slides", "right answer", "cannot be told"), rows)))
+    kinds = read(path).groupby("kind", sort=False)[["n", "as_they_should", "cannot_be_told"]].sum()
+    rows = [[kind, *map(str, row)] for kind, row in zip(kinds.index, kinds.to_numpy(), strict=True)]
+    print("\n".join(markdown(("spots", "slides", "right answer", "cannot be told"), rows)))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     H2E_DATA=../shared/data python benchmarks/pictures.py   # half a minute
 
-Writes stains.jpg, tissue.jpg, tiles.jpg and placement.jpg to docs/_static.
+Writes stains.jpg, tissue.jpg and placement.jpg to docs/_static.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import h2e
 from h2e._sdata.images import levels_of
 
 SECTIONS = ["A1", "B4", "C2", "C4"]
-SPOTS = ["B4_18x28", "B4_11x26", "C4_22x20", "C4_13x17"]
 SHIFT_PX = np.array([380.0, -270.0])
 """By which section C4 is displaced: 1.6 spacings."""
 
@@ -30,12 +29,11 @@ def main() -> None:
     options = CommandLine(__doc__).parse_args()
     warnings.filterwarnings("ignore")
     sdata = load("her2st", smoke=options.smoke, slides=SECTIONS)
-    spots, shift = (list(sdata["table"].obs_names[:4]), SHIFT_PX / 8) if options.smoke else (SPOTS, SHIFT_PX)
+    shift = SHIFT_PX / 8 if options.smoke else SHIFT_PX
     h2e.pp.normalize(sdata)
     print(h2e.get.report(sdata).round(3).to_string())
     axes = h2e.pl.stains(sdata, image_key=[f"{name}_image" for name in SECTIONS])
     save_picture(axes[0, 0].figure, options.pictures / "stains.jpg", dpi=100)
-    save_picture(h2e.pl.tiles(sdata, spots=spots)[0].figure, options.pictures / "tiles.jpg", dpi=100)
 
     figure, axes = plt.subplots(2, 2, figsize=(9, 8.4), layout="constrained")
     h2e.pp.detect_tissue(sdata, image_key="A1_image", method="mean", key_added="A1_mean")

@@ -1,7 +1,7 @@
 """How often does the image tell that the size of a pixel is wrong? Cues learned from slides of other donors.
 
     H2E_DATA=../shared/data python benchmarks/scale_cue.py   # three minutes
-    python benchmarks/scale_cue.py --table                   # prints the tables of docs/trust.md, from the file
+    python benchmarks/scale_cue.py --table                   # prints the tables of docs/benchmarks.md, from the file
 
 Of her2st a donor is left out, of mob (two animals) a slide. The slides left out are looked at with ``um_per_px`` times
 each of ``FACTORS``. The cues: ``nuclei``, the typical diameter of dark blobs of haematoxylin; ``spectrum``, a ridge
@@ -185,21 +185,21 @@ def tables(measured: pd.DataFrame) -> Iterator[str]:
     rows = measured.assign(warned=right(measured), change=measured["change"].fillna(""))
     factors = sorted(rows["factor"].unique())
     lines = []
-    for (cue, change), part in rows[rows["change"].isin(("", "quarter"))].groupby(["cue", "change"], sort=False):
+    texture = rows[rows["cue"] == "texture"]
+    for change, what in {"": "whole slides", "quarter": "quarters of slides"}.items():
+        part = texture[texture["change"] == change]
         shares = [part.loc[part["factor"] == factor, "warned"] for factor in factors]
-        what = f"{cue}, quarters of slides" if change else cue
-        lines.append([what, *(f"{share.sum()} of {len(share)}" for share in shares)])
-    yield from markdown(["cue", *(f"{factor:.2g} ×" for factor in factors)], lines)
+        lines.append([what, *(f"{share.sum()}/{len(share)}" for share in shares)])
+    yield from markdown(["warned of", *(f"{factor:.2g} ×" for factor in factors)], lines)
     yield ""
     same = rows[~rows["change"].isin(("", "quarter"))]
     kinds = same["change"].where(~same["change"].str.startswith("of "), "another tissue")
     kinds = kinds.replace(list(STAINS), f"stain {', '.join(STAINS)}")
     parts = same.groupby(kinds, sort=False)
     lines = [
-        [str(what), f"{part['warned'].sum()} of {len(part)}", number(part["off"].abs().max(), 2)]
-        for what, part in parts
+        [str(what), f"{part['warned'].sum()}/{len(part)}", number(part["off"].abs().max(), 2)] for what, part in parts
     ]
-    yield from markdown(["right size, `texture`", "warned of", "most octaves off"], lines)
+    yield from markdown(["at the right size", "warned of", "most octaves off"], lines)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """What each step takes, beside the code of an earlier commit: processor time, wall time and memory.
 
     H2E_DATA=../shared/data python benchmarks/speed.py [--steps fit …] [--large]   # 15 minutes; --large: hours
-    python benchmarks/speed.py --table   # prints the table of docs/speed.md, from the file
+    python benchmarks/speed.py --table [--all]   # prints the table of docs/speed.md, from the file
     H2E_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/speed.py --encoder   # 5 minutes; writes no file
 
 Each step runs in a process of its own, on one thread, first with the code of commit 560ccb5 (checked out into a
@@ -49,6 +49,8 @@ LIMIT = 1800
 
 LARGE = [step for step in STEPS if any(size in step for size in ("100,000", "20,000²", "40,000²"))]
 LARGE += [step for step in STEPS if step.startswith(("fit", "predict")) and "10,000" in step]
+SHOWN = ("import", "fit", "predict", "evaluate", "make_spots")
+"""What steps in the documentation begin with; --all prints the others, too."""
 SMOKE = ["import h2e", "head pls, 1,000 spots"]
 
 
@@ -80,17 +82,18 @@ def measure(step: str, source: Path, *, smoke: bool, limit: int | None) -> dict[
     return spent
 
 
-def table(measured: pd.DataFrame) -> Iterator[str]:
-    """Yield the table, a line a step, the ratios of processor time beside it."""
+def table(measured: pd.DataFrame, *, every: bool) -> Iterator[str]:
+    """Yield the table, a line a step: processor time with the earlier code and today, their ratio, and memory."""
     rows = []
     for step, of_step in measured.groupby("step", sort=False):
+        if not (every or step.startswith(SHOWN)):
+            continue
         by_code = of_step.drop_duplicates("code", keep="last").set_index("code").reindex([BEFORE, "today"])
         before, today = by_code["cpu"]
         late = f"over {LIMIT / 60:.0f} min" if BEFORE in of_step["code"].tolist() else ""
-        row = [step, number(before, 1) or late, number(today, 1), number(before / today, 1)]
-        rows.append([*row, *(number(value, 1) for column in ("wall", "peak_gb") for value in by_code[column])])
-    heads = ["step", f"CPU s, {BEFORE}", "CPU s, today", "ratio", f"wall s, {BEFORE}", "wall s, today"]
-    yield from markdown([*heads, f"GB, {BEFORE}", "GB, today"], rows)
+        row = [step, number(today, 1), number(before, 1) or late, number(before / today, 1)]
+        rows.append([*row, number(by_code.loc["today", "peak_gb"], 1)])
+    yield from markdown(["step", "CPU seconds", f"before ({BEFORE})", "times faster", "memory, GB"], rows)
 
 
 def precision(*, smoke: bool) -> list[np.ndarray]:
@@ -170,7 +173,8 @@ def compiling(tiles: list[np.ndarray]) -> None:
 def main() -> None:
     """Measure what is missing, or print the table."""
     parser = CommandLine(__doc__)
-    parser.add_argument("--table", action="store_true", help="print the table, measure nothing")
+    parser.add_argument("--table", action="store_true", help="print the table of docs/speed.md, measure nothing")
+    parser.add_argument("--all", action="store_true", help="print every row of it")
     parser.add_argument("--large", action="store_true", help="10,000 and 100,000 spots, too")
     parser.add_argument("--today", action="store_true", help="without the earlier code")
     parser.add_argument("--steps", nargs="+", default=[""], metavar="WORDS", help="only steps that begin so")
@@ -201,7 +205,7 @@ def main() -> None:
             ]
             append(pd.DataFrame(rows), path)
             print(pd.DataFrame(rows).to_string(index=False, header=False), flush=True)
-    print("\n".join(table(read(path))))
+    print("\n".join(table(read(path), every=options.all)))
 
 
 if __name__ == "__main__":

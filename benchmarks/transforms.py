@@ -54,7 +54,7 @@ def tables(measured: pd.DataFrame) -> Iterator[str]:
             values = means.loc[split, [*METRICS]].round(3)
             best = values.loc[transform] == values.max()
             texts = zip(map(number, values.loc[transform]), best, strict=True)
-            cells.append(" / ".join(f"**{text}**" if wins else text for text, wins in texts))
+            cells.append("\u00a0/\u00a0".join(f"**{text}**" if wins else text for text, wins in texts))
         rows.append([name, *cells])
     yield from markdown(["what is learned", *GENES], rows)
 

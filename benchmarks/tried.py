@@ -1,7 +1,7 @@
 """What was tried to predict better than the default learners, on the same folds and targets, and how high one can get.
 
     H2E_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/tried.py   # adds rows that results/tried.csv lacks
-    python benchmarks/tried.py --table   # prints the tables of docs/benchmarks.md, from the file
+    python benchmarks/tried.py --table [--all]  # prints the table of docs/benchmarks.md, or every row, from the file
 
 Each row changes the features, the labels or the heads of the first, the default learners on genes as measured; its
 predictions are the plain mean of its heads and are scored as ``h2e.tl.evaluate`` scores them, without anything of the
@@ -9,7 +9,7 @@ group that is left out; donors weigh the same. What a row would need in the pack
 takes spots to standardize features, say) is not built before it pays. A row takes seconds to two minutes, all of them
 about half an hour. One thread.
 
-The second table is about the depth of the spots: targets that are chosen, and models that are trained, without it. The
+The second table (``--table --all``) is about the depth of the spots: targets that are chosen, and models that are trained, without it. The
 rule was fixed before anything was measured: a row is proposed for the default if its Pearson correlation at equal depth
 is at least 0.01 above that of the same learners as the default has them on the donor split, and below it on no split.
 """
@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 from _record import CommandLine, append, read, select
-from _tables import markdown, number
+from _tables import markdown, triple
 from _tried_data import SPLITS, Data
 from _tried_rows import CHOICES, DEFAULT, DEFAULT_LEARNERS, DEPTH_ROWS, ROWS, SMOKE_ROWS, WITHOUT_DEPTH, Row
 
@@ -40,6 +40,10 @@ CEILING = "ceiling_equal_depth"
 COLUMNS = ["split", "row", "group", *METRICS, CEILING, "cpu_s"]
 DONOR = "her2st donor"
 PERFECT = "a perfect prediction"
+SHOWN = (
+    "genes as measured", "the default", "encoder, 48 px", "stain jitter", "standardized features", "smooth labels",
+)  # fmt: skip
+"""Rows in the documentation; --all prints the others, too."""
 GAIN = 0.01
 """By which a row must be ahead with a donor left out, at equal depth."""
 
@@ -114,9 +118,9 @@ def measure(splits: list[str], rows: list[Row], path: Path, *, smoke: bool) -> N
             print(means.to_string(index=False, header=False), flush=True)
 
 
-def table(means: pd.DataFrame) -> Iterator[str]:
-    """Yield the Markdown: Pearson and skill of each row under each split."""
-    tried = {row.name: row.what for row in ROWS} | {PERFECT: "what the noise of the counts allows"}
+def table(means: pd.DataFrame, *, every: bool = False) -> Iterator[str]:
+    """Yield the Markdown: Pearson and skill of a row under each split."""
+    tried = {row.name: row.what for row in ROWS if every or row.name in SHOWN} | {PERFECT: "what noisy counts allow"}
     rows = [[name, what, *cells(means, name, "pearson", "skill")] for name, what in tried.items()]
     yield from markdown(["tried", "what", *SPLITS], rows)
 
@@ -140,7 +144,7 @@ def is_proposed(means: pd.DataFrame, name: str) -> bool:
 
 def cells(means: pd.DataFrame, row: str, *metrics: str) -> list[str]:
     """Write metrics of a row, one cell per split."""
-    return [" / ".join(filter(None, map(number, of))) for of in overall(means, row)[list(metrics)].to_numpy()]
+    return [triple(*of[~np.isnan(of)]) for of in overall(means, row)[list(metrics)].to_numpy()]
 
 
 def overall(means: pd.DataFrame, row: str) -> pd.DataFrame:
@@ -151,7 +155,8 @@ def overall(means: pd.DataFrame, row: str) -> pd.DataFrame:
 def main() -> None:
     parser = CommandLine(__doc__)
     parser.add_argument("--splits", nargs="+", choices=list(SPLITS), default=list(SPLITS))
-    parser.add_argument("--table", action="store_true", help="print the table and stop")
+    parser.add_argument("--table", action="store_true", help="print the table of docs/benchmarks.md and stop")
+    parser.add_argument("--all", action="store_true", help="print every row, and the table of targets without depth")
     options = parser.parse_args()
     path = options.results / "tried.csv"
     if not options.table:
@@ -160,7 +165,9 @@ def main() -> None:
         warnings.simplefilter("ignore")
         splits, rows = ([DONOR], SMOKE_ROWS) if options.smoke else (options.splits, ROWS + DEPTH_ROWS)
         measure(splits, rows, path, smoke=options.smoke)
-    print("\n".join([*table(read(path)), "", *depth_table(read(path))]))
+    print("\n".join(table(read(path), every=options.all)))
+    if options.all or options.smoke:
+        print("", *depth_table(read(path)), sep="\n")
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ typehints_document_rtype = False
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
+bibtex_default_style = "plain"
 
 
 suppress_warnings = ["config.cache"]  # of the next function, which cannot be pickled and need not be
@@ -127,7 +128,7 @@ html_theme_options = {
     "path_to_docs": "docs",
     "navigation_with_keys": False,
     "navbar_persistent": [],  # the side bar has the search already
-    "show_navbar_depth": 2,
+    "show_navbar_depth": 1,
 }
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

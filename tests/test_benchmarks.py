@@ -19,8 +19,8 @@ RECORD = ["h2e", "date", "processor"]
 PAGES = {
     "ablation": "benchmarks.md",
     "accuracy": "benchmarks.md",
-    "scale_cue": "trust.md",
-    "orientation": "preprocessing.md",
+    "scale_cue": "benchmarks.md",
+    "orientation": "benchmarks.md",
     "speed": "speed.md",
     "transforms": "benchmarks.md",
     "tried": "benchmarks.md",

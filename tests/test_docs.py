@@ -104,6 +104,10 @@ def test_every_picture_of_a_page_is_described_in_words():
     assert [picture for *picture, words in described if len(words) <= 40] == []
 
 
+def test_every_plot_has_its_picture():
+    assert {path.stem for path in (ROOT / "docs" / "_static").glob("pl_*")} == {f"pl_{name}" for name in h2e.pl.__all__}
+
+
 @pytest.mark.parametrize(
     "text",
     [

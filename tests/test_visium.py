@@ -137,12 +137,15 @@ def test_the_quickstart_leads_from_folders_of_ones_own_to_a_map(folders, monkeyp
     import matplotlib.pyplot as plt
 
     page = (Path(__file__).parents[1] / "tutorials" / "quickstart.md").read_text(encoding="utf-8")
-    (lines,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    single, lines = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
     reading, using = lines.split("\n\nh2e.pp.normalize")
     for number, folder in enumerate(folders.values(), start=1):
         (tmp_path / f"outs_{number}").symlink_to(folder)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "outs").symlink_to(folders["S1"])
     names = {"h2e": h2e, "print": lambda *_: None}
+    exec(single.replace("fit(slide)", 'fit(slide, learners="mean", n_targets=4)'), names)
+    assert names["slide"]["table"].obsm["h2e_loo"].notna().all(axis=1).mean() > 0.5
     exec(reading.replace("image.tif", "full.tif"), names)
     assert [slide.image.key for slide in find_slides(names["sdata"])] == [f"slide_{i}_full_image" for i in (1, 2, 3)]
     exec(f"h2e.pp.normalize{using}".replace('"donor")', '"donor", learners="mean", n_targets=4)'), names)  # quickly

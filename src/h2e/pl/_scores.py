@@ -52,7 +52,7 @@ def scores(scores: pd.DataFrame, *, methods: str | Sequence[str] | None = None, 
     Examples
     --------
     >>> import h2e
-    >>> sdata = h2e.datasets.toy_cohort(n_slides=2, n_donors=2, side=6)
+    >>> sdata = h2e.datasets.toy_cohort(n_slides=3, n_donors=3)
     >>> options = {"learners": "texture", "n_targets": 4, "group_key": "donor", "progress": False}
     >>> ax = h2e.pl.scores(h2e.tl.evaluate(sdata, **options))
     >>> [label.get_text() for label in ax.get_yticklabels()][0]

@@ -134,12 +134,10 @@ def spatial_pred(
     Examples
     --------
     >>> import h2e
-    >>> sdata = h2e.datasets.toy_cohort(n_slides=2, n_donors=2, side=6)
+    >>> sdata = h2e.datasets.toy_cohort(n_slides=3, n_donors=3)
     >>> ensemble = h2e.tl.fit(sdata, learners="texture", n_targets=4, group_key="donor", progress=False)
     >>> h2e.tl.predict(sdata, ensemble, progress=False)
-    >>> axes = h2e.pl.spatial_pred(sdata, list(ensemble.targets[:2]), slides="toy_B1")
-    >>> [ax.get_title().splitlines()[1].split(", r =")[0] for ax in axes]
-    ['predicted, held-out donor', 'measured', 'predicted, held-out donor', 'measured']
+    >>> axes = h2e.pl.spatial_pred(sdata, ensemble.targets[:2], slides="toy_B1", ncols=2)
     """
     if hasattr(sdata, "tables"):
         table = get_table(sdata, table_key)

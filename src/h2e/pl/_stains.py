@@ -60,8 +60,7 @@ def stains(
     >>> import h2e
     >>> sdata = h2e.datasets.toy_cohort()
     >>> h2e.pp.normalize_stains(sdata)
-    >>> h2e.pl.stains(sdata).shape
-    (4, 4)
+    >>> axes = h2e.pl.stains(sdata, image_key=["toy_A1_image", "toy_B1_image"])
     """
     from matplotlib.patches import Rectangle
 

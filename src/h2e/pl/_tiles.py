@@ -80,8 +80,7 @@ def tiles(
     --------
     >>> import h2e
     >>> sdata = h2e.datasets.toy_cohort()
-    >>> [axes.get_title() for axes in h2e.pl.tiles(sdata, spots=["toy_A1_3x5", "toy_B1_5x5"])]
-    ['toy_A1: toy_A1_3x5', 'toy_B1: toy_B1_5x5']
+    >>> axes = h2e.pl.tiles(sdata, spots=["toy_A1_3x5", "toy_B1_5x5"])
     """
     names = get_table(sdata, table_key).obs_names
     sources = require_inside(open_slides(sdata, Keys(table_key, image_key, library_key=library_key)))
