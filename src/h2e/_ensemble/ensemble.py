@@ -190,6 +190,7 @@ class Ensemble:
         *,
         encoders: Mapping[str, Any] | None = None,
         learners: Mapping[str, Callable[..., Learner]] | None = None,
+        allow_download: bool = False,
     ) -> Ensemble:
         """Read an ensemble that :meth:`save` wrote.
 
@@ -201,11 +202,14 @@ class Ensemble:
         folder
             What :meth:`save` wrote.
         encoders
-            The encoder of each learner that has one, a name of timm too, by the name of the learner in the ensemble.
-            Without it an ensemble can be loaded, but not predict.
+            The encoder of each learner that has one, a name too, by the name of the learner in the ensemble; weights
+            other than those that were trained on are refused. Without it an ensemble can be loaded, but not predict.
         learners
             For each learner of your own its class, by the name of the class, or a function that makes it of its
             settings.
+        allow_download
+            Whether encoders that the file names are fetched and built when they are needed. What runs code of a
+            repository is not: pass it as :class:`h2e.tl.Encoder` with ``trust_remote_code=True``.
 
         Returns
         -------
@@ -218,7 +222,8 @@ class Ensemble:
         ValueError
             A file is damaged, changed, or of a newer format, or a learner of your own is not passed.
         """
-        return cls(**rebuild(*_store.load(Path(folder)), encoders=encoders or {}, learners=learners or {}))
+        passed = {"encoders": encoders or {}, "learners": learners or {}, "allow_download": allow_download}
+        return cls(**rebuild(*_store.load(Path(folder)), **passed))
 
 
 def _std(versions: Sequence[np.ndarray]) -> np.ndarray:
