@@ -18,7 +18,7 @@ from h2e._learners.encoder_models import as_function
 from h2e._learners.encoders import MissingEncoder, encoder_of
 from h2e._learners.multiscale import Multiscale
 from h2e._learners.registry import from_json, learner_of, to_json
-from h2e._learners.shell import shell_network, _stain_channels, shell_features
+from h2e._learners.shell import _stain_channels, shell_features, shell_network
 from h2e._learners.texture import Texture
 from h2e._slide.tiles import View
 

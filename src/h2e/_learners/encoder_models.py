@@ -47,7 +47,7 @@ def timm_px(name: str, model_args: dict[str, Any]) -> int:
         from timm.models import get_pretrained_cfg, load_model_config_from_hf
 
         hub = name.partition(":")[2]
-        config = load_model_config_from_hf(hub)[0] if hub else get_pretrained_cfg(name).to_dict()  # type: ignore
+        config = load_model_config_from_hf(hub)[0] if hub else get_pretrained_cfg(name).to_dict()
         return int(np.max(model_args.get("img_size") or config["input_size"][1:]))
 
 
