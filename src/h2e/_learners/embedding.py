@@ -108,24 +108,21 @@ class Embedding(HeadLearner):
 
     def _check(self) -> None:
         """Raise unless the settings go together."""
-        encoder, is_code = self.encoder, not isinstance(self.encoder, Encoder | MissingEncoder)
+        encoder, known = self.encoder, isinstance(self.encoder, Encoder | MissingEncoder)
         if self.precision not in get_args(Precision):
             msg = f"precision must be one of {list(get_args(Precision))}, got {self.precision!r}."
             raise ValueError(msg)
-        if self.obsm is not None:
-            if self.precision != "float32":
-                msg = "precision must be 'float32' with obsm, whose features are computed already, got "
-                msg += f"{self.precision!r}."
-                raise ValueError(msg)
-            if encoder not in (None, SHELL):
-                msg = "pass an encoder or an obsm key, not both."
-                raise ValueError(msg)
-        elif not callable(encoder) and is_code:
+        if self.obsm is not None and encoder not in (None, SHELL):
+            msg = "pass an encoder or an obsm key, not both."
+            raise ValueError(msg)
+        if self.obsm is None and not known and not callable(encoder):
             msg = f"encoder must be a name, a torch module or a callable, got {type(encoder).__name__}."
             raise TypeError(msg)
-        elif self.precision != "float32" and is_code and not hasattr(encoder, "state_dict"):
-            msg = f"precision must be 'float32' with an encoder that is a callable, got {self.precision!r}; "
-            msg += "pass a torch module, or convert inside the callable."
+        exact = (
+            "obsm, whose features are computed already" if self.obsm is not None else "an encoder that is a callable"
+        )
+        if self.precision != "float32" and (self.obsm is not None or not (known or hasattr(encoder, "state_dict"))):
+            msg = f"precision must be 'float32' with {exact}, got {self.precision!r}."
             raise ValueError(msg)
 
     @property

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from h2e._learners.known_encoders import INSTALL, registry
+from h2e._learners.known_encoders import registry
 from h2e._learners.shell import Encode, Precision, in_batches
 
 if TYPE_CHECKING:
@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 """Of its channels, in 0–1: how images are scaled for a network that does not say otherwise."""
 
-LAYERS = {"SwiGLUPacked": "timm.layers", "SwiGLU": "timm.layers", "GluMlp": "timm.layers", "SiLU": "torch.nn",
-          "GELU": "torch.nn", "ReLU": "torch.nn", "LayerNorm": "torch.nn"}  # fmt: skip
+LAYERS = {"SwiGLUPacked": "timm.layers", "SiLU": "torch.nn", "GELU": "torch.nn"}
 """Classes that ``model_args`` may name, and where they are."""
+
+WHAT_TO_DO = (
+    "if it is gated, accept its terms on huggingface.co and run 'hf auth login'; without a network, set HF_HOME to a "
+    "folder that holds it or pass weights= a local file"
+)
 
 
 @contextmanager
@@ -30,14 +34,12 @@ def told(name: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        msg = f"encoder {name!r} needs packages that are not installed ({error}): {INSTALL}."
+        msg = f"encoder {name!r} needs packages that are not installed ({error}): pip install 'h2e[encoders]'."
         raise ImportError(msg) from error
-    # Of huggingface_hub (most are OSError), timm and transformers: gated, missing, offline, other weights.
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        why = str(error).strip().partition("\n")[0]
-        msg = f"encoder {name!r} could not be loaded ({type(error).__name__}: {why}); if it is gated, accept its terms "
-        msg += "on huggingface.co and run 'hf auth login'; without a network, set HF_HOME to a folder that holds it or "
-        msg += "pass weights= a local file."
+    # Gated, missing, offline, other weights: each library has errors of its own.
+    except Exception as error:
+        why = str(error).strip().partition("\n")[0].partition(". ")[0]
+        msg = f"encoder {name!r} could not be loaded ({type(error).__name__}: {why}); {WHAT_TO_DO}."
         raise RuntimeError(msg) from error
 
 
@@ -56,10 +58,8 @@ def timm_model(name: str, model_args: dict[str, Any], weights: Any) -> torch.nn.
     with told(f"timm:{name}"):
         import timm
 
-        args = {
-            key: getattr(import_module(LAYERS[value]), value) if key.endswith("_layer") and value in LAYERS else value
-            for key, value in model_args.items()
-        }
+        named = {key: value for key, value in model_args.items() if key.endswith("_layer") and value in LAYERS}
+        args = model_args | {key: getattr(import_module(LAYERS[value]), value) for key, value in named.items()}
         if weights is not None:
             args["pretrained_cfg_overlay"] = {"state_dict": _read_weights(Path(weights)), "source": ""}
         module = timm.create_model(name, pretrained=True, **{"num_classes": 0} | args)
@@ -121,7 +121,7 @@ def _resized(x: torch.Tensor, module: Any, config: dict[str, Any]) -> torch.Tens
     size = getattr(patches, "img_size", None)
     if size is None or not getattr(patches, "strict_img_size", True) or tuple(size) == x.shape[2:]:
         return x
-    how = {"bilinear": "bilinear"}.get(config.get("interpolation", ""), "bicubic")
+    how = "bilinear" if config.get("interpolation") == "bilinear" else "bicubic"
     return torch.nn.functional.interpolate(x, tuple(size), mode=how, antialias=True).clamp(0, 1)
 
 
@@ -145,8 +145,8 @@ def pooled(cls: torch.Tensor, patches: torch.Tensor, pool: str) -> torch.Tensor:
     """The class token, the mean of the others, or both side by side."""
     import torch
 
-    parts = {"cls": lambda: cls, "mean": lambda: patches.float().mean(1)}
-    return torch.cat([parts[part]().float() for part in pool.split("+")], dim=1)
+    parts = {"cls": cls.float(), "mean": patches.float().mean(1)}
+    return torch.cat([parts[part] for part in pool.split("+")], dim=1)
 
 
 def lazyslide_function(model: Any, device: torch.device, precision: Precision, pool: str | None) -> Encode:

@@ -15,7 +15,7 @@ from uuid import uuid4
 import numpy as np
 
 from h2e._learners import encoder_models
-from h2e._learners.known_encoders import PLAIN, SHELL, SHELL_PX, known_tile
+from h2e._learners.known_encoders import SHELL, SHELL_PX, known, known_tile
 from h2e._learners.shell import Encode, Precision, shell_features, shell_network
 
 Pool = Literal["cls", "mean", "cls+mean"]
@@ -134,7 +134,7 @@ def _network(encoder: Encoder, device: Any) -> Any:
     kind, _, name = encoder.name.partition(":")
     if kind == "timm":
         return encoder_models.timm_model(name, dict(encoder.model_args), encoder.weights).to(device)
-    if name not in PLAIN and not encoder.trust_remote_code:
+    if not known()["plain"].get(name) and not encoder.trust_remote_code:
         msg = f"encoder {encoder.name!r} runs code of its repository or unpickles; if you trust it, pass "
         msg += f"h2e.tl.Encoder({encoder.name!r}, trust_remote_code=True)."
         raise ValueError(msg)
