@@ -22,11 +22,6 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 LAYERS = {"SwiGLUPacked": "timm.layers", "SiLU": "torch.nn", "GELU": "torch.nn"}
 """Classes that ``model_args`` may name, and where they are."""
 
-WHAT_TO_DO = (
-    "if it is gated, accept its terms on huggingface.co and run 'hf auth login'; without a network, set HF_HOME to a "
-    "folder that holds it or pass weights= a local file"
-)
-
 
 @contextmanager
 def told(name: str) -> Iterator[None]:
@@ -39,7 +34,9 @@ def told(name: str) -> Iterator[None]:
     # Gated, missing, offline, other weights: each library has errors of its own.
     except Exception as error:
         why = str(error).strip().partition("\n")[0].partition(". ")[0]
-        msg = f"encoder {name!r} could not be loaded ({type(error).__name__}: {why}); {WHAT_TO_DO}."
+        msg = f"encoder {name!r} could not be loaded ({type(error).__name__}: {why}); if it is gated, accept its terms "
+        msg += "on huggingface.co and run 'hf auth login'; without a network, set HF_HOME to a folder that holds it or "
+        msg += "pass weights= a local file."
         raise RuntimeError(msg) from error
 
 
@@ -90,27 +87,25 @@ def lazyslide_model(name: str) -> Any:
 
 
 def as_function(module: Any, precision: Precision = "float32", pool: str | None = None) -> Encode:
-    """A torch module as a function, where its weights are, in evaluation mode; maps are averaged.
+    """A torch module as a function, where its weights are, in evaluation mode; maps are averaged. Other code stays.
 
     Images are scaled as the module says it was trained (timm's ``pretrained_cfg``), else as for ImageNet, and resized by
     its own interpolation if it takes one size only.
     """
+    if not hasattr(module, "state_dict"):
+        return module
+    import torch
+
     config = IMAGENET | (getattr(module, "pretrained_cfg", None) or {})
+    device = next(iter(module.state_dict().values()), torch.empty(0)).device
+    mean, std = (torch.tensor(config[key], device=device)[:, None, None] for key in ("mean", "std"))
 
-    def encode(images: np.ndarray) -> np.ndarray:
-        import torch
+    def encode_batch(batch: np.ndarray) -> torch.Tensor:
+        x = torch.from_numpy(np.ascontiguousarray(batch)).to(device)
+        x = _resized(x.float() / 255, module, config)
+        return _features(module.eval(), (x - mean) / std, pool)
 
-        device = next(iter(module.state_dict().values()), torch.empty(0)).device
-        mean, std = (torch.tensor(config[key], device=device)[:, None, None] for key in ("mean", "std"))
-
-        def encode_batch(batch: np.ndarray) -> torch.Tensor:
-            x = torch.from_numpy(np.ascontiguousarray(batch)).to(device)
-            x = _resized(x.float() / 255, module, config)
-            return _features(module.eval(), (x - mean) / std, pool)
-
-        return in_batches(encode_batch, images, device, precision)
-
-    return encode
+    return lambda images: in_batches(encode_batch, images, device, precision)
 
 
 def _resized(x: torch.Tensor, module: Any, config: dict[str, Any]) -> torch.Tensor:
@@ -149,9 +144,10 @@ def pooled(cls: torch.Tensor, patches: torch.Tensor, pool: str) -> torch.Tensor:
     return torch.cat([parts[part] for part in pool.split("+")], dim=1)
 
 
-def lazyslide_function(model: Any, device: torch.device, precision: Precision, pool: str | None) -> Encode:
+def lazyslide_function(model: Any, precision: Precision, pool: str | None) -> Encode:
     """A model of LazySlide's protocol as a function; its transform, if it has one, is given batches of ``uint8``."""
     transform = model.get_transform() or (lambda images: images)
+    device = next(iter(model.model.state_dict().values())).device
 
     def encode_batch(batch: np.ndarray) -> torch.Tensor:
         import torch

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -19,8 +19,7 @@ SHELL_PX = 48
 @cache
 def known() -> pd.DataFrame:
     """What encoders.csv says, where it comes from: encoders of LazySlide's registry by name."""
-    with files("h2e").joinpath("_learners", "encoders.csv").open(encoding="utf-8") as file:
-        return pd.read_csv(file, comment="#", index_col="name")
+    return pd.read_csv(Path(__file__).with_name("encoders.csv"), comment="#", index_col="name")
 
 
 def known_tile(name: str) -> tuple[int | None, float | None]:
@@ -60,7 +59,9 @@ def list_encoders() -> pd.DataFrame:
     installed = find_spec("lazyslide_models") is not None
     kinds = registry() if installed else dict.fromkeys(known().index)
     table = known().reindex(list(kinds))
-    table["licence"] = [", ".join([one] if isinstance(one, str) else one or []) or None for one in _of(kinds, "license")]
+    table["licence"] = [
+        ", ".join([one] if isinstance(one, str) else one or []) or None for one in _of(kinds, "license")
+    ]
     table = table.assign(parameters=_of(kinds, "param_size"), gated=_of(kinds, "is_gated"), installed=installed)
     table = table.assign(trust=table["plain"] != 1).set_axis([f"lazyslide:{name}" for name in kinds])
     shell = {"parameters": "1.5M", "licence": "MIT", "gated": False, "px": SHELL_PX, "trust": False, "installed": True}
