@@ -37,7 +37,7 @@ from _tables import markdown, means_of, number, wide
 from torch import nn
 
 import h2e
-from h2e._learners.shell import BATCH, _moments, shell_network, _stain_channels
+from h2e._learners.shell import BATCH, _moments, _stain_channels, shell_network
 from h2e._slide.tiles import read_views
 
 BEFORE = "560ccb5"

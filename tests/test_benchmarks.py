@@ -19,6 +19,7 @@ RECORD = ["h2e", "date", "processor"]
 PAGES = {
     "ablation": "benchmarks.md",
     "accuracy": "benchmarks.md",
+    "encoders": "encoders.md",
     "scale_cue": "trust.md",
     "orientation": "preprocessing.md",
     "speed": "speed.md",
