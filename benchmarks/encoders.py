@@ -14,6 +14,7 @@ of the absolute difference in standard deviations over tiles. LazySlide is left 
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -169,10 +170,10 @@ def main() -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         n = 4 if options.smoke else options.tiles
         side = PX * int(np.ceil(n**0.5))
-        slide = options.results / "encoders.tif"
-        write_tiff([da.from_array(np.moveaxis(make_texture(side), -1, 0))], slide)
-        table = measure(slide, device, n, smoke=options.smoke)
-        slide.unlink()
+        with tempfile.TemporaryDirectory() as folder:
+            slide = Path(folder) / "slide.tif"
+            write_tiff([da.from_array(np.moveaxis(make_texture(side), -1, 0))], slide)
+            table = measure(slide, device, n, smoke=options.smoke)
         kept = read(path)
         kept = kept[kept["device"] != device] if len(kept) else kept
         name = torch.cuda.get_device_name() if device == "cuda" else None

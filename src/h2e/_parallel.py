@@ -40,11 +40,11 @@ def in_parallel(
     results: dict[object, T] = {}
     size: dict[object, int] = dict(zip(futures, tiles or [1] * len(items), strict=True))
     try:
-        bar = tqdm(total=sum(size.values()), disable=not progress, desc=desc, unit=" tiles" if tiles else "it")
-        for future in finished:
-            results[future] = future.result()
-            bar.update(size[future])
-        bar.close()
+        unit = " tiles" if tiles else "it"
+        with tqdm(total=sum(size.values()), disable=not progress, desc=desc, unit=unit) as bar:
+            for future in finished:
+                results[future] = future.result()
+                bar.update(size[future])
     finally:
         stop()
     return [results[future] for future in futures]

@@ -161,10 +161,11 @@ def test_what_went_wrong_and_what_to_do_is_one_sentence(made, monkeypatch):
 @pytest.mark.parametrize(
     "wrong",
     [{"name": "vit"}, {"name": "timm:"}, {"pool": "max"}, {"name": "shell", "pool": "cls"},
-     {"name": "lazyslide:uni2", "weights": "file"}],
+     {"name": "lazyslide:uni2", "weights": "file"}, {"model_args": {"cache_dir": "/"}},
+     {"model_args": {"pretrained_cfg": "x"}}],
 )  # fmt: skip
 def test_settings_of_an_encoder_that_make_no_sense_are_refused(wrong: dict):
-    with pytest.raises(ValueError, match=r"(must|are of) .*, got"):
+    with pytest.raises(ValueError, match=r"must .*, got"):
         Encoder(**({"name": "timm:vit", "px": 8} | wrong))
 
 

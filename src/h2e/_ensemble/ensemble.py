@@ -195,7 +195,7 @@ class Ensemble:
         """Read an ensemble that :meth:`save` wrote.
 
         Nothing is unpickled, imported, downloaded or written because a file says so: what is code is passed again, and
-        an encoder is only taken from the file if it is the one that comes with h2e.
+        of encoders only the one that comes with h2e is taken from the file, unless ``allow_download``.
 
         Parameters
         ----------

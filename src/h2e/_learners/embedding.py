@@ -115,9 +115,7 @@ class Embedding(HeadLearner):
         if self.obsm is None and not known and not callable(encoder):
             msg = f"encoder must be a name, a torch module or a callable, got {type(encoder).__name__}."
             raise TypeError(msg)
-        exact = (
-            "obsm, whose features are computed already" if self.obsm is not None else "an encoder that is a callable"
-        )
+        exact = "obsm, which is computed already" if self.obsm is not None else "an encoder that is a callable"
         if self.precision != "float32" and (self.obsm is not None or not (known or hasattr(encoder, "state_dict"))):
             msg = f"precision must be 'float32' with {exact}, got {self.precision!r}."
             raise ValueError(msg)

@@ -23,6 +23,9 @@ Pool = Literal["cls", "mean", "cls+mean"]
 OF_USER = ("weights", "trust_remote_code")
 """What the user of this machine says, and no file does."""
 
+OF_TIMM = ("cache_dir", "checkpoint", "pretrained")
+"""Beginnings of arguments of ``timm.create_model`` that are not of the network."""
+
 _BUILDING = Lock()
 
 
@@ -79,10 +82,11 @@ class Encoder:
         if self.pool not in (None, *get_args(Pool)) or (self.pool and kind == SHELL):
             msg = f"pool must be None or, but for {SHELL!r}, one of {list(get_args(Pool))}, got {self.pool!r}."
             raise ValueError(msg)
-        if kind != "timm" and (self.model_args or self.weights):
-            msg = f"model_args and weights are of models of timm, got {self.name!r}."
-            raise ValueError(msg)
         args = {key: tuple(v) if isinstance(v, list) else v for key, v in dict(self.model_args).items()}
+        # A file that names an encoder chooses neither where its weights come from nor where they are kept.
+        if (kind != "timm" and (args or self.weights)) or any(key.startswith(OF_TIMM) for key in args):
+            msg = f"model_args must be of the network of a model of timm, as weights are, got {list(args)} of {self.name!r}."
+            raise ValueError(msg)
         px, um_per_px = (SHELL_PX, None) if kind == SHELL else known_tile(self.name)
         um_per_px = self.um_per_px or um_per_px
         if kind == "lazyslide" and um_per_px is None:
