@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -72,6 +73,7 @@ def made(monkeypatch) -> list[tuple]:
 
     def create_model(name: str, **arguments: object) -> torch.nn.Module:
         calls.append((name, arguments))
+        time.sleep(0.05 if name == "slow" else 0)
         if "offline" in name:
             msg = "We couldn't connect to huggingface.co. Check your connection.\nMore lines."
             raise OSError(msg)
@@ -172,7 +174,7 @@ def test_settings_of_an_encoder_that_make_no_sense_are_refused(wrong: dict):
 def test_threads_share_one_model(made, monkeypatch):
     monkeypatch.setattr("h2e._learners.encoders._network", cache(h2e._learners.encoders._network))
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: Encoder("timm:vit", px=8).build()(IMAGES), range(4)))
+        list(pool.map(lambda _: Encoder("timm:slow", px=8).build()(IMAGES), range(4)))
     assert len(made) == 1
 
 
