@@ -75,7 +75,8 @@ def by_h2e(path: Path, module: torch.nn.Module, corners: np.ndarray, device: str
     levels = [da.from_array(array, chunks=array.chunks).transpose(2, 0, 1)]
     learner = h2e.tl.Embedding(module, px=PX, um_per_px=1, tile=0, surroundings=0, precision=precision)
     spots = {"xy": corners + PX / 2, "rows": np.arange(len(corners)), "in_tissue": np.ones(len(corners), bool)}
-    return extract_features(replace(slide_of(levels), **spots), [learner], spacing_um=PX)["embedding"]
+    (features,) = extract_features(replace(slide_of(levels), **spots), [learner], spacing_um=PX).values()
+    return features
 
 
 def by_loop(path: Path, module: torch.nn.Module, corners: np.ndarray, device: str, precision: str) -> np.ndarray:

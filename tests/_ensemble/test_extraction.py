@@ -6,6 +6,9 @@ import numpy as np
 
 import h2e
 from h2e._ensemble import extraction
+from h2e._ensemble.fold_models import Spots
+from h2e._sdata.cohort import open_cohort
+from h2e._sdata.keys import Keys
 from h2e._slide.tiles import View
 
 
@@ -53,3 +56,20 @@ def test_evaluate_extracts_the_features_of_a_slide_once_for_every_stain_referenc
     # Both learners, whose heads alone differ, share them.
     n_spots = few["table"].n_obs
     assert sum(described) <= 3 * n_spots
+
+
+def test_learners_with_the_same_features_share_their_memory_and_all_spots_are_no_copy(few):
+    small = (View(1, 8),)
+    learners = [h2e.tl.Texture(views=small), h2e.tl.Texture(views=small, head="knn"), h2e.tl.Texture()]
+    features = extraction.Features(open_cohort(few, Keys(group_key="donor")), progress=False)
+    x = features.extract(learners, reference=None, spacing_um=100.0)
+    assert x["texture"] is x["knn"]
+    assert x["texture"] is not x["texture 2"]
+    n = len(x["knn"])
+    spots = Spots(np.arange(n), np.arange(n), x, np.zeros((n, 2), np.float32))
+    for rows in (np.arange(n), np.arange(2, n - 1), np.arange(0, n, 2)):
+        taken = spots.take(rows)
+        assert taken.x["texture"] is taken.x["knn"]
+        assert np.shares_memory(taken.x["knn"], x["knn"]) == (rows[1] - rows[0] == 1)
+        np.testing.assert_array_equal(taken.x["knn"], x["knn"][rows])
+        np.testing.assert_array_equal(taken.slides, rows)

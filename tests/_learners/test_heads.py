@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn.cross_decomposition import PLSRegression
@@ -15,6 +17,7 @@ from h2e._learners import nearest as _nearest
 from h2e._learners.linear import PENALTIES, fit_linear, pls_path
 from h2e._learners.nearest import fit_nearest
 from h2e._learners.shrinkage import N_FOLDS
+from h2e._learners.standardization import mean_and_std
 from h2e._learners.texture import Texture
 from h2e.metrics import skill
 
@@ -225,3 +228,16 @@ def test_shrinkage_sees_predictions_of_left_out_groups_with_their_level(signal, 
         expected.append((((p - mean) * (y[outer] - mean)).sum(), ((p - mean) ** 2).sum()))
     # In whatever order groups were left out.
     np.testing.assert_allclose(sorted(zip(*seen[0], strict=True)), sorted(expected), rtol=1e-6)
+
+
+def test_training_holds_no_second_copy_of_all_features():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(3, 2, (40_000, 60)).astype(np.float32), rng.normal(size=(40_000, 2)).astype(np.float32)
+    np.testing.assert_allclose(mean_and_std(x), (x.mean(0, np.float64), x.std(0, np.float64)), rtol=1e-12)
+    groups = np.repeat(["A", "B"], 20_000)
+    tracemalloc.start()
+    fit_linear(x, y, groups, kind="ridge")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # Those of an inner fold and of what it leaves out are copies; nothing is in double precision but a block of spots.
+    assert peak < 1.6 * x.nbytes

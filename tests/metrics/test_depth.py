@@ -128,8 +128,25 @@ def test_what_are_no_counts_is_refused(function, rng):
         function(prediction, np.ones((5, 1)), n_draws=0)
 
 
-def test_spots_without_any_counts_are_refused_where_a_depth_is_needed(rng):
-    with pytest.raises(ValueError, match="a spot with counts"):
-        metrics.pearson_equal_depth(rng.normal(size=(5, 1)), np.zeros((5, 1)))
+def test_a_slide_on_which_nothing_was_counted_has_no_score_and_leaves_the_others_alone(rng, totals):
+    counts = rng.poisson(np.outer(totals, [1e-3, 2e-3]))
+    truth, prediction = np.log1p(1e4 * counts / totals[:, None]), rng.normal(size=counts.shape)
+    empty = np.zeros((5, 2))
+    for equal_depth in (True, False):
+        assert np.isnan(metrics.ceiling(empty, equal_depth=equal_depth)).all()
+    counts_, totals_ = np.vstack([counts, empty]), np.append(totals, np.zeros(5, int))
+    slides = ["A"] * N + ["empty"] * 5
+    options = {"slides": slides, "counts": counts_, "totals": totals_, "baseline": [0, 0]}
+    both = metrics.score(np.vstack([prediction, rng.normal(size=(5, 2))]), np.vstack([truth, empty]), **options)
+    alone = metrics.score(
+        prediction, truth, slides=["A"] * N, counts=counts, totals=totals, baseline=options["baseline"]
+    )
+    of_empty = both[both["slide"] == "empty"]
+    assert of_empty["value"].isna().all()
+    assert (of_empty.set_index("metric").loc["pearson_equal_depth", "n_spots"] == 0).all()
+    pd.testing.assert_frame_equal(both[both["slide"] == "A"].reset_index(drop=True), alone)
+
+
+def test_totals_below_nothing_are_refused(rng):
     with pytest.raises(ValueError, match="totals must be 5 numbers"):
         metrics.pearson_beyond_depth(rng.normal(size=5), rng.normal(size=5), [-1, 1, 1, 1, 1])

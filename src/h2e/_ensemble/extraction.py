@@ -42,12 +42,15 @@ class Features:
         views = {view for learner in learners for view in learner.views}
         warn_of_enlarging(slides, list(views), spacing_um=spacing_um)
         tiles = [len(slide.xy) * len(views) for slide in slides]
-        parts = in_parallel(of_slide, list(slides), progress=self.progress, desc="reading tiles", tiles=tiles)
-        x = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        for name, learner in zip(names_of(learners), learners, strict=True):
-            if learner.obsm is not None and learner.uses == "obsm":
-                x[name] = np.concatenate([self.cohort.stored_features(learner.obsm, slide) for slide in slides])
         self.kept.clear()
+        parts = in_parallel(of_slide, list(slides), progress=self.progress, desc="reading tiles", tiles=tiles)
+        # Those of a slide are let go as soon as they are part of the whole, which is twice as large otherwise.
+        joined = {key: np.concatenate([part.pop(key) for part in parts]) for key in list(parts[0])}
+        for learner in learners:
+            if learner.obsm is not None and learner.uses == "obsm":
+                stored = [self.cohort.stored_features(learner.obsm, slide) for slide in slides]
+                joined[learner.feature_key] = np.concatenate(stored)
+        x = {name: joined[one.feature_key] for name, one in zip(names_of(learners), learners, strict=True)}
         self.kept[key] = x
         return x
 
@@ -59,8 +62,8 @@ def extract_features(
     spacing_um: float,
     reference: StainReference | None = None,
     keep_residual: bool = True,
-) -> dict[str, np.ndarray]:
-    """What each learner keeps of each spot of a slide, by its name; stored features are left out.
+) -> dict[Learner, np.ndarray]:
+    """What learners keep of each spot of a slide, by what tells them apart; stored features are left out.
 
     All views of all spots are cut in one pass, and the next batch of tiles is read while features of one are extracted.
     """
@@ -70,22 +73,16 @@ def extract_features(
         slide = replace(slide, image=image)
     views = list(dict.fromkeys(view for learner in learners for view in learner.views))
     # Learners that extract the same features share them.
-    parts: dict[Learner, list[np.ndarray]] = {one.feature_key: [] for one in learners if one.uses == "tiles"}
-    order, windows = [], view_windows(slide, slide.xy, views, spacing_um=spacing_um)
+    x = {one.feature_key: from_middle_um(slide) for one in learners if one.uses == "xy"}
+    extracting = list(dict.fromkeys(one.feature_key for one in learners if one.uses == "tiles"))
+    windows = view_windows(slide, slide.xy, views, spacing_um=spacing_um)
     for spots, cut in ahead(stream(slide.image.levels, windows, slide.image.key)) if windows else ():
         tiles = dict(zip(views, cut, strict=True))
-        for learner, batches in parts.items():
-            batches.append(checked_features(learner, [tiles[view] for view in learner.views]))
-        order.append(spots)
-    features = {
-        learner: np.concatenate(batches)[np.argsort(np.concatenate(order))] for learner, batches in parts.items()
-    }
-    x = {}
-    for name, learner in zip(names_of(learners), learners, strict=True):
-        if learner.uses == "xy":
-            x[name] = from_middle_um(slide)
-        elif learner.uses == "tiles":
-            x[name] = features[learner.feature_key]
+        for learner in extracting:
+            batch = checked_features(learner, [tiles[view] for view in learner.views])
+            if learner not in x:
+                x[learner] = np.empty((len(slide.xy), *batch.shape[1:]), batch.dtype)
+            x[learner][spots] = batch
     return x
 
 

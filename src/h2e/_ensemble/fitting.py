@@ -16,7 +16,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from h2e._ensemble import store as _store
-from h2e._ensemble.fold_models import ALL, FoldModel, Spots, averaged_members, names_of
+from h2e._ensemble.fold_models import ALL, FoldModel, Spots, averaged_members, in_one_piece, names_of
 from h2e._ensemble.programmes import denoise_targets
 from h2e._ensemble.runs import folder_of
 from h2e._ensemble.stack import MIN_GROUPS, STACKS, Stack, StackKind, cross_fitted, fit_stack
@@ -230,8 +230,8 @@ class _Trainer:
 
 
 def _rows_without(folds: Sequence[Fold], n: int) -> np.ndarray | slice:
-    """The training spots that some folds have in common, as a slice where they are all in one piece."""
+    """The training spots that some folds have in common."""
     rows = np.arange(n)
     for fold in folds:
         rows = np.intersect1d(rows, fold.train)
-    return slice(rows[0], rows[-1] + 1) if len(rows) and np.ptp(rows) == len(rows) - 1 else rows
+    return in_one_piece(rows)

@@ -30,9 +30,12 @@ class Spots:
     genes: Matrix | None = None
 
     def take(self, rows: np.ndarray | slice) -> Spots:
-        """Some of the spots."""
+        """Some of the spots; learners that share features share them still."""
+        rows = in_one_piece(rows)
         genes = None if self.genes is None else self.genes[rows]
-        return Spots(self.slides[rows], self.groups[rows], {k: v[rows] for k, v in self.x.items()}, self.y[rows], genes)
+        taken = {key: features[rows] for key, features in {id(v): v for v in self.x.values()}.items()}
+        x = {name: taken[id(features)] for name, features in self.x.items()}
+        return Spots(self.slides[rows], self.groups[rows], x, self.y[rows], genes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +78,19 @@ def names_of(learners: Sequence[Learner]) -> list[str]:
     labels = [learner.label for learner in learners]
     numbered = [(label, labels[: i + 1].count(label)) for i, label in enumerate(labels)]
     return [label if number == 1 else f"{label} {number}" for label, number in numbered]
+
+
+def in_one_piece(rows: np.ndarray | slice) -> np.ndarray | slice:
+    """The same sorted rows as a slice, which copies nothing, where none between them is left out.
+
+    Examples
+    --------
+    >>> in_one_piece(np.array([2, 3, 4])), in_one_piece(np.array([2, 4]))
+    (slice(2, 5, None), array([2, 4]))
+    """
+    if isinstance(rows, slice) or len(rows) == 0 or (np.diff(rows) != 1).any():
+        return rows
+    return slice(int(rows[0]), int(rows[-1]) + 1)
 
 
 def averaged_members(members: Sequence[FoldModel], learner: str, n_groups: int) -> list[FoldModel]:

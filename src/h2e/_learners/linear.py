@@ -16,7 +16,7 @@ from scipy.linalg import cho_factor, cho_solve, eigh
 
 from h2e._learners.learner import Model
 from h2e._learners.shrinkage import inner_folds, shrinkage
-from h2e._learners.standardization import mean_and_std, standardize
+from h2e._learners.standardization import BLOCK, mean_and_std, standardize
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +31,6 @@ DEFAULT = 3
 
 AS_GOOD = 0.2
 """Settings whose inner score is within this share of the best are averaged: few groups cannot tell them apart."""
-
-BLOCK = 4096
-"""Spots that are standardized at a time."""
 
 ROUNDING = 1e-10
 """Share of the variance that is added to each column, so that rounding errors leave no variance below 0."""

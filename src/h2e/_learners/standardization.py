@@ -10,10 +10,16 @@ import numpy as np
 CLIP = 4.0
 """Standard deviations beyond which a feature says no more."""
 
+BLOCK = 4096
+"""Spots that are standardized at a time."""
+
 
 def mean_and_std(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each feature; 1 where it is constant."""
-    center, scale = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
+    center = x.mean(0, dtype=np.float64)
+    # In blocks, since deviations of all spots in double precision would be several times as large as the features.
+    squares = sum(((x[start : start + BLOCK] - center) ** 2).sum(0) for start in range(0, len(x), BLOCK))
+    scale = np.sqrt(squares / len(x))
     return center, np.where(scale > 1e-6 * (1 + np.abs(center)), scale, 1.0)
 
 

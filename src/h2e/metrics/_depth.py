@@ -38,12 +38,12 @@ def pearson_equal_depth(
 
     Returns
     -------
-    One value per target: 0 for a constant prediction, NaN where every thinning is constant.
+    One value per target: 0 for a constant prediction, NaN where every thinning is constant or nothing was counted.
 
     Raises
     ------
     ValueError
-        Counts are not whole numbers, totals are less than their sum, no spot has counts, or a setting makes no sense.
+        Counts are not whole numbers, totals are less than their sum, or a setting makes no sense.
 
     Examples
     --------
@@ -166,11 +166,8 @@ def mean_correlation(prediction: ArrayLike, direction: np.ndarray) -> np.ndarray
 
 
 def common_depth(totals: np.ndarray) -> tuple[np.ndarray, int]:
-    """Which spots are deep enough, and the depth that they are thinned to."""
-    if not totals.any():
-        msg = "counts must have a spot with counts, got none."
-        raise ValueError(msg)
-    depth = int(np.quantile(totals[totals > 0], SHALLOW, method="higher"))
+    """Which spots are deep enough, and the depth that they are thinned to; 0 where nothing was counted."""
+    depth = int(np.quantile(totals[totals > 0], SHALLOW, method="higher")) if totals.any() else 0
     return totals >= depth, depth
 
 
