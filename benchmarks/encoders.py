@@ -17,7 +17,8 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,13 +56,15 @@ def network(device: str, *, smoke: bool) -> torch.nn.Module:
     return module.eval().to(device)
 
 
-def open_tiff(path: Path) -> object:
+@contextmanager
+def open_tiff(path: Path) -> Iterator:
     """Open a TIFF as an array (y, x, c) that is read where it is indexed."""
     import tifffile
     import zarr
 
-    array = zarr.open(tifffile.imread(path, aszarr=True), mode="r")
-    return array if hasattr(array, "shape") else array["0"]
+    with tifffile.imread(path, aszarr=True) as store:
+        array = zarr.open(store, mode="r")
+        yield array if hasattr(array, "shape") else array["0"]
 
 
 def autocast(device: str, precision: str) -> torch.autocast:
@@ -71,17 +74,16 @@ def autocast(device: str, precision: str) -> torch.autocast:
 
 def by_h2e(path: Path, module: torch.nn.Module, corners: np.ndarray, device: str, precision: str) -> np.ndarray:
     """Extract features as ``h2e.tl.fit`` does."""
-    array = open_tiff(path)
-    levels = [da.from_array(array, chunks=array.chunks).transpose(2, 0, 1)]
-    learner = h2e.tl.Embedding(module, px=PX, um_per_px=1, tile=0, surroundings=0, precision=precision)
-    spots = {"xy": corners + PX / 2, "rows": np.arange(len(corners)), "in_tissue": np.ones(len(corners), bool)}
-    (features,) = extract_features(replace(slide_of(levels), **spots), [learner], spacing_um=PX).values()
-    return features
+    with open_tiff(path) as array:
+        levels = [da.from_array(array, chunks=array.chunks).transpose(2, 0, 1)]
+        learner = h2e.tl.Embedding(module, px=PX, um_per_px=1, tile=0, surroundings=0, precision=precision)
+        spots = {"xy": corners + PX / 2, "rows": np.arange(len(corners)), "in_tissue": np.ones(len(corners), bool)}
+        (features,) = extract_features(replace(slide_of(levels), **spots), [learner], spacing_um=PX).values()
+        return features
 
 
 def by_loop(path: Path, module: torch.nn.Module, corners: np.ndarray, device: str, precision: str) -> np.ndarray:
     """Extract features with a DataLoader, as in the examples of most encoders."""
-    array = open_tiff(path)
     mean, std = (torch.tensor(value)[:, None, None] for value in (MEAN, STD))
 
     class Tiles(torch.utils.data.Dataset):
@@ -93,7 +95,7 @@ def by_loop(path: Path, module: torch.nn.Module, corners: np.ndarray, device: st
             return (torch.from_numpy(array[y : y + PX, x : x + PX]).permute(2, 0, 1).float() / 255 - mean) / std
 
     loader = torch.utils.data.DataLoader(Tiles(), batch_size=BATCH)
-    with torch.inference_mode(), autocast(device, precision):
+    with open_tiff(path) as array, torch.inference_mode(), autocast(device, precision):
         return torch.cat([module(images.to(device)).float().cpu() for images in loader]).numpy()
 
 
