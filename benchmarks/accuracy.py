@@ -6,12 +6,14 @@ same in every split, also where single sections are left out.
 
     H2E_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/accuracy.py [--parts default stacks …]
     python benchmarks/accuracy.py --table     # prints the tables of docs/benchmarks.md, from the file
+    python benchmarks/accuracy.py --encoder lazyslide:uni2   # whoever has its weights; minutes on a GPU, on a CPU hours
 
 The first form adds what is missing to benchmarks/results/accuracy.csv, run by run, so that it goes on where it was
 interrupted; finished models are kept in ``--cache``. A row is the mean and the median over targets of one metric of
 one method: of a donor or, with ``group`` "all", over the donors, with the worst of them. "seconds" is the processor time
 of the run: half a minute to five minutes, with the network a quarter of an hour, with the whole network (``--parts
-multiscale``) hours.
+multiscale``) hours. ``--encoder NAME`` takes any name of ``h2e.tl.Embedding``, alone and beside the default
+learners, on genes; it was not run for the committed file.
 """
 
 from __future__ import annotations
@@ -108,6 +110,15 @@ SMOKE_OPTIONS = {
 }
 
 
+def learners_of(name: str) -> tuple:
+    """The learners of a run, by their name in the file."""
+    if name in LEARNERS:
+        return LEARNERS[name]
+    encoder = name.removeprefix("default + ")
+    learner = h2e.tl.Embedding(encoder, cache=Path(".cache/accuracy/features"))
+    return (learner,) if name == encoder else (*(one for one in DEFAULT_LEARNERS if one != "embedding"), learner)
+
+
 def donors_of(sdata: SpatialData) -> dict[str, str]:
     """Give the donor of each slide."""
     obs = sdata["table"].obs
@@ -159,7 +170,7 @@ def measure(runs: list[dict[str, object]], path: Path, cache: Path, *, smoke: bo
             if run["images"] == "normalized":
                 h2e.pp.normalize(sdata)
             loaded = (*wanted, sdata)
-        options = SMOKE_OPTIONS[run["learners"]] if smoke else {"learners": LEARNERS[run["learners"]]}
+        options = SMOKE_OPTIONS[run["learners"]] if smoke else {"learners": learners_of(run["learners"])}
         means = one_run(loaded[2], run, run_dir=cache / "models", **options)
         if run["stack"] == "in_sample":
             means = pd.concat([means, own_estimate(loaded[2], run, options["learners"])], ignore_index=True)
@@ -264,6 +275,7 @@ def main() -> None:
     parser = CommandLine(__doc__)
     parts = [part for part in PARTS if part != "multiscale"]
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=parts)
+    parser.add_argument("--encoder", metavar="NAME", help="run this encoder in place of the parts")
     parser.add_argument("--cache", type=Path, default=Path(".cache/accuracy"))
     parser.add_argument("--table", action="store_true", help="print the tables and stop")
     options = parser.parse_args()
@@ -273,6 +285,9 @@ def main() -> None:
         # Third parties warn of deprecations in each fold.
         warnings.simplefilter("ignore")
         runs = SMOKE_RUNS if options.smoke else [run for part in options.parts for run in PARTS[part]]
+        if options.encoder:
+            learners = (options.encoder, f"default + {options.encoder}")
+            runs = [{"split": split, "learners": one} for split in GENES for one in learners]
         measure(runs, path, options.out if options.smoke else options.cache, smoke=options.smoke)
     print("\n".join(tables(read(path))))
 

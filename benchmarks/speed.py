@@ -37,7 +37,7 @@ from _tables import markdown, means_of, number, wide
 from torch import nn
 
 import h2e
-from h2e._learners.shell import BATCH, _moments, _shell, _stain_channels
+from h2e._learners.shell import BATCH, _moments, _stain_channels, shell_network
 from h2e._slide.tiles import read_views
 
 BEFORE = "560ccb5"
@@ -129,7 +129,7 @@ def cpu_seconds(task: Callable[[], object], n: int = 3) -> float:
 
 def compiling(tiles: list[np.ndarray]) -> None:
     """Print what the features of some spots take by today's network and by that of torch alone, compiled or not."""
-    today = copy.deepcopy(_shell(torch.device("cpu")))
+    today = copy.deepcopy(shell_network(torch.device("cpu")))
     of_torch = copy.deepcopy(today)
     for name, module in list(of_torch.named_modules()):
         if isinstance(module, nn.GroupNorm):

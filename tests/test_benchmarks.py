@@ -19,6 +19,7 @@ RECORD = ["h2e", "date", "processor"]
 PAGES = {
     "ablation": "benchmarks.md",
     "accuracy": "benchmarks.md",
+    "encoders": "encoders.md",
     "scale_cue": "benchmarks.md",
     "orientation": "benchmarks.md",
     "speed": "speed.md",

@@ -14,10 +14,11 @@ import torch
 from h2e._learners import multiscale as _multiscale
 from h2e._learners.baselines import Coordinates, Mean
 from h2e._learners.embedding import Embedding
-from h2e._learners.encoders import MissingEncoder, as_function, encoder_of
+from h2e._learners.encoder_models import as_function
+from h2e._learners.encoders import MissingEncoder
 from h2e._learners.multiscale import Multiscale
 from h2e._learners.registry import from_json, learner_of, to_json
-from h2e._learners.shell import _shell, _stain_channels, shell_features
+from h2e._learners.shell import _stain_channels, shell_features, shell_network
 from h2e._learners.texture import Texture
 from h2e._slide.tiles import View
 
@@ -169,7 +170,7 @@ def test_an_embedding_without_a_usable_encoder_is_refused():
         Embedding(encoder=lambda images: images, px=8).extract_features(tiles)
     with pytest.raises(ValueError, match="not both"):
         Embedding(encoder=colours, obsm="x")
-    with pytest.raises(ValueError, match="encoder must be 'shell', 'timm:' and .*, got 'resnet50'"):
+    with pytest.raises(ValueError, match="encoder must be 'shell', 'timm:' or .*, got 'resnet50'"):
         Embedding(encoder="resnet50")
     with pytest.raises(TypeError, match="a name, a torch module or a callable, got int"):
         Embedding(encoder=3)
@@ -182,7 +183,7 @@ def test_a_torch_module_is_an_encoder():
 
     images = np.random.default_rng(0).integers(0, 256, (20, 3, 6, 6), dtype=np.uint8)
     expected = (images.mean((2, 3)) / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
-    np.testing.assert_allclose(encoder_of(Maps())(images), expected, atol=1e-5)
+    np.testing.assert_allclose(as_function(Maps())(images), expected, atol=1e-5)
 
 
 def test_a_module_is_given_images_where_its_weights_are():
@@ -213,7 +214,7 @@ def test_the_encoder_of_h2e_sees_stain_and_not_the_company():
 
 
 def test_the_compiled_activation_of_the_encoder_is_that_of_torch():
-    modules = [m for m in _shell(torch.device("cpu")).modules() if isinstance(m, torch.nn.GroupNorm)]
+    modules = [m for m in shell_network(torch.device("cpu")).modules() if isinstance(m, torch.nn.GroupNorm)]
     assert len(modules) == 18
     generator = torch.Generator().manual_seed(0)
     for module in modules[::5]:
@@ -231,7 +232,7 @@ def test_the_compiled_activation_of_the_encoder_is_that_of_torch():
 
 def test_the_features_of_the_encoder_are_means_and_deviations_of_its_maps_whatever_the_batch():
     tiles = np.random.default_rng(0).integers(0, 256, (19, 3, 16, 16), np.uint8)
-    network = _shell(torch.device("cpu"))
+    network = shell_network(torch.device("cpu"))
     with torch.inference_mode():
         maps = network(torch.from_numpy(_stain_channels(tiles)).contiguous(memory_format=torch.channels_last))
         expected = [
@@ -264,7 +265,7 @@ def test_only_the_network_computes_in_bfloat16_and_means_are_exact():
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         maps = module(x)
         assert maps.dtype == torch.bfloat16
-        assert {level.dtype for level in _shell(torch.device("cpu"))(x)} == {torch.float32}
+        assert {level.dtype for level in shell_network(torch.device("cpu"))(x)} == {torch.float32}
     features = as_function(module, "bfloat16")(images)
     np.testing.assert_allclose(features, maps.double().mean((2, 3)).numpy(), rtol=1e-5, atol=1e-7)
 
@@ -279,7 +280,7 @@ def test_precision_is_stored_and_what_was_saved_without_it_is_float32():
 
 def test_a_precision_that_nothing_would_compute_in_is_refused():
     for wrong in ("half", 16, torch.bfloat16):
-        with pytest.raises(ValueError, match=r"precision must be one of \['float32', 'bfloat16'\], got "):
+        with pytest.raises(ValueError, match=r"precision must be one of \['float32', 'bfloat16', 'auto'\], got "):
             Embedding(precision=wrong)
     with pytest.raises(ValueError, match="precision must be 'float32' with an encoder that is a callable, got 'bf"):
         Embedding(colours, precision="bfloat16")

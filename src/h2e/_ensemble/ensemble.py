@@ -190,22 +190,26 @@ class Ensemble:
         *,
         encoders: Mapping[str, Any] | None = None,
         learners: Mapping[str, Callable[..., Learner]] | None = None,
+        allow_download: bool = False,
     ) -> Ensemble:
         """Read an ensemble that :meth:`save` wrote.
 
         Nothing is unpickled, imported, downloaded or written because a file says so: what is code is passed again, and
-        an encoder is only taken from the file if it is the one that comes with h2e.
+        of encoders only the one that comes with h2e is taken from the file, unless ``allow_download``.
 
         Parameters
         ----------
         folder
             What :meth:`save` wrote.
         encoders
-            The encoder of each learner that has one, a name of timm too, by the name of the learner in the ensemble.
-            Without it an ensemble can be loaded, but not predict.
+            The encoder of each learner that has one, a name too, by the name of the learner in the ensemble; weights
+            other than those that were trained on are refused. Without it an ensemble can be loaded, but not predict.
         learners
             For each learner of your own its class, by the name of the class, or a function that makes it of its
             settings.
+        allow_download
+            Whether encoders that the file names are fetched and built when they are needed. What runs code of a
+            repository is not: pass it as :class:`h2e.tl.Encoder` with ``trust_remote_code=True``.
 
         Returns
         -------
@@ -218,7 +222,9 @@ class Ensemble:
         ValueError
             A file is damaged, changed, or of a newer format, or a learner of your own is not passed.
         """
-        return cls(**rebuild(*_store.load(Path(folder)), encoders=encoders or {}, learners=learners or {}))
+        about, arrays = _store.load(Path(folder))
+        code = {"encoders": encoders or {}, "learners": learners or {}}
+        return cls(**rebuild(about, arrays, **code, allow_download=allow_download))
 
 
 def _std(versions: Sequence[np.ndarray]) -> np.ndarray:

@@ -39,9 +39,11 @@ class Features:
         of_slide = partial(
             extract_features, learners=learners, spacing_um=spacing_um, reference=reference, keep_residual=keep_residual
         )
-        warn_of_enlarging(slides, [view for learner in learners for view in learner.views], spacing_um=spacing_um)
+        views = {view for learner in learners for view in learner.views}
+        warn_of_enlarging(slides, list(views), spacing_um=spacing_um)
+        tiles = [len(slide.xy) * len(views) for slide in slides]
         self.kept.clear()
-        parts = in_parallel(of_slide, list(slides), progress=self.progress, desc="reading tiles")
+        parts = in_parallel(of_slide, list(slides), progress=self.progress, desc="reading tiles", tiles=tiles)
         # Those of a slide are let go as soon as they are part of the whole, which is twice as large otherwise.
         joined = {key: np.concatenate([part.pop(key) for part in parts]) for key in list(parts[0])}
         for learner in learners:

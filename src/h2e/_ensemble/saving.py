@@ -13,9 +13,13 @@ from h2e._ensemble.novelty import Novelty
 from h2e._ensemble.scale_cue import ScaleCue
 from h2e._ensemble.stack import restore_stack
 from h2e._ensemble.transforms import Transform
+from h2e._learners.encoders import MissingEncoder
 from h2e._learners.learner import Learner
 from h2e._learners.registry import from_json, to_json, with_settings
 from h2e._stains.reference import StainReference
+
+OwnLearners = Mapping[str, Callable[..., Learner]]
+"""What makes the learners that a user wrote, by their names."""
 
 TRANSFORM = ("ranks", "values", "limits")
 """Arrays of a transform."""
@@ -38,7 +42,7 @@ def describe(ensemble: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         arrays |= {f"{i}/model/{key}": value for key, value in member.model.arrays().items()}
     about = {
         "targets": list(ensemble.targets),
-        "learners": [to_json(learner) for learner in ensemble.learners],
+        "learners": [to_json(getattr(learner, "pinned", learner)) for learner in ensemble.learners],
         "members": [[m.learner, m.held_out, m.transform.kind] for m in ensemble.members],
         "stack": ensemble.stack.kind,
         "novelty": None if ensemble.novelty is None else ensemble.novelty.learner,
@@ -58,10 +62,11 @@ def rebuild(
     arrays: Mapping[str, np.ndarray],
     *,
     encoders: Mapping[str, Any],
-    learners: Mapping[str, Callable[..., Learner]],
+    learners: OwnLearners,
+    allow_download: bool = False,
 ) -> dict[str, Any]:
     """The fields of the ensemble that was described; code comes from the user alone."""
-    by_name = _learners_of(about, encoders, learners)
+    by_name = _learners_of(about, encoders, learners, allow_download=allow_download)
     members = []
     for i, (name, held_out, kind) in enumerate(about["members"]):
         transform = Transform(kind, **{key: arrays[f"{i}/{key}"] for key in TRANSFORM})
@@ -87,16 +92,19 @@ def rebuild(
 
 
 def _learners_of(
-    about: Mapping[str, Any], encoders: Mapping[str, Any], own: Mapping[str, Callable[..., Learner]]
+    about: Mapping[str, Any], encoders: Mapping[str, Any], own: OwnLearners, *, allow_download: bool
 ) -> dict[str, Learner]:
     """The learners of a description by their names in the ensemble, with what the user passes for them."""
     made = [from_json(text, own) for text in about["learners"]]
     learners = dict(zip(names_of(made), made, strict=True))
-    encoding = [name for name, learner in learners.items() if hasattr(learner, "encoder")]
-    if unknown := sorted(set(encoders) - set(encoding)):
-        msg = f"encoders must be those of learners that have one, {encoding}, got {unknown}."
+    stored = {name: learner.encoder for name, learner in learners.items() if hasattr(learner, "encoder")}
+    if unknown := sorted(set(encoders) - set(stored)):
+        msg = f"encoders must be those of learners that have one, {list(stored)}, got {unknown}."
         raise ValueError(msg)
-    return learners | {name: with_settings(learners[name], encoder=encoder) for name, encoder in encoders.items()}
+    missing = {name: encoder for name, encoder in stored.items() if isinstance(encoder, MissingEncoder)}
+    named = {name: one.encoder for name, one in missing.items() if one.encoder is not None and allow_download}
+    given = {name: missing[name].replaced_by(one) if name in missing else one for name, one in encoders.items()}
+    return learners | {name: with_settings(learners[name], encoder=one) for name, one in (named | given).items()}
 
 
 def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -10,38 +10,43 @@ from typing import Any, get_args
 
 import numpy as np
 
-from h2e._learners.encoders import SHELL, Encode, cached, encoder_name, encoder_of
+from h2e._learners.encoder_models import as_function
+from h2e._learners.encoders import Encoder, MissingEncoder, cached, stored_encoder
 from h2e._learners.heads import Head, HeadLearner
+from h2e._learners.known_encoders import SHELL, SHELL_PX
 from h2e._learners.learner import Uses
-from h2e._learners.shell import Precision
+from h2e._learners.shell import Encode, Precision
 from h2e._slide.tiles import View
 
-SHELL_PX, PX = 48, 80
-"""Side of the images of the packaged encoder, and of others."""
+PX = 80
+"""Side of the images of an encoder that is code and does not say its own."""
 
 
 @dataclass(frozen=True)
 class Embedding(HeadLearner):
     """Features of a frozen encoder, then ridge, kNN or PLS.
 
-    The encoder sees a tile of three spacings, its centre of one spacing, and the surroundings of seven spacings, all of
-    the same ``px``; with ``subtiles`` also the nine squares of one spacing that make up the tile, whose features are
-    averaged.
+    The encoder sees a tile of three spacings, its centre, and the surroundings of seven spacings, all of the same
+    ``px``; with ``subtiles`` also the nine squares of the size of the centre around it, whose features are averaged.
+    The centre is cut at the scale that the encoder was trained on, where it is known, else it is one spacing wide.
 
     Parameters
     ----------
     encoder
-        ``"shell"``, which comes with h2e (lavlab-shell, trained on H&E; MIT licence); ``"timm:NAME"``; a
-        ``torch.nn.Module`` for images that are scaled as its ``pretrained_cfg`` says, else as for ImageNet, which stays
-        on its device; or a callable from ``uint8`` (n, 3, px, px) to (n, d). Frozen; must not depend on the other
-        images of a batch. All but ``"shell"`` must be passed again when an ensemble is loaded.
+        A name (:class:`Encoder`): ``"shell"``, which comes with h2e, ``"lazyslide:NAME"``, ``"timm:NAME"`` or
+        ``"timm:hf-hub:ORG/NAME"``; an :class:`Encoder`, which has more settings; a ``torch.nn.Module`` for images that
+        are scaled as its ``pretrained_cfg`` says, else as for ImageNet, which stays on its device; or a callable from
+        ``uint8`` (n, 3, px, px) to (n, d). Frozen; must not depend on the other images of a batch. When an ensemble is
+        loaded, all but ``"shell"`` must be passed again, or ``allow_download=True`` for those with a name.
     px
-        Side of the images that the encoder sees; ``None``: 48 for ``"shell"``, which more pixels do not help, 80 for
-        others.
+        Side of the images that the encoder sees; ``None``: its own, 48 for ``"shell"``, 80 for code.
+    um_per_px
+        µm per pixel of the centre; ``None``: what the encoder was trained on, as far as it is known; 0: the centre is
+        one spacing wide.
     subtiles
         Whether it sees the nine subtiles as well, like the multiscale network, for nearly four times the computing.
-    surroundings
-        Extent of the surroundings in spacings; 0 leaves them out.
+    tile, surroundings
+        Extent of the tile and of the surroundings in spacings; 0 leaves them out.
     head
         ``"ridge"``, ``"knn"`` or ``"pls"``.
     k
@@ -58,8 +63,8 @@ class Embedding(HeadLearner):
         Where a named encoder computes; ``None``: CUDA if there is one.
     precision
         Of convolutions and matrix products of an encoder that is no callable: ``"bfloat16"`` pays on processors with
-        AMX or AVX512-BF16 and on recent GPUs; ``"float32"`` is the default because it predicts the same on every
-        processor.
+        AMX or AVX512-BF16 and on recent GPUs; ``"float32"`` predicts the same on every processor; ``"auto"``, the
+        default of encoders of timm and LazySlide, is ``float32`` on a processor and half precision on CUDA.
 
     Examples
     --------
@@ -81,22 +86,38 @@ class Embedding(HeadLearner):
     obsm: str | None = None
     cache: str | PathLike[str] | None = None
     device: str | None = None
-    precision: Precision = "float32"
+    precision: Precision = None  # type: ignore[assignment]  # that of the encoder
+    um_per_px: float = None  # type: ignore[assignment]  # that of the encoder
+    tile: float = 3
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.px is None:
-            object.__setattr__(self, "px", SHELL_PX if self.encoder == SHELL else PX)
+        encoder = self.encoder
+        if self.obsm is None and isinstance(encoder, str):
+            encoder = Encoder(encoder, px=self.px)
+        named = isinstance(encoder, Encoder)
+        px, um_per_px = (encoder.px, encoder.um_per_px or 0) if named else (SHELL_PX if encoder == SHELL else PX, 0)
+        precision = "auto" if named and encoder.name != SHELL else "float32"
+        for key, value in {"px": px, "um_per_px": um_per_px, "precision": precision}.items():
+            object.__setattr__(self, key, value if getattr(self, key) is None else getattr(self, key))
+        object.__setattr__(self, "encoder", encoder)
+        self._check()
+
+    def _check(self) -> None:
+        """Raise unless the settings go together."""
+        encoder, known = self.encoder, isinstance(self.encoder, Encoder | MissingEncoder)
         if self.precision not in get_args(Precision):
             msg = f"precision must be one of {list(get_args(Precision))}, got {self.precision!r}."
             raise ValueError(msg)
-        if self.obsm is None:
-            encoder_of(self.encoder, precision=self.precision)
-        elif self.precision != "float32":
-            msg = f"precision must be 'float32' with obsm, whose features are computed already, got {self.precision!r}."
-            raise ValueError(msg)
-        elif self.encoder not in (None, "shell"):
+        if self.obsm is not None and encoder not in (None, SHELL):
             msg = "pass an encoder or an obsm key, not both."
+            raise ValueError(msg)
+        if self.obsm is None and not known and not callable(encoder):
+            msg = f"encoder must be a name, a torch module or a callable, got {type(encoder).__name__}."
+            raise TypeError(msg)
+        exact = "obsm, which is computed already" if self.obsm is not None else "an encoder that is a callable"
+        if self.precision != "float32" and (self.obsm is not None or not (known or hasattr(encoder, "state_dict"))):
+            msg = f"precision must be 'float32' with {exact}, got {self.precision!r}."
             raise ValueError(msg)
 
     @property
@@ -106,30 +127,39 @@ class Embedding(HeadLearner):
 
     @property
     def views(self) -> tuple[View, ...]:  # type: ignore[override]
-        """Tile, centre (for subtiles the tile at three times the pixels) and surroundings; none with ``obsm``."""
+        """Tile, centre (for subtiles a square of three times its side and pixels) and surroundings; none with ``obsm``."""
         if self.obsm is not None:
             return ()
-        near = View(3, 3 * self.px) if self.subtiles else View(1, self.px)
-        around = (View(self.surroundings, self.px),) if self.surroundings else ()
-        return (View(3, self.px), near, *around)
+        side, unit = (self.px * self.um_per_px, "um") if self.um_per_px else (1, "spacing")
+        n = 3 if self.subtiles else 1
+        tile, around = ((View(extent, self.px),) if extent else () for extent in (self.tile, self.surroundings))
+        return (*tile, View(n * side, n * self.px, unit), *around)
 
     def settings(self) -> dict[str, Any]:
         """The fields; an encoder that is code has no name to store."""
-        return super().settings() | {"encoder": encoder_name(self.encoder)}
+        return super().settings() | {"encoder": stored_encoder(self.encoder)}
+
+    @property
+    def pinned(self) -> Embedding:
+        """The same with the checksum of the weights of an encoder that is not part of h2e."""
+        known = isinstance(self.encoder, Encoder) and self.encoder.name != SHELL
+        return replace(self, encoder=replace(self.encoder, sha256=self.encoder.digest(self.device))) if known else self
 
     @cached_property
     def _encode(self) -> Encode:
         """The encoder as a function, with its memory if there is a cache."""
-        encode = encoder_of(self.encoder, device=self.device, precision=self.precision)
+        known = isinstance(self.encoder, Encoder)
+        encode = self.encoder.build(self.device, self.precision) if known else as_function(self.encoder, self.precision)
         return encode if self.cache is None else cached(encode, Path(self.cache), self.px)
 
     def extract_features(self, tiles: list[np.ndarray]) -> np.ndarray:
         """Features of tile, centre, surroundings and the mean of the subtiles side by side, ``float32``."""
         encode, px = self._encode, self.px
-        tile, near, *around = tiles
+        tile, near, around = tiles[: bool(self.tile)], tiles[bool(self.tile)], tiles[bool(self.tile) + 1 :]
         corners = [(y, x) for y in (0, px, 2 * px) for x in (0, px, 2 * px)] if self.subtiles else [(0, 0)]
         parts = [_checked(encode, np.ascontiguousarray(near[:, :, y : y + px, x : x + px])) for y, x in corners]
-        views = [_checked(encode, tile), parts[len(parts) // 2], *(_checked(encode, view) for view in around)]
+        center = parts[len(parts) // 2]
+        views = [*(_checked(encode, view) for view in tile), center, *(_checked(encode, view) for view in around)]
         if self.subtiles:
             views.append(np.mean(parts, axis=0))
         return np.concatenate(views, axis=1).astype(np.float32)

@@ -3,96 +3,195 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, partial
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import Any, Literal, get_args
 from uuid import uuid4
 
 import numpy as np
 
-from h2e._learners.shell import Precision, in_batches, shell_features
+from h2e._learners import encoder_models
+from h2e._learners.known_encoders import SHELL, SHELL_PX, known, known_tile
+from h2e._learners.shell import Encode, Precision, shell_features, shell_network
 
-if TYPE_CHECKING:
+Pool = Literal["cls", "mean", "cls+mean"]
+
+OF_USER = ("weights", "trust_remote_code")
+"""What the user of this machine says, and no file does."""
+
+OF_TIMM = ("cache_dir", "checkpoint", "pretrained")
+"""Beginnings of arguments of ``timm.create_model`` that are not of the network."""
+
+_BUILDING = Lock()
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A frozen encoder by name: what it sees, how its tokens are pooled, and where its weights come from.
+
+    A name alone is enough for most: ``Embedding("lazyslide:uni2")``. Nothing is loaded before it is used.
+
+    Parameters
+    ----------
+    name
+        ``"shell"``, which comes with h2e (lavlab-shell, trained on H&E; MIT licence); ``"lazyslide:NAME"``, an image
+        encoder of LazySlide's registry; ``"timm:NAME"`` or ``"timm:hf-hub:ORG/NAME"``. :func:`list_encoders` lists
+        them, and all but the first need ``pip install 'h2e[encoders]'``.
+    px
+        Side of its tiles; ``None``: what it was trained on.
+    um_per_px
+        µm per pixel of its tiles; ``None``: what it was trained on, as far as it is known. Models of photographs have
+        none.
+    pool
+        Features of a transformer: the class token, the mean of the others, or both; ``None``: its own output.
+    model_args
+        Arguments of ``timm.create_model``: numbers, strings, and classes by name such as ``"SwiGLUPacked"``.
+    weights
+        Local file with the weights of a timm model: safetensors, or a checkpoint that holds tensors only. Not stored.
+    trust_remote_code
+        Whether an encoder of LazySlide's registry may run the code of its repository or unpickle. Not stored.
+    sha256
+        Of the weights that are expected: others are refused. A saved ensemble knows it.
+
+    Examples
+    --------
+    >>> encoder = Encoder("timm:hf-hub:paige-ai/Virchow2", pool="cls+mean", model_args={"mlp_layer": "SwiGLUPacked"})
+    >>> encoder.px, encoder.um_per_px
+    (224, 0.5)
+    """
+
+    name: str
+    px: int = None  # type: ignore[assignment]  # its own
+    um_per_px: float | None = None
+    pool: Pool | None = None
+    model_args: Mapping[str, Any] | tuple = ()
+    weights: str | PathLike[str] | None = None
+    trust_remote_code: bool = False
+    sha256: str | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        kind, _, rest = self.name.partition(":")
+        if self.name != SHELL and not (kind in ("timm", "lazyslide") and rest):
+            msg = f"encoder must be {SHELL!r}, 'timm:' or 'lazyslide:' and the name of a model, a torch module or a "
+            msg += f"callable, got {self.name!r}; h2e.tl.list_encoders() lists names."
+            raise ValueError(msg)
+        if self.pool not in (None, *get_args(Pool)) or (self.pool and kind == SHELL):
+            msg = f"pool must be None or, but for {SHELL!r}, one of {list(get_args(Pool))}, got {self.pool!r}."
+            raise ValueError(msg)
+        args = {key: tuple(v) if isinstance(v, list) else v for key, v in dict(self.model_args).items()}
+        # A file that names an encoder chooses neither where its weights come from nor where they are kept.
+        if (kind != "timm" and (args or self.weights)) or any(key.startswith(OF_TIMM) for key in args):
+            msg = f"model_args must be of the network of a model of timm, as weights are, got {list(args)} of {self.name!r}."
+            raise ValueError(msg)
+        px, um_per_px = (SHELL_PX, None) if kind == SHELL else known_tile(self.name)
+        um_per_px = self.um_per_px or um_per_px
+        if kind == "lazyslide" and um_per_px is None:
+            msg = f"um_per_px of encoder {self.name!r} is not known: pass h2e.tl.Encoder({self.name!r}, um_per_px=…), "
+            msg += "the µm per pixel of the tiles that it was trained on, mostly 0.5."
+            raise ValueError(msg)
+        px = self.px or px or encoder_models.timm_px(rest, args)
+        for key, value in {"px": px, "um_per_px": um_per_px, "model_args": tuple(sorted(args.items()))}.items():
+            object.__setattr__(self, key, value)
+
+    def settings(self) -> dict[str, Any]:
+        """Give what is stored: all that is not of this machine and its user."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in OF_USER}
+
+    def build(self, device: str | None = None, precision: Precision = "float32") -> Encode:
+        """Make the function from ``uint8`` (n, 3, px, px) to ``float32`` (n, d); it loads the weights.
+
+        Parameters
+        ----------
+        device
+            Where it computes; ``None``: CUDA if there is one.
+        precision
+            As of :class:`Embedding`.
+        """
+        if self.name == SHELL:
+            return partial(shell_features, device=device, precision=precision)
+        network = self._network(device)
+        if self.sha256 is not None and (digest := _digest(network)) != self.sha256:
+            msg = f"weights of encoder {self.name!r} are others than those that were trained on (sha256 {digest[:8]}…, "
+            msg += f"not {self.sha256[:8]}…); pass the same weights, or train again."
+            raise ValueError(msg)
+        timm = self.name.startswith("timm:")
+        return (encoder_models.as_function if timm else encoder_models.lazyslide_function)(
+            network, precision, self.pool
+        )
+
+    def digest(self, device: str | None = None) -> str:
+        """Give the SHA-256 of the weights, which are loaded if they are not yet."""
+        return self.sha256 or _digest(self._network(device))
+
+    def _network(self, device: str | None) -> Any:
+        """The network, made once for all threads."""
+        from h2e._learners.training import find_device
+
+        with _BUILDING:
+            return _network(self, find_device(device))
+
+
+@cache
+def _network(encoder: Encoder, device: Any) -> Any:
+    """The network that an encoder names, on a device."""
+    kind, _, name = encoder.name.partition(":")
+    if kind == SHELL:
+        return shell_network(device)
+    if kind == "timm":
+        return encoder_models.timm_model(name, dict(encoder.model_args), encoder.weights).to(device)
+    if not known()["plain"].get(name) and not encoder.trust_remote_code:
+        msg = f"encoder {encoder.name!r} runs code of its repository or unpickles; if you trust it, pass "
+        msg += f"h2e.tl.Encoder({encoder.name!r}, trust_remote_code=True)."
+        raise ValueError(msg)
+    return encoder_models.lazyslide_model(name).to(device)
+
+
+def _digest(network: Any) -> str:
+    """SHA-256 of the weights of a torch module, or of the one in a model of LazySlide."""
     import torch
 
-Encode = Callable[[np.ndarray], np.ndarray]
-
-SHELL = "shell"
-"""The encoder that comes with h2e: 1.5 M parameters, trained on H&E to segment epithelium (lavlab-shell 0.9.1, MIT)."""
-
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-"""Of its channels, in 0–1: how images are scaled for a network that does not say otherwise."""
-
-
-def encoder_of(encoder: Any, *, device: str | None = None, precision: Precision = "float32") -> Encode:
-    """The function from ``uint8`` (n, 3, px, px) to (n, d) that an encoder means; a network is made at its first call.
-
-    ``"shell"``, ``"timm:NAME"`` (weights of the timm package, downloaded by it), a ``torch.nn.Module``, whose images
-    are scaled as it was trained, or any callable, which is taken as it is.
-    """
-    if encoder == SHELL:
-        return partial(shell_features, device=device, precision=precision)
-    if isinstance(encoder, str):
-        if not encoder.startswith("timm:"):
-            msg = f"encoder must be {SHELL!r}, 'timm:' and the name of a model, a torch module or a callable, got "
-            msg += f"{encoder!r}."
-            raise ValueError(msg)
-        return lambda images: as_function(_timm(encoder.removeprefix("timm:"), device), precision)(images)
-    if hasattr(encoder, "state_dict"):
-        return as_function(encoder, precision)
-    if not callable(encoder):
-        msg = f"encoder must be a name, a torch module or a callable, got {type(encoder).__name__}."
-        raise TypeError(msg)
-    if precision != "float32" and not isinstance(encoder, MissingEncoder):
-        msg = f"precision must be 'float32' with an encoder that is a callable, got {precision!r}; "
-        msg += "pass a torch module, or convert inside the callable."
-        raise ValueError(msg)
-    return encoder
+    digest = hashlib.sha256()
+    for name, tensor in sorted(getattr(network, "model", network).state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class MissingEncoder:
     """In place of the encoder of a file: code is not stored, and nothing is downloaded because a file names it."""
 
-    name: str | None
+    encoder: Encoder | None
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Say what to pass."""
-        known = "is not stored, for it is code" if self.name is None else f"has only a name in its file, {self.name!r}"
-        example = f"encoders={{'embedding': {self.name or ...!r}}}"
-        msg = f"the encoder {known}; pass it: h2e.Ensemble.load(folder, {example})."
-        raise ValueError(msg)
+        name = None if self.encoder is None else self.encoder.name
+        known = "is not stored, for it is code" if name is None else f"has only a name in its file, {name!r}"
+        msg = f"the encoder {known}; pass it: h2e.Ensemble.load(folder, encoders={{'embedding': {name or ...!r}}})"
+        raise ValueError(msg + ("." if name is None else ", or allow_download=True."))
+
+    def replaced_by(self, encoder: Any) -> Any:
+        """What the user passes in its place: of the same name the settings of the file hold, and always its weights."""
+        if self.encoder is None or not isinstance(encoder, str | Encoder):
+            return encoder
+        if isinstance(encoder, str):
+            encoder = Encoder(encoder, px=self.encoder.px, um_per_px=self.encoder.um_per_px)
+        own = {key: getattr(encoder, key) for key in OF_USER}
+        return replace(
+            self.encoder if encoder.name == self.encoder.name else encoder, **own, sha256=self.encoder.sha256
+        )
 
 
-def encoder_name(encoder: Any) -> str | None:
-    """What a file says of an encoder: its name; ``None`` of code."""
-    name = encoder.name if isinstance(encoder, MissingEncoder) else encoder
-    return name if isinstance(name, str) else None
-
-
-def as_function(module: Any, precision: Precision = "float32") -> Encode:
-    """A torch module as a function, where its weights are, in evaluation mode; maps are averaged.
-
-    Images are scaled as the module says it was trained (timm's ``pretrained_cfg``), else as for ImageNet.
-    """
-    scaling = IMAGENET | (getattr(module, "pretrained_cfg", None) or {})
-
-    def encode(images: np.ndarray) -> np.ndarray:
-        import torch
-
-        device = next(iter(module.state_dict().values()), torch.empty(0)).device
-        mean, std = (torch.tensor(scaling[key], device=device)[:, None, None] for key in ("mean", "std"))
-
-        def encode_batch(batch: np.ndarray) -> torch.Tensor:
-            x = torch.from_numpy(np.ascontiguousarray(batch)).to(device)
-            features = module.eval()((x.float() / 255 - mean) / std)
-            return features.flatten(2).float().mean(2) if features.ndim > 2 else features
-
-        return in_batches(encode_batch, images, device, precision)
-
-    return encode
+def stored_encoder(encoder: Any) -> dict[str, Any] | str | None:
+    """What a file says of an encoder: its settings, the name of the one of h2e; ``None`` of code."""
+    encoder = encoder.encoder if isinstance(encoder, MissingEncoder) else encoder
+    if isinstance(encoder, Encoder):
+        return SHELL if encoder.name == SHELL else encoder.settings()
+    return encoder if isinstance(encoder, str) else None
 
 
 def cached(encode: Encode, folder: Path, px: int) -> Encode:
@@ -122,16 +221,3 @@ def cached(encode: Encode, folder: Path, px: int) -> Encode:
         return features
 
     return remember
-
-
-@cache
-def _timm(name: str, device: str | None) -> Any:
-    """A model of timm without its classifier."""
-    from h2e._learners.training import find_device
-
-    try:
-        import timm
-    except ImportError as error:
-        msg = f"encoder 'timm:{name}' needs the package timm: pip install timm."
-        raise ImportError(msg) from error
-    return timm.create_model(name, pretrained=True, num_classes=0).to(find_device(device))

@@ -11,7 +11,8 @@ import numpy as np
 
 from h2e._learners.baselines import Coordinates, Mean
 from h2e._learners.embedding import Embedding
-from h2e._learners.encoders import SHELL, MissingEncoder
+from h2e._learners.encoders import Encoder, MissingEncoder
+from h2e._learners.known_encoders import SHELL
 from h2e._learners.learner import OF_MACHINE, Learner, check_interface
 from h2e._learners.multiscale import Multiscale
 from h2e._learners.texture import Texture
@@ -103,7 +104,9 @@ def from_json(text: str, learners: Mapping[str, Callable[..., Learner]] | None =
     if "views" in settings:
         settings["views"] = tuple(View(**view) for view in settings["views"])
     if settings.get("encoder", SHELL) != SHELL and settings.get("obsm") is None:
-        settings["encoder"] = MissingEncoder(settings["encoder"])
+        stored = settings["encoder"]
+        stored = {"name": stored, "px": settings["px"]} if isinstance(stored, str) else stored
+        settings["encoder"] = MissingEncoder(Encoder(**stored) if stored else None)
     learner = learner_of(make(**settings))
     if learner.name != name:
         msg = f"learners[{name!r}] must make a learner of that name, got {learner.name!r}."

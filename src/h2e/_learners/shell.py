@@ -24,10 +24,11 @@ _FIT = np.polynomial.Chebyshev.interpolate(np.exp2, 5, [0, 1])
 POWERS = _FIT.convert(kind=np.polynomial.Polynomial).coef.astype(np.float32)
 """Of a polynomial that is 2 to the power of a number between 0 and 1, to a rounding of ``float32``."""
 
-BATCH = 16
-"""Images at a time."""
+BATCH, CUDA_PIXELS = 16, 256 * 224**2
+"""Images at a time on a processor, and pixels of them to begin with on a GPU."""
 
-Precision = Literal["float32", "bfloat16"]
+Encode = Callable[[np.ndarray], np.ndarray]
+Precision = Literal["float32", "bfloat16", "auto"]
 
 
 def shell_features(images: np.ndarray, *, device: str | None = None, precision: Precision = "float32") -> np.ndarray:
@@ -43,7 +44,7 @@ def shell_features(images: np.ndarray, *, device: str | None = None, precision: 
     from h2e._learners.training import find_device
 
     used = find_device(device)
-    network = _shell(used)
+    network = shell_network(used)
 
     def encode_batch(batch: np.ndarray) -> torch.Tensor:
         channels = torch.from_numpy(_stain_channels(batch)).to(used)
@@ -56,13 +57,21 @@ def shell_features(images: np.ndarray, *, device: str | None = None, precision: 
 def in_batches(
     encode: Callable[[np.ndarray], torch.Tensor], images: np.ndarray, device: torch.device, precision: Precision
 ) -> np.ndarray:
-    """Encode some images at a time."""
+    """Encode some images at a time, fewer where a GPU has not the memory; ``"auto"`` is ``float16`` on CUDA."""
     import torch
 
-    cast = torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
-    with torch.inference_mode(), cast:
-        parts = [encode(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
-        return torch.cat(parts).float().cpu().numpy()
+    on_cuda = device.type == "cuda"
+    low = {"bfloat16": torch.bfloat16, "auto": torch.float16 if on_cuda else None}.get(precision)
+    size = max(1, CUDA_PIXELS // images[0, 0].size) if on_cuda and len(images) else BATCH
+    while True:
+        try:
+            with torch.inference_mode(), torch.autocast(device.type, low) if low else nullcontext():
+                parts = [encode(images[start : start + size]) for start in range(0, len(images), size)]
+                return torch.cat(parts).float().cpu().numpy()
+        except torch.cuda.OutOfMemoryError:
+            if size == 1:
+                raise
+            size //= 2
 
 
 def _stain_channels(images: np.ndarray) -> np.ndarray:
@@ -99,7 +108,7 @@ def _moments(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @cache
-def _shell(device: Any) -> Any:
+def shell_network(device: Any) -> Any:
     """The encoder of lavlab-shell: a residual network of four levels, groups normalized, Mish activations."""
     import torch
     from safetensors.numpy import load

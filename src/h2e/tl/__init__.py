@@ -1,6 +1,8 @@
 """Learn and predict: ``fit`` trains an ensemble, ``predict`` writes its predictions, ``evaluate`` scores it."""
 
 from h2e._learners.embedding import Embedding
+from h2e._learners.encoders import Encoder
+from h2e._learners.known_encoders import list_encoders
 from h2e._learners.learner import Learner, Model
 from h2e._learners.multiscale import Multiscale
 from h2e._learners.texture import Texture
@@ -9,4 +11,5 @@ from h2e.tl._evaluate import evaluate
 from h2e.tl._fit import fit
 from h2e.tl._predict import predict
 
-__all__ = ["Embedding", "Learner", "Model", "Multiscale", "Texture", "View", "evaluate", "fit", "predict"]
+__all__ = ["Embedding", "Encoder", "Learner", "Model", "Multiscale", "Texture", "View"]
+__all__ += ["evaluate", "fit", "list_encoders", "predict"]
