@@ -39,8 +39,8 @@ class Features:
         of_slide = partial(
             extract_features, learners=learners, spacing_um=spacing_um, reference=reference, keep_residual=keep_residual
         )
-        views = {view for learner in learners for view in learner.views}
-        warn_of_enlarging(slides, list(views), spacing_um=spacing_um)
+        views = list(dict.fromkeys(view for learner in learners for view in learner.views))
+        warn_of_enlarging(slides, views, spacing_um=spacing_um)
         tiles = [len(slide.xy) * len(views) for slide in slides]
         self.kept.clear()
         parts = in_parallel(of_slide, list(slides), progress=self.progress, desc="reading tiles", tiles=tiles)
