@@ -206,17 +206,21 @@ def other_measures(measured: pd.DataFrame) -> Iterator[str]:
     """Yield what else was measured of the default ensemble."""
     runs = [runs_of(measured, split=split) for split in GENES]
     ensembles = [select(run, group="all", method="ensemble").set_index("metric") for run in runs]
-    worst = [f"{number(one.loc['pearson', 'worst'])} ({one.loc['pearson', 'worst_group']})" for one in ensembles]
-    yield from markdown(["the default", *GENES], [["Pearson of the worst donor", *worst]])
-    for label, metric in OTHER_MEASURES.items():
-        yield f"| {' | '.join([label, *cells_of(runs, 'ensemble', metric)])} |"
+
+    def worst(metric: str, digits: int, form: str) -> list[str]:
+        rows = (one.loc[metric] if metric in one.index else None for one in ensembles)
+        texts = (
+            (number(r["mean"], digits), r["worst_group"], number(r["worst"], digits)) if r is not None else None
+            for r in rows
+        )
+        return ["" if text is None else form.format(*text) for text in texts]
+
+    rows = [["Pearson of the worst donor", *worst("pearson", 3, "{2} ({1})")]]
+    rows += [[label, *cells_of(runs, "ensemble", metric)] for label, metric in OTHER_MEASURES.items()]
     for level in (80, 90):
-        of_level = [one.loc[f"coverage_{level}"] if f"coverage_{level}" in one.index else None for one in ensembles]
-        covered = [
-            "" if c is None else f"{number(c['mean'], 2)} ({c['worst_group']} {number(c['worst'], 2)})"
-            for c in of_level
-        ]
-        yield f"| {' | '.join([f'share of values in {level} % intervals (worst donor)', *covered])} |"
+        covered = worst(f"coverage_{level}", 2, "{0} ({1} {2})")
+        rows.append([f"share of values in {level} % intervals (worst donor)", *covered])
+    yield from markdown(["the default", *GENES], rows)
     yield ""
 
 
