@@ -38,8 +38,30 @@ HUB = {
 """The same encoders by the repositories that timm reads, in lower case."""
 
 PLAIN = frozenset(
-    "crisp crown gigapath h-optimus-0 h-optimus-1 h0-mini lunit-bt lunit-mocov2 lunit-swav lunit-dino-s8 lunit-dino-s16 "
-    "lunit-dino-s8-moozy midnight mstar path_orchestra phikon phikonv2 plip uni uni2 virchow virchow2".split()
+    [
+        "crisp",
+        "crown",
+        "gigapath",
+        "h-optimus-0",
+        "h-optimus-1",
+        "h0-mini",
+        "lunit-bt",
+        "lunit-mocov2",
+        "lunit-swav",
+        "lunit-dino-s8",
+        "lunit-dino-s16",
+        "lunit-dino-s8-moozy",
+        "midnight",
+        "mstar",
+        "path_orchestra",
+        "phikon",
+        "phikonv2",
+        "plip",
+        "uni",
+        "uni2",
+        "virchow",
+        "virchow2",
+    ]
 )
 """Encoders of LazySlide's registry (0.1.0) that neither run code of a repository nor unpickle; all others may."""
 
