@@ -11,9 +11,16 @@ CLIP = 4.0
 """Standard deviations beyond which a feature says no more."""
 
 
+COLUMNS = 512
+"""Features whose standard deviations are computed at a time."""
+
+
 def mean_and_std(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each feature; 1 where it is constant."""
-    center, scale = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
+    # The deviations are in memory in double precision, so of many columns some at a time.
+    parts = [x[:, start : start + COLUMNS] for start in range(0, x.shape[1], COLUMNS)] or [x]
+    center = x.mean(0, dtype=np.float64)
+    scale = np.concatenate([part.std(0, dtype=np.float64) for part in parts])
     return center, np.where(scale > 1e-6 * (1 + np.abs(center)), scale, 1.0)
 
 
