@@ -236,7 +236,7 @@ def test_every_dependency_is_imported_somewhere_and_every_import_is_a_dependency
     declared = {module_of_distribution.get(name, name.replace("-", "_")) for name in names}
     imported = {name.split(".")[0] for path in SOURCES for name in imported_modules(path)}
     foreign = imported - set(sys.stdlib_module_names) - {"h2e"}
-    optional = {"distributed", "timm"}  # of whoever has a cluster, or names an encoder of timm; absence is handled
+    optional = {"distributed", "timm", "lazyslide_models"}  # of whoever has a cluster, or names an encoder
     carried = {"geopandas", "shapely", "xarray"}  # the types of spatialdata's own elements
     assert foreign - declared - carried - optional == set(), "imported, but not in the dependencies of pyproject.toml"
     assert declared - imported == set(), "in the dependencies of pyproject.toml, but never imported"
@@ -311,14 +311,19 @@ def test_annotations_are_not_evaluated(path: Path):
 
 @each_source
 def test_source_holds_no_assert_print_bare_except_or_pickle(path: Path):
-    found = []
-    for node in ast.walk(tree_of(path)):
+    found, nodes = [], list(ast.walk(tree_of(path)))
+    tensors_only = [
+        node.func for node in nodes if isinstance(node, ast.Call) and "weights_only=True" in ast.unparse(node)
+    ]
+    for node in nodes:
         if isinstance(node, ast.Assert):
             found.append(f"assert in line {node.lineno}")
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
             found.append(f"print in line {node.lineno}")
         elif isinstance(node, ast.ExceptHandler) and node.type is None:
             found.append(f"bare except in line {node.lineno}")
+        elif node in tensors_only:
+            continue
         elif isinstance(node, ast.Attribute) and ast.unparse(node) in {
             "torch.load",
             "torch.save",

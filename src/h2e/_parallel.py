@@ -10,8 +10,12 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def in_parallel(function: Callable[[Any], T], items: Sequence[Any], *, progress: bool, desc: str) -> list[T]:
+def in_parallel(
+    function: Callable[[Any], T], items: Sequence[Any], *, progress: bool, desc: str, tiles: Sequence[int] | None = None
+) -> list[T]:
     """``[function(item) for item in items]``, in any order but returned in theirs, with a progress bar.
+
+    ``tiles`` is how many each item has: the bar counts them, and says how many a second.
 
     The first failure is raised at once: tasks that have not begun never do, and those that run are not waited for.
 
@@ -34,9 +38,13 @@ def in_parallel(function: Callable[[Any], T], items: Sequence[Any], *, progress:
         futures = client.map(function, items, pure=False)
         finished, stop = distributed.as_completed(futures), partial(client.cancel, futures)
     results: dict[object, T] = {}
+    size: dict[object, int] = dict(zip(futures, tiles or [1] * len(items), strict=True))
     try:
-        for future in tqdm(finished, total=len(items), disable=not progress, desc=desc):
+        bar = tqdm(total=sum(size.values()), disable=not progress, desc=desc, unit=" tiles" if tiles else "it")
+        for future in finished:
             results[future] = future.result()
+            bar.update(size[future])
+        bar.close()
     finally:
         stop()
     return [results[future] for future in futures]

@@ -15,10 +15,10 @@ from h2e._learners import multiscale as _multiscale
 from h2e._learners.baselines import Coordinates, Mean
 from h2e._learners.embedding import Embedding
 from h2e._learners.encoder_models import as_function
-from h2e._learners.encoders import MissingEncoder, encoder_of
+from h2e._learners.encoders import MissingEncoder
 from h2e._learners.multiscale import Multiscale
 from h2e._learners.registry import from_json, learner_of, to_json
-from h2e._learners.shell import shell_network, _stain_channels, shell_features
+from h2e._learners.shell import _stain_channels, shell_features, shell_network
 from h2e._learners.texture import Texture
 from h2e._slide.tiles import View
 
@@ -183,7 +183,7 @@ def test_a_torch_module_is_an_encoder():
 
     images = np.random.default_rng(0).integers(0, 256, (20, 3, 6, 6), dtype=np.uint8)
     expected = (images.mean((2, 3)) / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
-    np.testing.assert_allclose(encoder_of(Maps())(images), expected, atol=1e-5)
+    np.testing.assert_allclose(as_function(Maps())(images), expected, atol=1e-5)
 
 
 def test_a_module_is_given_images_where_its_weights_are():

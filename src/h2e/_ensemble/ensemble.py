@@ -222,8 +222,9 @@ class Ensemble:
         ValueError
             A file is damaged, changed, or of a newer format, or a learner of your own is not passed.
         """
-        passed = {"encoders": encoders or {}, "learners": learners or {}, "allow_download": allow_download}
-        return cls(**rebuild(*_store.load(Path(folder)), **passed))
+        about, arrays = _store.load(Path(folder))
+        code = {"encoders": encoders or {}, "learners": learners or {}}
+        return cls(**rebuild(about, arrays, **code, allow_download=allow_download))
 
 
 def _std(versions: Sequence[np.ndarray]) -> np.ndarray:

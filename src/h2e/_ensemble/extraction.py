@@ -39,8 +39,10 @@ class Features:
         of_slide = partial(
             extract_features, learners=learners, spacing_um=spacing_um, reference=reference, keep_residual=keep_residual
         )
-        warn_of_enlarging(slides, [view for learner in learners for view in learner.views], spacing_um=spacing_um)
-        parts = in_parallel(of_slide, list(slides), progress=self.progress, desc="reading tiles")
+        views = {view for learner in learners for view in learner.views}
+        warn_of_enlarging(slides, list(views), spacing_um=spacing_um)
+        tiles = [len(slide.xy) * len(views) for slide in slides]
+        parts = in_parallel(of_slide, list(slides), progress=self.progress, desc="reading tiles", tiles=tiles)
         x = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         for name, learner in zip(names_of(learners), learners, strict=True):
             if learner.obsm is not None and learner.uses == "obsm":

@@ -18,6 +18,9 @@ from h2e._learners.learner import Learner
 from h2e._learners.registry import from_json, to_json, with_settings
 from h2e._stains.reference import StainReference
 
+OwnLearners = Mapping[str, Callable[..., Learner]]
+"""What makes the learners that a user wrote, by their names."""
+
 TRANSFORM = ("ranks", "values", "limits")
 """Arrays of a transform."""
 
@@ -59,7 +62,7 @@ def rebuild(
     arrays: Mapping[str, np.ndarray],
     *,
     encoders: Mapping[str, Any],
-    learners: Mapping[str, Callable[..., Learner]],
+    learners: OwnLearners,
     allow_download: bool = False,
 ) -> dict[str, Any]:
     """The fields of the ensemble that was described; code comes from the user alone."""
@@ -89,11 +92,7 @@ def rebuild(
 
 
 def _learners_of(
-    about: Mapping[str, Any],
-    encoders: Mapping[str, Any],
-    own: Mapping[str, Callable[..., Learner]],
-    *,
-    allow_download: bool,
+    about: Mapping[str, Any], encoders: Mapping[str, Any], own: OwnLearners, *, allow_download: bool
 ) -> dict[str, Learner]:
     """The learners of a description by their names in the ensemble, with what the user passes for them."""
     made = [from_json(text, own) for text in about["learners"]]

@@ -10,7 +10,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from h2e._learners.encoders import Encoder, MissingEncoder, cached, encoder_of, stored_encoder
+from h2e._learners.encoder_models import as_function
+from h2e._learners.encoders import Encoder, MissingEncoder, cached, stored_encoder
 from h2e._learners.heads import Head, HeadLearner
 from h2e._learners.known_encoders import SHELL, SHELL_PX
 from h2e._learners.learner import Uses
@@ -95,37 +96,30 @@ class Embedding(HeadLearner):
         if self.obsm is None and isinstance(encoder, str):
             encoder = Encoder(encoder, px=self.px)
         named = isinstance(encoder, Encoder)
-        own = {
-            "encoder": encoder,
-            "px": encoder.px if named else SHELL_PX if encoder == SHELL else PX,
-            "precision": "auto" if named and encoder.name != SHELL else "float32",
-            "um_per_px": (encoder.um_per_px if named else None) or 0,
-        }
-        for key, value in own.items():
-            if key == "encoder" or getattr(self, key) is None:
-                object.__setattr__(self, key, value)
+        px, um_per_px = (encoder.px, encoder.um_per_px or 0) if named else (SHELL_PX if encoder == SHELL else PX, 0)
+        precision = "auto" if named and encoder.name != SHELL else "float32"
+        for key, value in {"px": px, "um_per_px": um_per_px, "precision": precision}.items():
+            object.__setattr__(self, key, value if getattr(self, key) is None else getattr(self, key))
+        object.__setattr__(self, "encoder", encoder)
         self._check()
 
     def _check(self) -> None:
         """Raise unless the settings go together."""
-        encoder, is_code = self.encoder, not isinstance(self.encoder, Encoder | MissingEncoder)
+        encoder, known = self.encoder, isinstance(self.encoder, Encoder | MissingEncoder)
         if self.precision not in get_args(Precision):
             msg = f"precision must be one of {list(get_args(Precision))}, got {self.precision!r}."
             raise ValueError(msg)
-        if self.obsm is not None:
-            if self.precision != "float32":
-                msg = "precision must be 'float32' with obsm, whose features are computed already, got "
-                msg += f"{self.precision!r}."
-                raise ValueError(msg)
-            if encoder not in (None, SHELL):
-                msg = "pass an encoder or an obsm key, not both."
-                raise ValueError(msg)
-        elif not callable(encoder) and is_code:
+        if self.obsm is not None and encoder not in (None, SHELL):
+            msg = "pass an encoder or an obsm key, not both."
+            raise ValueError(msg)
+        if self.obsm is None and not known and not callable(encoder):
             msg = f"encoder must be a name, a torch module or a callable, got {type(encoder).__name__}."
             raise TypeError(msg)
-        elif self.precision != "float32" and is_code and not hasattr(encoder, "state_dict"):
-            msg = f"precision must be 'float32' with an encoder that is a callable, got {self.precision!r}; "
-            msg += "pass a torch module, or convert inside the callable."
+        exact = (
+            "obsm, whose features are computed already" if self.obsm is not None else "an encoder that is a callable"
+        )
+        if self.precision != "float32" and (self.obsm is not None or not (known or hasattr(encoder, "state_dict"))):
+            msg = f"precision must be 'float32' with {exact}, got {self.precision!r}."
             raise ValueError(msg)
 
     @property
@@ -150,14 +144,14 @@ class Embedding(HeadLearner):
     @property
     def pinned(self) -> Embedding:
         """The same with the checksum of the weights of an encoder that is not part of h2e."""
-        if not isinstance(self.encoder, Encoder) or self.encoder.name == SHELL:
-            return self
-        return replace(self, encoder=replace(self.encoder, sha256=self.encoder.digest(self.device)))
+        known = isinstance(self.encoder, Encoder) and self.encoder.name != SHELL
+        return replace(self, encoder=replace(self.encoder, sha256=self.encoder.digest(self.device))) if known else self
 
     @cached_property
     def _encode(self) -> Encode:
         """The encoder as a function, with its memory if there is a cache."""
-        encode = encoder_of(self.encoder, device=self.device, precision=self.precision)
+        known = isinstance(self.encoder, Encoder)
+        encode = self.encoder.build(self.device, self.precision) if known else as_function(self.encoder, self.precision)
         return encode if self.cache is None else cached(encode, Path(self.cache), self.px)
 
     def extract_features(self, tiles: list[np.ndarray]) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from h2e._learners.known_encoders import INSTALL, registry
+from h2e._learners.known_encoders import registry
 from h2e._learners.shell import Encode, Precision, in_batches
 
 if TYPE_CHECKING:
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 """Of its channels, in 0–1: how images are scaled for a network that does not say otherwise."""
 
-LAYERS = {"SwiGLUPacked": "timm.layers", "SwiGLU": "timm.layers", "GluMlp": "timm.layers", "SiLU": "torch.nn",
-          "GELU": "torch.nn", "ReLU": "torch.nn", "LayerNorm": "torch.nn"}  # fmt: skip
+LAYERS = {"SwiGLUPacked": "timm.layers", "SiLU": "torch.nn", "GELU": "torch.nn"}
 """Classes that ``model_args`` may name, and where they are."""
 
 
@@ -30,11 +29,11 @@ def told(name: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        msg = f"encoder {name!r} needs packages that are not installed ({error}): {INSTALL}."
+        msg = f"encoder {name!r} needs packages that are not installed ({error}): pip install 'h2e[encoders]'."
         raise ImportError(msg) from error
-    # Of huggingface_hub (most are OSError), timm and transformers: gated, missing, offline, other weights.
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        why = str(error).strip().partition("\n")[0]
+    # Gated, missing, offline, other weights: each library has errors of its own.
+    except Exception as error:
+        why = str(error).strip().partition("\n")[0].partition(". ")[0]
         msg = f"encoder {name!r} could not be loaded ({type(error).__name__}: {why}); if it is gated, accept its terms "
         msg += "on huggingface.co and run 'hf auth login'; without a network, set HF_HOME to a folder that holds it or "
         msg += "pass weights= a local file."
@@ -47,7 +46,7 @@ def timm_px(name: str, model_args: dict[str, Any]) -> int:
         from timm.models import get_pretrained_cfg, load_model_config_from_hf
 
         hub = name.partition(":")[2]
-        config = load_model_config_from_hf(hub)[0] if hub else get_pretrained_cfg(name).to_dict()  # type: ignore
+        config = load_model_config_from_hf(hub)[0] if hub else get_pretrained_cfg(name).to_dict()
         return int(np.max(model_args.get("img_size") or config["input_size"][1:]))
 
 
@@ -56,10 +55,8 @@ def timm_model(name: str, model_args: dict[str, Any], weights: Any) -> torch.nn.
     with told(f"timm:{name}"):
         import timm
 
-        args = {
-            key: getattr(import_module(LAYERS[value]), value) if key.endswith("_layer") and value in LAYERS else value
-            for key, value in model_args.items()
-        }
+        named = {key: value for key, value in model_args.items() if key.endswith("_layer") and value in LAYERS}
+        args = model_args | {key: getattr(import_module(LAYERS[value]), value) for key, value in named.items()}
         if weights is not None:
             args["pretrained_cfg_overlay"] = {"state_dict": _read_weights(Path(weights)), "source": ""}
         module = timm.create_model(name, pretrained=True, **{"num_classes": 0} | args)
@@ -90,27 +87,25 @@ def lazyslide_model(name: str) -> Any:
 
 
 def as_function(module: Any, precision: Precision = "float32", pool: str | None = None) -> Encode:
-    """A torch module as a function, where its weights are, in evaluation mode; maps are averaged.
+    """A torch module as a function, where its weights are, in evaluation mode; maps are averaged. Other code stays.
 
     Images are scaled as the module says it was trained (timm's ``pretrained_cfg``), else as for ImageNet, and resized by
     its own interpolation if it takes one size only.
     """
+    if not hasattr(module, "state_dict"):
+        return module
+    import torch
+
     config = IMAGENET | (getattr(module, "pretrained_cfg", None) or {})
+    device = next(iter(module.state_dict().values()), torch.empty(0)).device
+    mean, std = (torch.tensor(config[key], device=device)[:, None, None] for key in ("mean", "std"))
 
-    def encode(images: np.ndarray) -> np.ndarray:
-        import torch
+    def encode_batch(batch: np.ndarray) -> torch.Tensor:
+        x = torch.from_numpy(np.ascontiguousarray(batch)).to(device)
+        x = _resized(x.float() / 255, module, config)
+        return _features(module.eval(), (x - mean) / std, pool)
 
-        device = next(iter(module.state_dict().values()), torch.empty(0)).device
-        mean, std = (torch.tensor(config[key], device=device)[:, None, None] for key in ("mean", "std"))
-
-        def encode_batch(batch: np.ndarray) -> torch.Tensor:
-            x = torch.from_numpy(np.ascontiguousarray(batch)).to(device)
-            x = _resized(x.float() / 255, module, config)
-            return _features(module.eval(), (x - mean) / std, pool)
-
-        return in_batches(encode_batch, images, device, precision)
-
-    return encode
+    return lambda images: in_batches(encode_batch, images, device, precision)
 
 
 def _resized(x: torch.Tensor, module: Any, config: dict[str, Any]) -> torch.Tensor:
@@ -121,7 +116,7 @@ def _resized(x: torch.Tensor, module: Any, config: dict[str, Any]) -> torch.Tens
     size = getattr(patches, "img_size", None)
     if size is None or not getattr(patches, "strict_img_size", True) or tuple(size) == x.shape[2:]:
         return x
-    how = {"bilinear": "bilinear"}.get(config.get("interpolation", ""), "bicubic")
+    how = "bilinear" if config.get("interpolation") == "bilinear" else "bicubic"
     return torch.nn.functional.interpolate(x, tuple(size), mode=how, antialias=True).clamp(0, 1)
 
 
@@ -145,13 +140,14 @@ def pooled(cls: torch.Tensor, patches: torch.Tensor, pool: str) -> torch.Tensor:
     """The class token, the mean of the others, or both side by side."""
     import torch
 
-    parts = {"cls": lambda: cls, "mean": lambda: patches.float().mean(1)}
-    return torch.cat([parts[part]().float() for part in pool.split("+")], dim=1)
+    parts = {"cls": cls.float(), "mean": patches.float().mean(1)}
+    return torch.cat([parts[part] for part in pool.split("+")], dim=1)
 
 
-def lazyslide_function(model: Any, device: torch.device, precision: Precision, pool: str | None) -> Encode:
+def lazyslide_function(model: Any, precision: Precision, pool: str | None) -> Encode:
     """A model of LazySlide's protocol as a function; its transform, if it has one, is given batches of ``uint8``."""
     transform = model.get_transform() or (lambda images: images)
+    device = next(iter(model.model.state_dict().values())).device
 
     def encode_batch(batch: np.ndarray) -> torch.Tensor:
         import torch

@@ -15,7 +15,7 @@ from uuid import uuid4
 import numpy as np
 
 from h2e._learners import encoder_models
-from h2e._learners.known_encoders import PLAIN, SHELL, SHELL_PX, known_tile
+from h2e._learners.known_encoders import SHELL, SHELL_PX, known, known_tile
 from h2e._learners.shell import Encode, Precision, shell_features, shell_network
 
 Pool = Literal["cls", "mean", "cls+mean"]
@@ -114,38 +114,36 @@ class Encoder:
             msg = f"weights of encoder {self.name!r} are others than those that were trained on (sha256 {digest[:8]}…, "
             msg += f"not {self.sha256[:8]}…); pass the same weights, or train again."
             raise ValueError(msg)
-        if self.name.startswith("timm:"):
-            return encoder_models.as_function(network, precision, self.pool)
-        return encoder_models.lazyslide_function(network, _device(device), precision, self.pool)
+        timm = self.name.startswith("timm:")
+        return (encoder_models.as_function if timm else encoder_models.lazyslide_function)(
+            network, precision, self.pool
+        )
 
     def digest(self, device: str | None = None) -> str:
         """Give the SHA-256 of the weights, which are loaded if they are not yet."""
-        return self.sha256 or _digest(shell_network(_device(device)) if self.name == SHELL else self._network(device))
+        return self.sha256 or _digest(self._network(device))
 
     def _network(self, device: str | None) -> Any:
         """The network, made once for all threads."""
+        from h2e._learners.training import find_device
+
         with _BUILDING:
-            return _network(self, _device(device))
+            return _network(self, find_device(device))
 
 
 @cache
 def _network(encoder: Encoder, device: Any) -> Any:
     """The network that an encoder names, on a device."""
     kind, _, name = encoder.name.partition(":")
+    if kind == SHELL:
+        return shell_network(device)
     if kind == "timm":
         return encoder_models.timm_model(name, dict(encoder.model_args), encoder.weights).to(device)
-    if name not in PLAIN and not encoder.trust_remote_code:
+    if not known()["plain"].get(name) and not encoder.trust_remote_code:
         msg = f"encoder {encoder.name!r} runs code of its repository or unpickles; if you trust it, pass "
         msg += f"h2e.tl.Encoder({encoder.name!r}, trust_remote_code=True)."
         raise ValueError(msg)
     return encoder_models.lazyslide_model(name).to(device)
-
-
-def _device(device: str | None) -> Any:
-    """The device asked for, else CUDA if there is one."""
-    from h2e._learners.training import find_device
-
-    return find_device(device)
 
 
 def _digest(network: Any) -> str:
@@ -157,16 +155,6 @@ def _digest(network: Any) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def encoder_of(encoder: Any, *, device: str | None = None, precision: Precision = "float32") -> Encode:
-    """The function from ``uint8`` (n, 3, px, px) to (n, d) that an encoder means.
-
-    An ``Encoder``, a ``torch.nn.Module``, whose images are scaled as it was trained, or any callable, taken as it is.
-    """
-    if isinstance(encoder, Encoder):
-        return encoder.build(device, precision)
-    return encoder_models.as_function(encoder, precision) if hasattr(encoder, "state_dict") else encoder
 
 
 @dataclass(frozen=True)

@@ -57,17 +57,15 @@ def shell_features(images: np.ndarray, *, device: str | None = None, precision: 
 def in_batches(
     encode: Callable[[np.ndarray], torch.Tensor], images: np.ndarray, device: torch.device, precision: Precision
 ) -> np.ndarray:
-    """Encode some images at a time, fewer where a GPU has not the memory; ``"auto"`` computes in half precision on CUDA."""
+    """Encode some images at a time, fewer where a GPU has not the memory; ``"auto"`` is ``float16`` on CUDA."""
     import torch
 
-    on_cuda, half = device.type == "cuda", torch.bfloat16
-    if precision == "auto" and on_cuda and not torch.cuda.is_bf16_supported():
-        half = torch.float16
-    low = precision == "bfloat16" or (precision == "auto" and on_cuda)
+    on_cuda = device.type == "cuda"
+    low = {"bfloat16": torch.bfloat16, "auto": torch.float16 if on_cuda else None}.get(precision)
     size = max(1, CUDA_PIXELS // images[0, 0].size) if on_cuda and len(images) else BATCH
     while True:
         try:
-            with torch.inference_mode(), torch.autocast(device.type, half) if low else nullcontext():
+            with torch.inference_mode(), torch.autocast(device.type, low) if low else nullcontext():
                 parts = [encode(images[start : start + size]) for start in range(0, len(images), size)]
                 return torch.cat(parts).float().cpu().numpy()
         except torch.cuda.OutOfMemoryError:

@@ -11,7 +11,5 @@ from h2e.tl._evaluate import evaluate
 from h2e.tl._fit import fit
 from h2e.tl._predict import predict
 
-__all__ = [
-    "Embedding", "Encoder", "Learner", "Model", "Multiscale", "Texture", "View", "evaluate", "fit", "list_encoders",
-    "predict",
-]  # fmt: skip
+__all__ = ["Embedding", "Encoder", "Learner", "Model", "Multiscale", "Texture", "View"]
+__all__ += ["evaluate", "fit", "list_encoders", "predict"]
