@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from h2e._ensemble import store as _store
+from h2e._ensemble.card import card_of, without_data
 from h2e._ensemble.fold_models import ALL, FoldModel, averaged_members, names_of
 from h2e._ensemble.novelty import Novelty
 from h2e._ensemble.saving import describe, rebuild
@@ -97,6 +98,14 @@ class Ensemble:
         """Groups that were trained on."""
         return self.training["group"].nunique()
 
+    @property
+    def lowest(self) -> float:
+        """Smallest measured value of a target.
+
+        :meta private:
+        """
+        return self.settings["private"]["lowest"] if "private" in self.settings else float(self.truth.min())
+
     def half_width(self, level: float) -> np.ndarray | None:
         """Half width of each target's interval that holds ``level`` of the held-out truths; ``None`` without folds.
 
@@ -126,6 +135,8 @@ class Ensemble:
         TOY01    0.0
         dtype: float64
         """
+        if "private" in self.settings:
+            return pd.Series(self.settings["private"]["skill"], index=list(self.targets), dtype=float)
         groups, loo, skill = self.training["group"].to_numpy(str), self.loo.to_numpy(), []
         for name in np.unique(groups):
             own = groups == name
@@ -153,13 +164,39 @@ class Ensemble:
         >>> ensemble.error_correlation().shape
         (2, 2)
         """
+        if "private" in self.settings:
+            msg = "the held-out predictions are not in this ensemble, which was saved with private=True; load one that "
+            msg += "was not, or train it again."
+            raise ValueError(msg)
         errors, slides, names = self.held_out - self.truth, self.training["slide"].to_numpy(), names_of(self.learners)
         unit = [unit_deviations(errors[:, slides == slide]) for slide in np.unique(slides)]
         correlation = np.mean([np.einsum("ant,bnt->ab", each, each) for each in unit], axis=0) / len(self.targets)
         return pd.DataFrame(correlation, index=names, columns=names)
 
-    def save(self, folder: str | PathLike[str]) -> None:
-        """Write the ensemble to a folder: ``ensemble.json`` and ``weights.safetensors``.
+    def card(self, scores: pd.DataFrame | None = None) -> str:
+        """Describe the ensemble: training data, encoders and their licences, scores, intended use, limits.
+
+        Parameters
+        ----------
+        scores
+            What :func:`h2e.tl.evaluate` returned of the same data.
+
+        Returns
+        -------
+        Markdown, which :meth:`save` writes as ``README.md``. It says what of the training data such a folder holds.
+
+        Examples
+        --------
+        >>> import h2e
+        >>> sdata = h2e.datasets.toy_cohort(n_slides=2, n_donors=2, side=6)
+        >>> ensemble = h2e.tl.fit(sdata, learners="mean", group_key="donor", progress=False)
+        >>> ensemble.card().splitlines()[0]
+        '# An ensemble of h2e'
+        """
+        return card_of(self, scores)
+
+    def save(self, folder: str | PathLike[str], *, scores: pd.DataFrame | None = None, private: bool = False) -> None:
+        """Write the ensemble to a folder: ``ensemble.json``, ``weights.safetensors`` and its card, ``README.md``.
 
         The arrays of models are stored, and the settings of learners; their code is not, be it an encoder or a
         :class:`h2e.tl.Learner` of your own.
@@ -168,7 +205,13 @@ class Ensemble:
         ----------
         folder
             Must not exist, be empty, or hold an ensemble, which is replaced; other files beside it stay. If saving
-            fails, what was there is kept.
+            fails, what was there is kept. So does a ``README.md`` that h2e did not write.
+        scores
+            For the card, as in :meth:`card`.
+        private
+            Leave out measured targets, held-out predictions, names and places of spots, and thumbnails. It predicts
+            new slides as before, but does not recognize those that it was trained on, and ``loo`` is empty. Models of
+            nearest neighbours (``"knn"``, ``"coordinates"``) hold training spots all the same: the card says so.
 
         Examples
         --------
@@ -180,7 +223,8 @@ class Ensemble:
         >>> h2e.Ensemble.load(folder).targets == ensemble.targets
         True
         """
-        _store.save(Path(folder), *describe(self))
+        ensemble = replace(self, **without_data(self)) if private else self
+        _store.save(Path(folder), *describe(ensemble), readme=card_of(ensemble, scores))
         log.info("wrote ensemble to %s", folder)
 
     @classmethod

@@ -71,7 +71,7 @@ def rebuild(
     for i, (name, held_out, kind) in enumerate(about["members"]):
         transform = Transform(kind, **{key: arrays[f"{i}/{key}"] for key in TRANSFORM})
         members.append(FoldModel(name, held_out, by_name[name].restore(_under(f"{i}/model/", arrays)), transform))
-    index = pd.MultiIndex.from_tuples(map(tuple, about["index"]), names=["region", "instance"])
+    index = pd.MultiIndex.from_arrays(list(zip(*about["index"], strict=True)) or [[], []], names=["region", "instance"])
     novelty, reference, scale_cue = about["novelty"], about["reference"], _under("scale_cue/", arrays)
     return {
         **{key: arrays[key] for key in ("held_out", "truth", "calibration")},
@@ -84,7 +84,7 @@ def rebuild(
         "loo": pd.DataFrame(arrays["held_out"].mean(axis=0), index=index, columns=about["targets"]),
         "novelty": None if novelty is None else Novelty.restore(novelty, _under("novelty/", arrays)),
         "scale_cue": ScaleCue(**{key: value[()] for key, value in scale_cue.items()}) if scale_cue else None,
-        "training": pd.DataFrame(about["training"], index=index),
+        "training": pd.DataFrame(about["training"], index=index if len(index) else None),
         "thumbnails": _under("thumbnail/", arrays),
         "history": pd.DataFrame(about["history"]).astype(HISTORY),
         "reference": None if reference is None else StainReference.from_dict(reference),

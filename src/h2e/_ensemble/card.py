@@ -1,0 +1,84 @@
+"""The card of an ensemble, and the ensemble without the training data that predictions do not need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from h2e._ensemble.fold_models import names_of
+from h2e._learners.known_encoders import list_encoders
+from h2e._learners.nearest import NearestModel
+from h2e._learners.registry import to_json
+
+TEMPLATE = Path(__file__).with_suffix(".md")
+
+HELD = "measured targets, held-out predictions, names and places of all training spots, and thumbnails of their "
+HELD += "images; `save(folder, private=True)` leaves these out, and training slides are not recognized any more"
+NO_SCORES = "None were given: pass `scores`, what `h2e.tl.evaluate` returns."
+
+
+def card_of(ensemble: Any, scores: pd.DataFrame | None) -> str:
+    """The card as Markdown."""
+    settings, skill, names = ensemble.settings, ensemble.held_out_skill(), names_of(ensemble.learners)
+    slides = ensemble.training.groupby(["slide", "group"]).size().rename("spots").reset_index()
+    sizes = settings.get("um_per_px", {})
+    slides["µm/px"] = [sizes.get(slide, "not stored") for slide in slides["slide"]]
+    if scores is not None:
+        of_groups = scores.groupby(["method", "metric", "target", "group"], sort=False)["value"].mean()
+        scores = of_groups.groupby(["method", "metric"], sort=False).mean().unstack().reset_index()
+    learners = [_line(name, one, settings) for name, one in zip(names, ensemble.learners, strict=True)]
+    nearest = sorted({m.learner for m in ensemble.members if isinstance(m.model, NearestModel)})
+    return TEMPLATE.read_text(encoding="utf-8").format(
+        about=ensemble,
+        slides=_table(slides),
+        spacing_um=ensemble.spacing_um,
+        learners="\n".join(learners),
+        targets=", ".join(ensemble.targets),
+        unit=settings.get("unit", "not stored"),
+        weak=", ".join(skill.index[skill < 0]) or "none",
+        scores=NO_SCORES if scores is None else _table(scores),
+        n_novelty=0 if ensemble.novelty is None else len(ensemble.novelty.x),
+        nearest=", ".join(nearest) or "none",
+        held="nothing else: saved with `private=True`" if "private" in settings else HELD,
+    )
+
+
+def _table(frame: pd.DataFrame) -> str:
+    """A frame as a table of Markdown."""
+    rows = [list(frame), ["---"] * frame.shape[1], *frame.astype(object).to_numpy().tolist()]
+    cells = ([f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def _line(name: str, learner: Any, settings: Any) -> str:
+    """A learner with its settings, its stored features, and the licence of its encoder."""
+    about = learner.settings()
+    encoder = settings.get("features", {}).get(about["obsm"], {}) if about.get("obsm") else about.get("encoder")
+    encoder = encoder.get("encoder", encoder.get("name")) if isinstance(encoder, dict) else encoder
+    if "encoder" not in about:
+        return f"- {name}: `{to_json(learner)}`"
+    licence = list_encoders()["licence"].to_dict().get(encoder) or "see where it is from"
+    return f"- {name}: `{to_json(learner)}`; encoder: {encoder or 'code, which is not stored'}; its licence: {licence}"
+
+
+def without_data(ensemble: Any) -> dict[str, Any]:
+    """Fields of the ensemble without the training data that no prediction of new slides needs.
+
+    Held-out errors calibrate the intervals; those of a group are sorted target by target, so that they tell of no spot.
+    """
+    order = np.argsort(ensemble.training["group"].to_numpy(str), kind="stable")
+    training = ensemble.training[["slide", "group"]].iloc[order].reset_index(drop=True)
+    by_group = pd.DataFrame(ensemble.calibration[order]).groupby(training["group"].to_numpy(str))
+    kept = {"lowest": ensemble.lowest, "skill": ensemble.held_out_skill().tolist()}
+    return {
+        "truth": ensemble.truth[:0],
+        "held_out": ensemble.held_out[:, :0],
+        "loo": ensemble.loo.iloc[:0],
+        "calibration": np.concatenate([np.sort(errors.to_numpy(), axis=0) for _, errors in by_group]),
+        "training": training,
+        "thumbnails": {},
+        "settings": {**ensemble.settings, "private": kept},
+    }
