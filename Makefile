@@ -4,6 +4,7 @@
 #   make test                the tests
 #   make coverage            the tests, the report and the gate
 #   make test-lowest         the tests with the oldest dependencies that pyproject.toml allows (Python 3.11)
+#   make test-encoders       the tests of encoders with real models of timm and LazySlide (random weights; 6 GB of packages)
 #   make lint                ruff and the type checker (make types: it alone)
 #   make docs | build | clean
 #
@@ -12,7 +13,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test coverage test-lowest docs lint types build clean
+.PHONY: help demo test coverage test-lowest test-encoders docs lint types build clean
 
 PYTHON ?= python3
 CUDA ?= 0
@@ -21,6 +22,7 @@ JOBS ?= 2
 PYTEST_ARGS ?=
 VENV := .venv
 LOWEST := .venv-lowest
+ENCODERS := .venv-encoders
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install -qq --disable-pip-version-check
 
@@ -42,8 +44,8 @@ demo: $(VENV)/.package
 	$(PY) tutorials/demo.py --data $(DATA) --out demo
 
 # One thread a process: two processes of one thread are many times faster than one of two on a busy machine.
-test coverage test-lowest: export OMP_NUM_THREADS := 1
-test coverage test-lowest: export MPLBACKEND := agg
+test coverage test-lowest test-encoders: export OMP_NUM_THREADS := 1
+test coverage test-lowest test-encoders: export MPLBACKEND := agg
 
 test: $(VENV)/.test
 	$(PY) -m pytest -n $(JOBS) $(PYTEST_ARGS)
@@ -56,6 +58,9 @@ coverage: $(VENV)/.test
 
 test-lowest: $(LOWEST)/.test
 	$(LOWEST)/bin/python -m pytest -n $(JOBS) -o filterwarnings=default $(PYTEST_ARGS)   # old releases warn about new ones
+
+test-encoders: $(ENCODERS)/.test
+	$(ENCODERS)/bin/python -m pytest tests/encoders $(PYTEST_ARGS)
 
 # Tutorials are run while the site is built: 8 minutes, much less where the cache in docs/_build knows them.
 docs: export OMP_NUM_THREADS := 1
@@ -76,7 +81,7 @@ build: $(VENV)/.dev
 	$(PY) -m twine check --strict dist/*
 
 clean:
-	rm -rf $(VENV) $(LOWEST) demo dist docs/_build docs/generated .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) $(ENCODERS) demo dist docs/_build docs/generated .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache
 
 # ---- set-up: one stamp a step -------------------------------------------------------------------------------------------
 
@@ -121,4 +126,13 @@ $(LOWEST)/.test: pyproject.toml | $(VENV)/.torch-$(FLAVOUR)
 	$(LOWEST)/bin/python -m pip install -qq "torch==$(TORCH)+cpu" 2>/dev/null || \
 	  $(LOWEST)/bin/python -m pip install -qq "torch==$(TORCH)+cpu" --extra-index-url $(TORCH_CPU_INDEX)
 	$(PY) -m uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --override <(echo "torch==$(TORCH)+cpu") --editable . --group test
+	@touch $@
+
+# torchvision fits one release of torch only, so both are named, and they live in an environment of their own.
+$(ENCODERS)/.test: pyproject.toml
+	@echo "installing h2e, torchvision and encoders into $(ENCODERS) ..."
+	$(PYTHON) -m venv $(ENCODERS)
+	@$(ENCODERS)/bin/python -m pip install -qq --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(ENCODERS)/bin/python -m pip install -qq --disable-pip-version-check torch==2.14.1 torchvision==0.29.1
+	@$(ENCODERS)/bin/python -m pip install -qq --disable-pip-version-check --editable ".[encoders]" --group test
 	@touch $@
