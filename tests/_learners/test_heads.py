@@ -225,3 +225,18 @@ def test_shrinkage_sees_predictions_of_left_out_groups_with_their_level(signal, 
         expected.append((((p - mean) * (y[outer] - mean)).sum(), ((p - mean) ** 2).sum()))
     # In whatever order groups were left out.
     np.testing.assert_allclose(sorted(zip(*seen[0], strict=True)), sorted(expected), rtol=1e-6)
+
+
+def test_ridge_on_wide_features_is_that_of_the_rows_in_double_precision(monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(240, 30)).astype(np.float32)
+    y = (x[:, :3] + rng.normal(size=(240, 3))).astype(np.float32)
+    groups = np.repeat(["A", "B", "C"], 80)
+    narrow = fit_linear(x, y, groups, kind="ridge")
+    monkeypatch.setattr(_linear, "WIDE", 30)
+    monkeypatch.setattr(_linear, "LARGE", 30)
+    monkeypatch.setattr(_linear, "BLOCK", 70)
+    wide = fit_linear(x, y, groups, kind="ridge")
+    assert wide.coefficients.dtype == np.float32
+    np.testing.assert_array_equal(wide.settings, narrow.settings)
+    np.testing.assert_allclose(wide.predict(x), narrow.predict(x), atol=2e-3)

@@ -29,7 +29,7 @@ def card_of(ensemble: Any, scores: pd.DataFrame | None) -> str:
     if scores is not None:
         of_groups = scores.groupby(["method", "metric", "target", "group"], sort=False)["value"].mean()
         scores = of_groups.groupby(["method", "metric"], sort=False).mean().unstack().reset_index()
-    learners = [_line(name, one, settings) for name, one in zip(names, ensemble.learners, strict=True)]
+    learners = [_line(ensemble, *one) for one in zip(names, ensemble.learners, strict=True)]
     nearest = sorted({m.learner for m in ensemble.members if isinstance(m.model, NearestModel)})
     return TEMPLATE.read_text(encoding="utf-8").format(
         about=ensemble,
@@ -53,15 +53,18 @@ def _table(frame: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
-def _line(name: str, learner: Any, settings: Any) -> str:
-    """A learner with its settings, its stored features, and the licence of its encoder."""
-    about = learner.settings()
-    encoder = settings.get("features", {}).get(about["obsm"], {}) if about.get("obsm") else about.get("encoder")
-    encoder = encoder.get("encoder", encoder.get("name")) if isinstance(encoder, dict) else encoder
-    if "encoder" not in about:
-        return f"- {name}: `{to_json(learner)}`"
-    licence = list_encoders()["licence"].to_dict().get(encoder) or "see where it is from"
-    return f"- {name}: `{to_json(learner)}`; encoder: {encoder or 'code, which is not stored'}; its licence: {licence}"
+def record_of(ensemble: Any, learner: Any) -> dict[str, Any]:
+    """What its features are made by: views, encoder and kind of image; empty where that is not known."""
+    if learner.uses == "obsm":
+        return ensemble.settings.get("features", {}).get(learner.obsm, {})
+    return learner.record(ensemble.spacing_um, ensemble.reference) if hasattr(learner, "record") else {}
+
+
+def _line(ensemble: Any, name: str, learner: Any) -> str:
+    """A learner with its settings, what its features are made by, and the licence of its encoder."""
+    record = record_of(ensemble, learner)
+    licence = list_encoders()["licence"].dropna().get(record.get("encoder"), "see where the encoder is from")
+    return f"- {name}: `{to_json(learner)}`" + (f"; features: `{record}`; licence: {licence}" if record else "")
 
 
 def without_data(ensemble: Any) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from h2e._ensemble import store as _store
-from h2e._ensemble.card import card_of, without_data
+from h2e._ensemble.card import without_data
+from h2e._ensemble.exports import Exports
 from h2e._ensemble.fold_models import ALL, FoldModel, averaged_members, names_of
 from h2e._ensemble.novelty import Novelty
 from h2e._ensemble.saving import describe, rebuild
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Ensemble:
+class Ensemble(Exports):
     """What :func:`h2e.tl.fit` returns: everything that a prediction needs, and the held-out predictions.
 
     ``loo`` holds the held-out predictions of the training spots, indexed by region and instance: each the mean over
@@ -100,10 +101,7 @@ class Ensemble:
 
     @property
     def lowest(self) -> float:
-        """Smallest measured value of a target.
-
-        :meta private:
-        """
+        """Smallest measured value."""
         return self.settings["private"]["lowest"] if "private" in self.settings else float(self.truth.min())
 
     def half_width(self, level: float) -> np.ndarray | None:
@@ -165,35 +163,12 @@ class Ensemble:
         (2, 2)
         """
         if "private" in self.settings:
-            msg = "the held-out predictions are not in this ensemble, which was saved with private=True; load one that "
-            msg += "was not, or train it again."
+            msg = "the held-out predictions are not here: the ensemble was saved with private=True; load one that was not."
             raise ValueError(msg)
         errors, slides, names = self.held_out - self.truth, self.training["slide"].to_numpy(), names_of(self.learners)
         unit = [unit_deviations(errors[:, slides == slide]) for slide in np.unique(slides)]
         correlation = np.mean([np.einsum("ant,bnt->ab", each, each) for each in unit], axis=0) / len(self.targets)
         return pd.DataFrame(correlation, index=names, columns=names)
-
-    def card(self, scores: pd.DataFrame | None = None) -> str:
-        """Describe the ensemble: training data, encoders and their licences, scores, intended use, limits.
-
-        Parameters
-        ----------
-        scores
-            What :func:`h2e.tl.evaluate` returned of the same data.
-
-        Returns
-        -------
-        Markdown, which :meth:`save` writes as ``README.md``. It says what of the training data such a folder holds.
-
-        Examples
-        --------
-        >>> import h2e
-        >>> sdata = h2e.datasets.toy_cohort(n_slides=2, n_donors=2, side=6)
-        >>> ensemble = h2e.tl.fit(sdata, learners="mean", group_key="donor", progress=False)
-        >>> ensemble.card().splitlines()[0]
-        '# An ensemble of h2e'
-        """
-        return card_of(self, scores)
 
     def save(self, folder: str | PathLike[str], *, scores: pd.DataFrame | None = None, private: bool = False) -> None:
         """Write the ensemble to a folder: ``ensemble.json``, ``weights.safetensors`` and its card, ``README.md``.
@@ -209,9 +184,8 @@ class Ensemble:
         scores
             For the card, as in :meth:`card`.
         private
-            Leave out measured targets, held-out predictions, names and places of spots, and thumbnails. It predicts
-            new slides as before, but does not recognize those that it was trained on, and ``loo`` is empty. Models of
-            nearest neighbours (``"knn"``, ``"coordinates"``) hold training spots all the same: the card says so.
+            Leave out measured targets, held-out predictions, names and places of spots, and thumbnails: slides that it
+            was trained on are not recognized, and ``loo`` is empty. What models of nearest neighbours hold stays.
 
         Examples
         --------
@@ -224,7 +198,7 @@ class Ensemble:
         True
         """
         ensemble = replace(self, **without_data(self)) if private else self
-        _store.save(Path(folder), *describe(ensemble), readme=card_of(ensemble, scores))
+        _store.save(Path(folder), *describe(ensemble), readme=ensemble.card(scores))
         log.info("wrote ensemble to %s", folder)
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.provenance import get_provenance, set_provenance
-from h2e._sdata.table import region_keys
+from h2e._sdata.table import footprints, region_keys
 from h2e._slide.slide import Slide
 from h2e._warnings import warn
 
@@ -28,14 +28,10 @@ GAP = 1.05
 """Sides of a tile from which on neighbouring tiles leave gaps; those of most tools touch or overlap."""
 
 
-def write_features(
-    table: AnnData, slides: Sequence[Slide], parts: Sequence[np.ndarray], key: str, facts: Mapping[str, Any]
-) -> None:
-    """Write the features of the spots of slides to ``obsm``, NaN at other rows, and what they were made by."""
-    whole = np.full((table.n_obs, parts[0].shape[1]), np.nan, parts[0].dtype)
-    for slide, part in zip(slides, parts, strict=True):
-        whole[slide.rows] = part
-    table.obsm[key] = whole
+def write_features(table: AnnData, rows: np.ndarray, x: np.ndarray, key: str, facts: Mapping[str, Any]) -> None:
+    """Write the features of all rows of the table to ``obsm``, in its order, and what they were made by."""
+    table.obsm[key] = whole = np.empty_like(x)
+    whole[rows] = x
     set_provenance(table, _keys.PARAMS, key, facts)
     log.info("wrote obsm[%r]: %d spots × %d features, %s", key, *whole.shape, whole.dtype)
 
@@ -89,7 +85,7 @@ def average_tiles(
     if (step := float(np.median(nearest))) > GAP * side_px:
         um = slide.require_size()
         warn(f"tiles of slide {slide.name!r} are {step * um:.4g} µm apart, but tile_um is {side_px * um:.4g}.")
-    spots = _footprints(sdata, table, slide)
+    spots = footprints(sdata, slide, table.obs[region_keys(table)[1]].to_numpy()[slide.rows])
     tiles = shapely.box(x, y, x + side_px, y + side_px)
     at, tile = shapely.STRtree(tiles).query(spots, predicate="intersects")
     area = shapely.area(shapely.intersection(spots[at], tiles[tile]))
@@ -103,17 +99,3 @@ def average_tiles(
         warn(f"{bare} of {len(slide)} spots of slide {slide.name!r} have no tile under them: their features are NaN.")
     with np.errstate(invalid="ignore"):
         return (weights @ features.astype(np.float32) / total[:, None]).astype(np.float32)
-
-
-def _footprints(sdata: SpatialData, table: AnnData, slide: Slide) -> np.ndarray:
-    """The area of each spot in pixels of level 0: a circle, as a polygon, or the shape that it has."""
-    import shapely
-
-    shapes = sdata.shapes[slide.region]
-    if "radius" in shapes:
-        return shapely.buffer(shapely.points(slide.xy), slide.radius_px, quad_segs=16)
-    instances = table.obs[region_keys(table)[1]].to_numpy()[slide.rows]
-    matrix = slide.to_px
-    return shapely.transform(
-        shapes.geometry.loc[instances].to_numpy(), lambda xy: xy @ matrix[:2, :2].T + matrix[:2, 2]
-    )

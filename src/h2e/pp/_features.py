@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 def attach_features(
     sdata: SpatialData,
-    features: np.ndarray | Mapping[str, np.ndarray],
-    coords: np.ndarray | Mapping[str, np.ndarray],
+    features: Mapping[str, np.ndarray],
+    coords: Mapping[str, np.ndarray],
     *,
     tile_um: float,
     key_added: str,
@@ -44,9 +44,9 @@ def attach_features(
     sdata
         Slides with spots.
     features
-        Tiles × features; of several slides a mapping from each slide to them.
+        For each slide by its name an array, tiles × features.
     coords
-        Tiles × 2, in the same order: x and y of the upper left corner of each tile, in pixels of the finest level of
+        For each slide tiles × 2, in the same order: x and y of the upper left corner of each tile, in pixels of the finest level of
         the slide's image, as TRIDENT and LazySlide have them for the file that this image was read from.
     tile_um
         Side of a tile in µm.
@@ -87,7 +87,7 @@ def attach_features(
     >>> import h2e, numpy as np
     >>> sdata = h2e.datasets.toy_cohort(n_slides=1, n_donors=1, side=6)
     >>> coords = np.mgrid[:300:20, :300:20].reshape(2, -1).T
-    >>> h2e.pp.attach_features(sdata, coords / 10, coords, tile_um=125, key_added="X_place")
+    >>> h2e.pp.attach_features(sdata, {"toy_A1": coords / 10}, {"toy_A1": coords}, tile_um=125, key_added="X_place")
     >>> sdata["table"].obsm["X_place"].shape
     (23, 2)
     """
@@ -96,31 +96,19 @@ def attach_features(
     positive(tile_um, "tile_um")
     keys = Keys(table_key, image_key, library_key=library_key, um_per_px=um_per_px)
     slides, parts = require_size(require_inside(open_slides(sdata, keys))), []
-    names = [slide.name for slide in slides]
     for slide in slides:
-        x, xy = (np.asarray(_of_slide(given, slide.name, names)) for given in (features, coords))
+        if not (slide.name in features and slide.name in coords):
+            msg = f"features and coords must have slide {slide.name!r}, got {sorted(features)} and {sorted(coords)}."
+            raise KeyError(msg)
+        x, xy, size = np.asarray(features[slide.name]), np.asarray(coords[slide.name]), slide.require_size()
         if x.ndim != 2 or xy.shape != (len(x), 2) or not (np.isfinite(x).all() and np.isfinite(xy).all()):
             msg = f"features and coords of slide {slide.name!r} must be finite, tiles × features and tiles × 2, got "
             msg += f"{x.shape} and {xy.shape}."
             raise ValueError(msg)
-        size = slide.require_size()
         factor = 1.0 if coords_um_per_px is None else positive(coords_um_per_px, "coords_um_per_px") / size
         parts.append(average_tiles(sdata, table, slide, x, xy * factor, side_px=tile_um / size))
     if len(widths := {part.shape[1] for part in parts}) > 1:
         msg = f"all slides must have features of one encoder, got {sorted(widths)} features."
         raise ValueError(msg)
-    facts = {"function": "attach_features", "encoder": encoder, "tile_um": float(tile_um)}
-    write_features(table, slides, parts, key_added, facts)
-
-
-def _of_slide(given: np.ndarray | Mapping[str, np.ndarray], name: str, names: list[str]) -> np.ndarray:
-    """What is given for a slide; an array alone is for the only one."""
-    if isinstance(given, Mapping):
-        if name not in given:
-            msg = f"features and coords must have slide {name!r}, got {sorted(given)}; slides are {names}."
-            raise KeyError(msg)
-        return given[name]
-    if len(names) > 1:
-        msg = f"features and coords must be mappings from slide to array for several slides, {names}, got an array."
-        raise ValueError(msg)
-    return given
+    facts = {"function": "attach_features", "encoder": encoder, "views_um": [float(tile_um)]}
+    write_features(table, np.concatenate([slide.rows for slide in slides]), np.concatenate(parts), key_added, facts)
