@@ -198,7 +198,7 @@ def test_features_of_another_tool(run: Any, start: dict[str, Any]):
     sdata, wsis, side = start["sdata"], {}, 224 * 0.5 / 6.25
     for slide in find_slides(sdata):
         height, width = slide.image.shape
-        corners = np.mgrid[: width : 16, : height : 16].reshape(2, -1).T.astype(np.int64)
+        corners = np.mgrid[:width:16, :height:16].reshape(2, -1).T.astype(np.int64)
         corners = np.random.default_rng(0).permutation(corners)
         middles = (corners + side / 2).astype(np.float32)
         tiles = gpd.GeoDataFrame(geometry=shapely.box(*corners.T, *(corners.T + side)))

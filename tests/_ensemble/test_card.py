@@ -34,7 +34,7 @@ def test_the_card_tells_training_data_encoders_and_scores(fitted: h2e.Ensemble, 
     n_spots = (fitted.training["slide"] == "toy_A1").sum()
     told = [
         f"| toy_A1 | A | {n_spots} | 6.25 |", "TOY01, TOY02. Unit: log-normalized", "| ensemble | 0.3 |",
-        "encoder: code, which is not stored", "encoder: shell; its licence: MIT", "models of nearest neighbours: knn\n",
+        "'encoder': '<lambda>'", "'encoder': 'shell'", "licence: MIT", "models of nearest neighbours: knn\n",
         f"features of {len(fitted.training)} training spots", "measured targets, held-out predictions",
     ]  # fmt: skip
     assert [part for part in told if part not in card] == []

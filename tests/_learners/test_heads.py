@@ -155,7 +155,7 @@ def test_many_spots_give_the_model_that_all_their_rows_would(kind, monkeypatch):
     fewer = fit_linear(x, y, groups, kind=kind)
     rows = []
 
-    def every_row(x, y, scaling, about=None, **_):
+    def every_row(x, y, scaling, about=None):
         z, (center, scale) = StandardScaler().fit(x), scaling
         assert z.scale_.shape == scale.shape
         z = ((x - center) / scale).clip(-4, 4)

@@ -51,9 +51,9 @@ def test_features_in_the_table_are_those_that_the_learner_sees(two_slides: Spati
         calls.append(len(images))
         return colours(images)
 
-    learner = h2e.tl.Embedding(counted, px=8, tile=0, surroundings=0)
+    learner = h2e.tl.Embedding(counted, px=8, tile=0, surroundings=0, cache=tmp_path)
     for _ in range(2):
-        np.testing.assert_array_equal(embed(two_slides, encoder=learner, cache=tmp_path), x)
+        np.testing.assert_array_equal(embed(two_slides, encoder=learner), x)
     assert sum(n > 1 for n in calls) == 2
 
 

@@ -1,11 +1,10 @@
-"""The card of an ensemble, and the ensemble without the training data that predictions do not need."""
+"""The card of an ensemble: what it was trained on, how well it does, and what of the data its folder holds."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from h2e._ensemble.fold_models import names_of
@@ -65,23 +64,3 @@ def _line(ensemble: Any, name: str, learner: Any) -> str:
     record = record_of(ensemble, learner)
     licence = list_encoders()["licence"].dropna().get(record.get("encoder"), "see where the encoder is from")
     return f"- {name}: `{to_json(learner)}`" + (f"; features: `{record}`; licence: {licence}" if record else "")
-
-
-def without_data(ensemble: Any) -> dict[str, Any]:
-    """Fields of the ensemble without the training data that no prediction of new slides needs.
-
-    Held-out errors calibrate the intervals; those of a group are sorted target by target, so that they tell of no spot.
-    """
-    order = np.argsort(ensemble.training["group"].to_numpy(str), kind="stable")
-    training = ensemble.training[["slide", "group"]].iloc[order].reset_index(drop=True)
-    by_group = pd.DataFrame(ensemble.calibration[order]).groupby(training["group"].to_numpy(str))
-    kept = {"lowest": ensemble.lowest, "skill": ensemble.held_out_skill().tolist()}
-    return {
-        "truth": ensemble.truth[:0],
-        "held_out": ensemble.held_out[:, :0],
-        "loo": ensemble.loo.iloc[:0],
-        "calibration": np.concatenate([np.sort(errors.to_numpy(), axis=0) for _, errors in by_group]),
-        "training": training,
-        "thumbnails": {},
-        "settings": {**ensemble.settings, "private": kept},
-    }

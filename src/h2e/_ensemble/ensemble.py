@@ -13,11 +13,10 @@ import numpy as np
 import pandas as pd
 
 from h2e._ensemble import store as _store
-from h2e._ensemble.card import without_data
 from h2e._ensemble.exports import Exports
 from h2e._ensemble.fold_models import ALL, FoldModel, averaged_members, names_of
 from h2e._ensemble.novelty import Novelty
-from h2e._ensemble.saving import describe, rebuild
+from h2e._ensemble.saving import describe, rebuild, without_data
 from h2e._ensemble.scale_cue import ScaleCue
 from h2e._ensemble.stack import PER_MODEL, Stack
 from h2e._learners.folds import QUARTER

@@ -91,6 +91,26 @@ def rebuild(
     }
 
 
+def without_data(ensemble: Any) -> dict[str, Any]:
+    """Fields of the ensemble without the training data that no prediction of new slides needs.
+
+    Held-out errors calibrate the intervals; those of a group are sorted target by target, so that they tell of no spot.
+    """
+    order = np.argsort(ensemble.training["group"].to_numpy(str), kind="stable")
+    training = ensemble.training[["slide", "group"]].iloc[order].reset_index(drop=True)
+    by_group = pd.DataFrame(ensemble.calibration[order]).groupby(training["group"].to_numpy(str))
+    kept = {"lowest": ensemble.lowest, "skill": ensemble.held_out_skill().tolist()}
+    return {
+        "truth": ensemble.truth[:0],
+        "held_out": ensemble.held_out[:, :0],
+        "loo": ensemble.loo.iloc[:0],
+        "calibration": np.concatenate([np.sort(errors.to_numpy(), axis=0) for _, errors in by_group]),
+        "training": training,
+        "thumbnails": {},
+        "settings": {**ensemble.settings, "private": kept},
+    }
+
+
 def _learners_of(
     about: Mapping[str, Any], encoders: Mapping[str, Any], own: OwnLearners, *, allow_download: bool
 ) -> dict[str, Learner]:

@@ -51,6 +51,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 Three = tuple[np.ndarray, np.ndarray, np.ndarray]
 Rows = np.ndarray | slice
 Solved = tuple[Pair, Pair, np.ndarray]
+Solve = Callable[[Rows, np.ndarray], Solved]
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def fit_linear(
     wide = kind == "ridge" and WIDE <= x.shape[1] < len(x)
     y = y.astype(np.float32) if wide else y
     solve = _wide_ridge(x, y) if wide else partial(_solve, x, y, path)
-    settings, factor = _choose(x, y, np.asarray(groups), solve, settings.astype(float), reduce=not wide)
+    settings, factor = _choose(x, y, np.asarray(groups), solve, settings.astype(float))
     log.info("%s: averages %s, deviations from the mean times %.2f", kind, settings, factor)
     scaling, (middle, _), every = solve(slice(None), settings)
     coefficients = (every.mean(axis=0) * factor * std).astype(middle.dtype)
@@ -159,7 +160,7 @@ def _solve(x: np.ndarray, y: np.ndarray, path: Path, rows: Rows, settings: np.nd
     return scaling, (middle, y.mean(axis=0)), path(a, b, len(x), settings)
 
 
-def _wide_ridge(x: np.ndarray, y: np.ndarray) -> Callable[[Rows, np.ndarray], Solved]:
+def _wide_ridge(x: np.ndarray, y: np.ndarray) -> Solve:
     """The same for ridge on wide features: from the Gram matrix of all spots without that of the others.
 
     Features are standardized and clipped by all spots, also where some of them are left out.
@@ -169,8 +170,7 @@ def _wide_ridge(x: np.ndarray, y: np.ndarray) -> Callable[[Rows, np.ndarray], So
     def gram(spots: np.ndarray) -> np.ndarray:
         total = np.zeros((d + y.shape[1] + 1,) * 2, np.float32)
         for block in np.array_split(spots, -(-len(spots) // BLOCK)):
-            one = np.ones((len(block), 1), np.float32)
-            z = np.hstack([standardize(x[block], *scaling), y[block], one])
+            z = np.hstack([standardize(x[block], *scaling), y[block], np.ones((len(block), 1), np.float32)])
             total += z.T @ z
         return total
 
@@ -188,21 +188,13 @@ def _wide_ridge(x: np.ndarray, y: np.ndarray) -> Callable[[Rows, np.ndarray], So
 
 
 def _choose(
-    x: np.ndarray,
-    y: np.ndarray,
-    groups: np.ndarray,
-    solve: Callable[[Rows, np.ndarray], Solved],
-    settings: np.ndarray,
-    *,
-    reduce: bool,
+    x: np.ndarray, y: np.ndarray, groups: np.ndarray, solve: Solve, settings: np.ndarray
 ) -> tuple[np.ndarray, float]:
     """The settings with about the best correlation over left-out groups, mean over targets, and how far to shrink."""
     scores = []
     for inner, outer in inner_folds(groups):
         scaling, about, coefficients = solve(inner, settings)
-        for rows in outer:
-            few = _fewer_rows(x[rows], y[rows], scaling, about, reduce=reduce)[1:]
-            scores.append(_score(*few, coefficients))
+        scores += [_score(*_fewer_rows(x[rows], y[rows], scaling, about)[1:], coefficients) for rows in outer]
     if not scores:
         return settings, 1.0
     correlations, products, squares = map(np.stack, zip(*scores, strict=True))
@@ -226,15 +218,14 @@ def _score(a: np.ndarray, y: np.ndarray, coefficients: np.ndarray) -> Three:
     return correlations.mean(axis=1), flat @ y.ravel(), flat @ flat.T
 
 
-def _fewer_rows(
-    x: np.ndarray, y: np.ndarray, scaling: Pair, about: Pair | None = None, *, reduce: bool = True
-) -> Three:
+def _fewer_rows(x: np.ndarray, y: np.ndarray, scaling: Pair, about: Pair | None = None) -> Three:
     """The mean of standardized features; and features and targets of fewer rows, which stand for all spots.
 
-    They have the same sums of squares and products about the means, the last one about means that are given.
+    They have the same sums of squares and products about the means, the last one about means that are given. Where
+    features are wide, and ``y`` in single precision, it is all rows.
     """
     d, n, width = x.shape[1], len(x), x.shape[1] + y.shape[1]
-    reduce = reduce and n > width
+    reduce = n > width and y.dtype != np.float32
     total, gram, step = np.zeros(width), np.zeros((width, width)), max(BLOCK, width) if reduce else n
     for start in range(0, n, step):
         z = np.hstack([standardize(x[start : start + step], *scaling), y[start : start + step]])

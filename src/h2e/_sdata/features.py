@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 AGREE = 0.02
 """Share by which lengths of two records may differ: spacings of one technology are measured anew on each slide."""
 
-
 GAP = 1.05
 """Sides of a tile from which on neighbouring tiles leave gaps; those of most tools touch or overlap."""
 
@@ -58,7 +57,7 @@ def check_features(table: AnnData, key: str, trained: Mapping[str, Any]) -> None
 def _agree(one: Any, other: Any) -> bool:
     """Whether two facts are the same; lengths nearly."""
     try:
-        return bool(np.allclose(one, other, rtol=AGREE))
+        return np.shape(one) == np.shape(other) and bool(np.allclose(one, other, rtol=AGREE))
     except (TypeError, ValueError):
         return bool(one == other)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,7 +10,6 @@ import numpy as np
 from h2e._ensemble.extraction import Features
 from h2e._learners.embedding import Embedding
 from h2e._learners.encoders import weights_digest
-from h2e._learners.registry import with_settings
 from h2e._sdata import keys as _keys
 from h2e._sdata.cohort import open_every_spot
 from h2e._sdata.features import write_features
@@ -29,16 +27,12 @@ def embed(
     encoder: Any = "shell",
     *,
     key_added: str,
-    cache: str | PathLike[str] | None = None,
     normalized: bool = False,
     spacing_um: float | None = None,
     dtype: Literal["float32", "float16"] = "float32",
     um_per_px: float | Mapping[str, float] | None = None,
     image_key: str | Mapping[str, str] | None = None,
-    tissue_mask_key: str | None = None,
     table_key: str = _keys.TABLE,
-    library_key: str | None = None,
-    device: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> None:
@@ -49,12 +43,10 @@ def embed(
     sdata
         Slides with spots.
     encoder
-        As of :class:`Embedding`, whose views it sees; or an :class:`Embedding` with other views.
+        As of :class:`Embedding`, whose views it sees; or an :class:`Embedding` with other views, a ``device``, or a
+        ``cache``: a folder with which an interrupted call continues where it was, and the same tiles are encoded once.
     key_added
         Where in ``table.obsm`` the features go, such as ``"X_uni2"``.
-    cache
-        Folder that keeps what is encoded: an interrupted call continues where it was, and the same tiles are encoded
-        once.
     normalized
         Encode the images as :func:`h2e.pp.normalize` made them, not as they are. New slides then need the same
         reference.
@@ -67,14 +59,8 @@ def embed(
         As in :func:`h2e.tl.fit`.
     image_key
         Image of each region, a name or a mapping, where it cannot be found by its coordinate system.
-    tissue_mask_key
-        Labels or shapes with the tissue, for ``normalized``.
     table_key
         Table over all slides.
-    library_key
-        Column of ``table.obs`` that says which slide a spot belongs to; by default the table's region key.
-    device
-        Where a named encoder computes; ``None`` takes CUDA if there is one.
     overwrite
         Replace a key that something other than h2e wrote.
     progress
@@ -108,10 +94,9 @@ def embed(
         msg = f"encoder must be an encoder or an Embedding without obsm, dtype 'float32' or 'float16', got {encoder!r} "
         msg += f"and {dtype!r}."
         raise ValueError(msg)
-    learner = with_settings(learner, device=device or learner.device, cache=cache or learner.cache)
     table = get_table(sdata, table_key)
     check_free(table, "obsm", key_added, ours=is_ours(table, "obsm", key_added), overwrite=overwrite)
-    keys = Keys(table_key, image_key, tissue_mask_key, None, library_key, None, um_per_px)
+    keys = Keys(table_key, image_key, um_per_px=um_per_px)
     cohort = open_every_spot(sdata, keys, normalized=normalized)
     spacing = (
         cohort.spacing_um(np.arange(len(cohort.rows))) if spacing_um is None else positive(spacing_um, "spacing_um")
