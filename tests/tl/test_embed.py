@@ -57,7 +57,8 @@ def test_features_in_the_table_are_those_that_the_learner_sees(two_slides: Spati
     assert sum(n > 1 for n in calls) == 2
 
 
-def test_features_that_were_made_otherwise_are_refused(two_slides: SpatialData, new: SpatialData, tmp_path: Path):
+def test_features_that_were_made_otherwise_are_refused(two_slides: SpatialData, tmp_path: Path):
+    new = h2e.datasets.toy_cohort(n_slides=1, n_donors=1, side=6, seed=1)
     embed(two_slides)
     ensemble = h2e.tl.fit(two_slides, learners=h2e.tl.Embedding(obsm="X_colours"), **OPTIONS)
     ensemble.save(tmp_path / "ensemble")

@@ -102,7 +102,8 @@ def embed(
         cohort.spacing_um(np.arange(len(cohort.rows))) if spacing_um is None else positive(spacing_um, "spacing_um")
     )
     made = Features(cohort, progress).extract([learner], reference=cohort.reference, spacing_um=spacing)
-    (x,) = (features.astype(dtype) for features in made.values())
+    with np.errstate(over="ignore"):
+        (x,) = (features.astype(dtype) for features in made.values())
     if not np.isfinite(x).all():
         msg = f"features must be finite as {dtype}, but some are not; pass dtype='float32'."
         raise ValueError(msg)
