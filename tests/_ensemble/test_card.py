@@ -80,4 +80,4 @@ def test_without_the_training_data_new_slides_are_predicted_the_same(
     np.testing.assert_array_equal(private.calibration[private.training["group"] == "A"], errors)
     assert "nothing else: saved with `private=True`" in (tmp_path / "private" / "README.md").read_text()
     private.save(tmp_path / "again")
-    assert h2e.Ensemble.load(tmp_path / "again").card() == private.card()
+    assert h2e.Ensemble.load(tmp_path / "again", encoders=encoders).card() == private.card()

@@ -184,7 +184,7 @@ class MissingEncoder:
 
 def encoder_record(encoder: Any) -> dict[str, str]:
     """What tells an encoder from others, its weights aside: its name and how it pools; of code only its name."""
-    encoder = encoder.encoder if isinstance(encoder, MissingEncoder) else encoder
+    encoder = encoder.encoder or encoder if isinstance(encoder, MissingEncoder) else encoder
     if isinstance(encoder, Encoder):
         return {
             "encoder": encoder.name,
