@@ -13,4 +13,4 @@ from h2e.tl._fit import fit
 from h2e.tl._predict import predict
 
 __all__ = ["Embedding", "Encoder", "Learner", "Model", "Multiscale", "Texture", "View"]
-__all__ += ["evaluate", "fit", "list_encoders", "predict"]
+__all__ += ["embed", "evaluate", "fit", "list_encoders", "predict"]
