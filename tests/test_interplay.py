@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import geopandas as gpd
+import h5py
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -195,18 +196,26 @@ def test_qupath(run: Any, start: dict[str, Any]):
 
 
 def test_features_of_another_tool(run: Any, start: dict[str, Any]):
-    sdata = start["sdata"]
-    features, centres = {}, {}
+    sdata, wsis, side = start["sdata"], {}, 224 * 0.5 / 6.25
     for slide in find_slides(sdata):
-        signal = sdata["table"].obsm["proportions"].to_numpy()[slide.rows]
-        order = np.random.default_rng(0).permutation(len(slide))  # tiles come in an order of their own
-        features[slide.name], centres[slide.name] = signal[order], slide.xy[order] + 2.0
-    names = run("Features of LazySlide and other encoders", features=features, centres=centres)
-    np.testing.assert_allclose(sdata["table"].obsm["encoder"], sdata["table"].obsm["proportions"])
+        height, width = slide.image.shape
+        corners = np.mgrid[:width:16, :height:16].reshape(2, -1).T.astype(np.int64)
+        corners = np.random.default_rng(0).permutation(corners)
+        middles = (corners + side / 2).astype(np.float32)
+        tiles = gpd.GeoDataFrame(geometry=shapely.box(*corners.T, *(corners.T + side)))
+        wsis[slide.name] = {"tiles": tiles, "uni2_tiles": ad.AnnData(middles)}
+        with h5py.File(f"{slide.name}.h5", "w") as file:
+            file["features"], file["coords"] = middles, corners
+            file["coords"].attrs.update(patch_size=256, patch_size_level0=side)
+    names = run("Features of LazySlide and TRIDENT", wsis=wsis, size=6.25)
+    obsm = sdata["table"].obsm
+    np.testing.assert_allclose(obsm["X_uni2"], obsm["X_uni"], rtol=1e-6)
+    for slide in find_slides(sdata):
+        np.testing.assert_allclose(obsm["X_uni"][slide.rows], slide.xy, atol=8)
     diverse = names["diverse"]
     assert [learner.name for learner in diverse.learners] == ["texture", "embedding"]
     h2e.tl.predict(sdata, diverse, key_added="diverse", progress=False)
-    with pytest.raises(KeyError, match="'encoder' is not in table.obsm"):
+    with pytest.raises(KeyError, match="'X_uni2' is not in table.obsm"):
         h2e.tl.predict(h2e.datasets.toy_cohort(seed=1), diverse, progress=False)
 
 

@@ -241,3 +241,20 @@ def test_training_holds_no_second_copy_of_all_features():
     tracemalloc.stop()
     # Those of an inner fold and of what it leaves out are copies; nothing is in double precision but a block of spots.
     assert peak < 1.6 * x.nbytes
+
+
+def test_ridge_on_wide_features_is_that_of_the_rows_in_double_precision(monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(240, 30)).astype(np.float32)
+    y = (x[:, :3] + rng.normal(size=(240, 3))).astype(np.float32)
+    groups = np.repeat(["A", "B", "C"], 80)
+    with monkeypatch.context() as patch:
+        patch.setattr(_linear, "PENALTIES", _linear.PENALTIES[::2])
+        narrow = fit_linear(x, y, groups, kind="ridge")
+    monkeypatch.setattr(_linear, "WIDE", 30)
+    monkeypatch.setattr(_linear, "LARGE", 30)
+    monkeypatch.setattr(_linear, "BLOCK", 70)
+    wide = fit_linear(x, y, groups, kind="ridge")
+    assert wide.coefficients.dtype == np.float32
+    np.testing.assert_array_equal(wide.settings, narrow.settings)
+    np.testing.assert_allclose(wide.predict(x), narrow.predict(x), atol=2e-3)

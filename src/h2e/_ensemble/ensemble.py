@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from h2e._ensemble import store as _store
+from h2e._ensemble.exports import Exports
 from h2e._ensemble.fold_models import ALL, FoldModel, averaged_members, names_of
 from h2e._ensemble.novelty import Novelty
-from h2e._ensemble.saving import describe, rebuild
+from h2e._ensemble.saving import describe, rebuild, without_data
 from h2e._ensemble.scale_cue import ScaleCue
 from h2e._ensemble.stack import PER_MODEL, Stack
 from h2e._learners.folds import QUARTER
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Ensemble:
+class Ensemble(Exports):
     """What :func:`h2e.tl.fit` returns: everything that a prediction needs, and the held-out predictions.
 
     ``loo`` holds the held-out predictions of the training spots, indexed by region and instance: each the mean over
@@ -97,6 +98,11 @@ class Ensemble:
         """Groups that were trained on."""
         return self.training["group"].nunique()
 
+    @property
+    def lowest(self) -> float:
+        """Smallest measured value."""
+        return self.settings["private"]["lowest"] if "private" in self.settings else float(self.truth.min())
+
     def half_width(self, level: float) -> np.ndarray | None:
         """Half width of each target's interval that holds ``level`` of the held-out truths; ``None`` without folds.
 
@@ -126,6 +132,8 @@ class Ensemble:
         TOY01    0.0
         dtype: float64
         """
+        if "private" in self.settings:
+            return pd.Series(self.settings["private"]["skill"], index=list(self.targets), dtype=float)
         groups, loo, skill = self.training["group"].to_numpy(str), self.loo.to_numpy(), []
         for name in np.unique(groups):
             own = groups == name
@@ -153,13 +161,16 @@ class Ensemble:
         >>> ensemble.error_correlation().shape
         (2, 2)
         """
+        if "private" in self.settings:
+            msg = "the held-out predictions are not here: the ensemble was saved with private=True; load one that was not."
+            raise ValueError(msg)
         errors, slides, names = self.held_out - self.truth, self.training["slide"].to_numpy(), names_of(self.learners)
         unit = [unit_deviations(errors[:, slides == slide]) for slide in np.unique(slides)]
         correlation = np.mean([np.einsum("ant,bnt->ab", each, each) for each in unit], axis=0) / len(self.targets)
         return pd.DataFrame(correlation, index=names, columns=names)
 
-    def save(self, folder: str | PathLike[str]) -> None:
-        """Write the ensemble to a folder: ``ensemble.json`` and ``weights.safetensors``.
+    def save(self, folder: str | PathLike[str], *, scores: pd.DataFrame | None = None, private: bool = False) -> None:
+        """Write the ensemble to a folder: ``ensemble.json``, ``weights.safetensors`` and its card, ``README.md``.
 
         The arrays of models are stored, and the settings of learners; their code is not, be it an encoder or a
         :class:`h2e.tl.Learner` of your own.
@@ -168,7 +179,12 @@ class Ensemble:
         ----------
         folder
             Must not exist, be empty, or hold an ensemble, which is replaced; other files beside it stay. If saving
-            fails, what was there is kept.
+            fails, what was there is kept. So does a ``README.md`` that h2e did not write.
+        scores
+            For the card, as in :meth:`card`.
+        private
+            Leave out measured targets, held-out predictions, names and places of spots, and thumbnails: slides that it
+            was trained on are not recognized, and ``loo`` is empty. What models of nearest neighbours hold stays.
 
         Examples
         --------
@@ -180,7 +196,8 @@ class Ensemble:
         >>> h2e.Ensemble.load(folder).targets == ensemble.targets
         True
         """
-        _store.save(Path(folder), *describe(self))
+        ensemble = replace(self, **without_data(self)) if private else self
+        _store.save(Path(folder), *describe(ensemble), readme=ensemble.card(scores))
         log.info("wrote ensemble to %s", folder)
 
     @classmethod

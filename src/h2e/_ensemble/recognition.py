@@ -33,6 +33,9 @@ def training_rows(cohort: Cohort, ensemble: Ensemble) -> np.ndarray:
     from scipy.spatial import KDTree
 
     positions = np.full(len(cohort.rows), NEW)
+    if "private" in ensemble.settings:
+        log.warning("slides that this ensemble was trained on are not recognized, it was saved with private=True")
+        return positions
     for slide, colours in zip(cohort.slides, cohort.thumbnails, strict=True):
         of_slide = np.flatnonzero(cohort.names == slide.name)
         mine = positions[of_slide]

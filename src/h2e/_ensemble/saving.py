@@ -71,7 +71,7 @@ def rebuild(
     for i, (name, held_out, kind) in enumerate(about["members"]):
         transform = Transform(kind, **{key: arrays[f"{i}/{key}"] for key in TRANSFORM})
         members.append(FoldModel(name, held_out, by_name[name].restore(_under(f"{i}/model/", arrays)), transform))
-    index = pd.MultiIndex.from_tuples(map(tuple, about["index"]), names=["region", "instance"])
+    index = pd.MultiIndex.from_arrays(list(zip(*about["index"], strict=True)) or [[], []], names=["region", "instance"])
     novelty, reference, scale_cue = about["novelty"], about["reference"], _under("scale_cue/", arrays)
     return {
         **{key: arrays[key] for key in ("held_out", "truth", "calibration")},
@@ -84,10 +84,30 @@ def rebuild(
         "loo": pd.DataFrame(arrays["held_out"].mean(axis=0), index=index, columns=about["targets"]),
         "novelty": None if novelty is None else Novelty.restore(novelty, _under("novelty/", arrays)),
         "scale_cue": ScaleCue(**{key: value[()] for key, value in scale_cue.items()}) if scale_cue else None,
-        "training": pd.DataFrame(about["training"], index=index),
+        "training": pd.DataFrame(about["training"], index=index if len(index) else None),
         "thumbnails": _under("thumbnail/", arrays),
         "history": pd.DataFrame(about["history"]).astype(HISTORY),
         "reference": None if reference is None else StainReference.from_dict(reference),
+    }
+
+
+def without_data(ensemble: Any) -> dict[str, Any]:
+    """Fields of the ensemble without the training data that no prediction of new slides needs.
+
+    Held-out errors calibrate the intervals; those of a group are sorted target by target, so that they tell of no spot.
+    """
+    order = np.argsort(ensemble.training["group"].to_numpy(str), kind="stable")
+    training = ensemble.training[["slide", "group"]].iloc[order].reset_index(drop=True)
+    by_group = pd.DataFrame(ensemble.calibration[order]).groupby(training["group"].to_numpy(str))
+    kept = {"lowest": ensemble.lowest, "skill": ensemble.held_out_skill().tolist()}
+    return {
+        "truth": ensemble.truth[:0],
+        "held_out": ensemble.held_out[:, :0],
+        "loo": ensemble.loo.iloc[:0],
+        "calibration": np.concatenate([np.sort(errors.to_numpy(), axis=0) for _, errors in by_group]),
+        "training": training,
+        "thumbnails": {},
+        "settings": {**ensemble.settings, "private": kept},
     }
 
 

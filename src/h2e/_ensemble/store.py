@@ -15,11 +15,13 @@ import numpy as np
 FORMAT = 1
 """Written from now on; ``load`` reads every format that was ever written."""
 
-ABOUT, ARRAYS = "ensemble.json", "weights.safetensors"
+ABOUT, ARRAYS, README = "ensemble.json", "weights.safetensors", "README.md"
 
 
-def save(folder: Path, about: dict[str, Any], arrays: dict[str, np.ndarray], *, replace: bool = False) -> None:
-    """Write two files aside, then move them to their place; those that were there go when both have arrived.
+def save(
+    folder: Path, about: dict[str, Any], arrays: dict[str, np.ndarray], *, replace: bool = False, readme: str = ""
+) -> None:
+    """Write two files, and a readme where no other is, aside, then move them to their place; those that were there go when both have arrived.
 
     A folder that holds anything must hold an ensemble, unless ``replace``.
     """
@@ -44,6 +46,9 @@ def save(folder: Path, about: dict[str, Any], arrays: dict[str, np.ndarray], *, 
     try:
         (new / ARRAYS).write_bytes(content)
         (new / ABOUT).write_text(text)
+        own = folder / README
+        if readme and (not own.exists() or own.read_text(encoding="utf-8").startswith(readme.partition("\n")[0])):
+            (new / README).write_text(readme, encoding="utf-8")
         if folder.exists():
             _exchange(folder, new)
         else:
@@ -59,7 +64,7 @@ def _exchange(folder: Path, new: Path) -> None:
     old.mkdir()
     moved = []
     try:
-        for name in (ARRAYS, ABOUT):
+        for name in [path.name for path in new.iterdir() if path.is_file()]:
             for source, target in ((folder / name, old / name), (new / name, folder / name)):
                 if source.exists():
                     os.replace(source, target)

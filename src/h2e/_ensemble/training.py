@@ -21,6 +21,7 @@ from h2e._learners.folds import Fold, make_folds
 from h2e._learners.learner import Learner
 from h2e._learners.registry import LEARNERS, learner_of, with_settings
 from h2e._sdata.cohort import Cohort
+from h2e._sdata.features import features_record
 from h2e._sdata.target_spec import TargetSpec
 from h2e._slide.sections import same_sections
 from h2e._warnings import warn
@@ -169,6 +170,8 @@ def train(
             "n_programmes": int(config.n_programmes) if genes is not None else 0,
             "seed": int(config.seed),
             "keep_residual": cohort.keep_residual,
+            "um_per_px": {slide.name: slide.um_per_px for slide, _ in seen_slides},
+            "features": {one.obsm: features_record(cohort.table, one.obsm) for one in config.learners if one.obsm},
         },
     )
     return ensemble, values, x

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
@@ -11,15 +13,19 @@ from typing import Any, get_args
 import numpy as np
 
 from h2e._learners.encoder_models import as_function
-from h2e._learners.encoders import Encoder, MissingEncoder, cached, stored_encoder
+from h2e._learners.encoders import Encoder, MissingEncoder, cached, encoder_record, stored_encoder
 from h2e._learners.heads import Head, HeadLearner
 from h2e._learners.known_encoders import SHELL, SHELL_PX
 from h2e._learners.learner import Uses
 from h2e._learners.shell import Encode, Precision
 from h2e._slide.tiles import View
+from h2e._stains.reference import StainReference
 
 PX = 80
 """Side of the images of an encoder that is code and does not say its own."""
+
+AS_IT_IS = "as it is"
+"""The image that features are of, on record: not normalized."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +150,20 @@ class Embedding(HeadLearner):
         """The same with the checksum of the weights of an encoder that is not part of h2e."""
         known = isinstance(self.encoder, Encoder) and self.encoder.name != SHELL
         return replace(self, encoder=replace(self.encoder, sha256=self.encoder.digest(self.device))) if known else self
+
+    def record(self, spacing_um: float, reference: StainReference | None) -> dict[str, Any]:
+        """What is kept beside features that are written: all that makes them what they are but the weights.
+
+        :meta private:
+        """
+        stains = "" if reference is None else json.dumps(reference.to_dict(), sort_keys=True)
+        return {
+            "function": "embed",
+            **encoder_record(self.encoder),
+            "views_um": [view.extent_um(spacing_um) for view in self.views],
+            "views_px": [view.px for view in self.views],
+            "image": f"normalized, {hashlib.sha256(stains.encode()).hexdigest()[:16]}" if stains else AS_IT_IS,
+        }
 
     @cached_property
     def _encode(self) -> Encode:

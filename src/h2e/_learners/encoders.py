@@ -186,6 +186,24 @@ class MissingEncoder:
         )
 
 
+def encoder_record(encoder: Any) -> dict[str, str]:
+    """What tells an encoder from others, its weights aside: its name and how it pools; of code only its name."""
+    encoder = encoder.encoder or encoder if isinstance(encoder, MissingEncoder) else encoder
+    if isinstance(encoder, Encoder):
+        return {
+            "encoder": encoder.name,
+            "options": " ".join(map(str, filter(None, (encoder.pool, encoder.model_args)))),
+        }
+    return {"encoder": getattr(encoder, "__name__", type(encoder).__name__)}
+
+
+def weights_digest(encoder: Any, device: str | None) -> str:
+    """SHA-256 of the weights of an encoder, which are loaded if they are not yet; empty of a callable."""
+    if isinstance(encoder, Encoder):
+        return encoder.digest(device)
+    return _digest(encoder) if hasattr(encoder, "state_dict") else ""
+
+
 def stored_encoder(encoder: Any) -> dict[str, Any] | str | None:
     """What a file says of an encoder: its settings, the name of the one of h2e; ``None`` of code."""
     encoder = encoder.encoder if isinstance(encoder, MissingEncoder) else encoder

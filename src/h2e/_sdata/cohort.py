@@ -159,6 +159,17 @@ def open_new_cohort(
     return _checked(Cohort(table, tuple(valid), reference, pooled=False, keep_residual=keep_residual))
 
 
+def open_every_spot(sdata: SpatialData, keys: Keys, *, normalized: bool) -> Cohort:
+    """The slides with all of their spots, with what their images were normalized with if that is asked for."""
+    slides = _open(sdata, keys)
+    image_keys = sorted({slide.image.key for slide in slides})
+    how = stored_reference(sdata, image_keys, keys.normalized_key) if normalized else ()
+    if normalized and how[0] is None:
+        msg = f"normalized=True needs normalized images, but none of {image_keys} is; run h2e.pp.normalize first."
+        raise ValueError(msg)
+    return _checked(Cohort(get_table(sdata, keys.table_key), tuple(slides), *how))
+
+
 def _checked(cohort: Cohort) -> Cohort:
     """The same cohort, after a warning of slides that do not look like an H&E."""
     warn_of_colours(cohort.quality)

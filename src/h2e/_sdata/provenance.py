@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 ELEMENTS = ("images", "labels", "points", "shapes", "tables")
 
-SLOT_OF = {"tissue_fraction": "obs", "select_targets": "var", "make_spots": "shapes"}
+SLOT_OF = {"tissue_fraction": "obs", "select_targets": "var", "make_spots": "shapes", "attach_features": "obsm",
+           "embed": "obsm"}  # fmt: skip
 """Where each function writes; what is on record without a function is a layer of ranks."""
 
 

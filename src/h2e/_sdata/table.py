@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from spatialdata import SpatialData
 
-Ring = list[list[float]]
-"""A closed line, (corners + 1, 2)."""
 
 DERIVED = r"^qc_|_(tiles|tissue|tissues|grid)$|^(tiles|tissue|tissues)$"
 """Names of shapes that tools derive from images."""
@@ -30,9 +28,6 @@ ON_TISSUE = r"1( 0+)?|t|true|y|yes|in|inside|on|((in|on|under|inside) )?tissue|c
 BESIDE_TISSUE = r"0( 0+)?|f|false|n|no|out|outside|off|((not( in| on| under)?|no|non|off|outside|out of) )tissue"
 BESIDE_TISSUE += r"|uncovered|background|bg"
 """Spellings of no."""
-
-CORNERS = 32
-"""Of the polygon in place of a circle."""
 
 
 def check_sdata(sdata: object) -> None:
@@ -183,17 +178,12 @@ def shapes_of(sdata: SpatialData, region: str) -> GeoDataFrame:
     return sdata.shapes[region]
 
 
-def outlines_of(sdata: SpatialData, slide: Slide, instances: np.ndarray) -> list[list[list[Ring]]]:
-    """The polygons of each spot, mostly one, each as its outline and those of its holes, in pixels of level 0."""
-    shapes = sdata.shapes[slide.region]
+def footprints(sdata: SpatialData, slide: Slide, instances: np.ndarray) -> np.ndarray:
+    """The area of each spot as a polygon in pixels of level 0: of a circle one of 32 corners, else the shape."""
+    import shapely
+
+    shapes, matrix = sdata.shapes[slide.region], slide.to_px
     if "radius" in shapes:
-        turn = np.linspace(0, 2 * np.pi, CORNERS + 1)
-        circle = slide.radius_px * np.column_stack([np.cos(turn), np.sin(turn)])
-        circle[-1] = circle[0]
-        return [[[ring]] for ring in (slide.xy[:, None] + circle).round(2).tolist()]
-
-    def placed(ring: Any) -> Ring:
-        return (np.asarray(ring.coords)[:, :2] @ slide.to_px[:2, :2].T + slide.to_px[:2, 2]).round(2).tolist()
-
-    every = (getattr(shape, "geoms", [shape]) for shape in shapes.geometry.loc[instances])
-    return [[[placed(ring) for ring in (one.exterior, *one.interiors)] for one in parts] for parts in every]
+        return shapely.buffer(shapely.points(slide.xy), slide.radius_px, quad_segs=8)
+    placed = shapes.geometry.loc[instances].to_numpy()
+    return shapely.transform(placed, lambda xy: xy @ matrix[:2, :2].T + matrix[:2, 2])

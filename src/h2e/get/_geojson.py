@@ -12,7 +12,7 @@ import pandas as pd
 from h2e._sdata import keys as _keys
 from h2e._sdata.keys import Keys
 from h2e._sdata.slides import open_slides, require_inside
-from h2e._sdata.table import get_table, outlines_of, region_keys
+from h2e._sdata.table import footprints, get_table, region_keys
 from h2e._sdata.targets import frame_of
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ def geojson(
     >>> text[:62]
     '{"type":"FeatureCollection","features":[{"type":"Feature","geo'
     """
+    import shapely.geometry
+
     table = get_table(sdata, table_key)
     frame = frame_of(table, key, otherwise=" Write predictions with h2e.tl.predict.")
     targets = list(frame) if targets is None else [targets] if isinstance(targets, str) else list(targets)
@@ -80,7 +82,7 @@ def geojson(
     one = by_name[slide]
     spots = table.obs.iloc[one.rows]
     classes = [None] * len(spots) if classification is None else spots[classification]
-    outlines = outlines_of(sdata, one, spots[region_keys(table)[1]].to_numpy())
+    outlines = footprints(sdata, one, spots[region_keys(table)[1]].to_numpy())
     values = frame[targets].to_numpy(float)[one.rows]
     features = []
     for name, outline, row, label in zip(spots.index, outlines, values, classes, strict=True):
@@ -89,8 +91,7 @@ def geojson(
         if not pd.isna(label):
             about["classification"] = {"name": str(label)}
         about["measurements"] = numbers
-        several = len(outline) > 1
-        geometry = {"type": "MultiPolygon" if several else "Polygon", "coordinates": outline if several else outline[0]}
+        geometry = shapely.geometry.mapping(shapely.transform(outline, lambda xy: xy.round(2)))
         features.append({"type": "Feature", "geometry": geometry, "properties": about})
     return json.dumps({"type": "FeatureCollection", "features": features}, separators=(",", ":"))
 

@@ -1,6 +1,7 @@
 """Prepare what a model may see: tissue, stains, spots, ranks, targets."""
 
 from h2e._stains.reference import StainReference
+from h2e.pp._features import attach_features
 from h2e.pp._grid import make_spots
 from h2e.pp._join import join_slides
 from h2e.pp._normalize import normalize
@@ -12,6 +13,6 @@ from h2e.pp._targets import select_targets
 from h2e.pp._tissue import detect_tissue
 
 __all__ = [
-    "StainReference", "detect_tissue", "fit_stain_reference", "join_slides", "make_spots", "normalize",
-    "normalize_stains", "rank_transform", "realign_spots", "select_targets", "tissue_fraction",
+    "StainReference", "attach_features", "detect_tissue", "fit_stain_reference", "join_slides", "make_spots",
+    "normalize", "normalize_stains", "rank_transform", "realign_spots", "select_targets", "tissue_fraction",
 ]  # fmt: skip

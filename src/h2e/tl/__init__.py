@@ -7,9 +7,10 @@ from h2e._learners.learner import Learner, Model
 from h2e._learners.multiscale import Multiscale
 from h2e._learners.texture import Texture
 from h2e._slide.tiles import View
+from h2e.tl._embed import embed
 from h2e.tl._evaluate import evaluate
 from h2e.tl._fit import fit
 from h2e.tl._predict import predict
 
 __all__ = ["Embedding", "Encoder", "Learner", "Model", "Multiscale", "Texture", "View"]
-__all__ += ["evaluate", "fit", "list_encoders", "predict"]
+__all__ += ["embed", "evaluate", "fit", "list_encoders", "predict"]

@@ -15,6 +15,7 @@ from h2e._ensemble.scale_cue import warn_of_sizes
 from h2e._ensemble.waiting import announce_models
 from h2e._sdata import keys as _keys
 from h2e._sdata.cohort import Cohort, open_new_cohort, size_of
+from h2e._sdata.features import check_features
 from h2e._sdata.grid import adopt_spots, lay_grids
 from h2e._sdata.keys import Keys
 from h2e._sdata.predictions import check_predictions_free, write_predictions
@@ -145,6 +146,9 @@ def predict(
         keep_residual = bool(ensemble.settings.get("keep_residual", True))
         spacing, reference = ensemble.spacing_um, ensemble.reference
         cohort = open_new_cohort(sdata, keys, spacing_um=spacing, reference=reference, keep_residual=keep_residual)
+        for learner in ensemble.learners:
+            if learner.obsm:
+                check_features(cohort.table, learner.obsm, ensemble.settings.get("features", {}).get(learner.obsm, {}))
         if ensemble.scale_cue is not None:
             warn_of_sizes(cohort, ensemble.scale_cue)
         frames, novelty = _values(
@@ -174,7 +178,7 @@ def _values(
     width = ensemble.half_width(interval)
     if width is not None:
         # Neither expression nor proportions are below 0.
-        lowest = 0 if ensemble.truth.min() >= 0 else -np.inf
+        lowest = 0 if ensemble.lowest >= 0 else -np.inf
         values |= {_keys.lower(key_added): np.maximum(mean - width, lowest), _keys.upper(key_added): mean + width}
     frames = {key: (rows, value) for key, value in values.items()}
     if (trained >= 0).any():
