@@ -69,7 +69,7 @@ def average_tiles(
 
     ``coords`` are the upper left corners of the tiles in pixels of level 0, ``side_px`` is their side.
     """
-    import shapely  # type: ignore[import-untyped]
+    import shapely
     from scipy.sparse import csr_array
     from scipy.spatial import KDTree
 

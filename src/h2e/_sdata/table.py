@@ -180,7 +180,7 @@ def shapes_of(sdata: SpatialData, region: str) -> GeoDataFrame:
 
 def footprints(sdata: SpatialData, slide: Slide, instances: np.ndarray) -> np.ndarray:
     """The area of each spot as a polygon in pixels of level 0: of a circle one of 32 corners, else the shape."""
-    import shapely  # type: ignore[import-untyped]
+    import shapely
 
     shapes, matrix = sdata.shapes[slide.region], slide.to_px
     if "radius" in shapes:

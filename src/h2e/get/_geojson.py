@@ -70,7 +70,7 @@ def geojson(
     >>> text[:62]
     '{"type":"FeatureCollection","features":[{"type":"Feature","geo'
     """
-    import shapely.geometry  # type: ignore[import-untyped]
+    import shapely.geometry
 
     table = get_table(sdata, table_key)
     frame = frame_of(table, key, otherwise=" Write predictions with h2e.tl.predict.")
