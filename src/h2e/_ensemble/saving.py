@@ -71,7 +71,7 @@ def rebuild(
     for i, (name, held_out, kind) in enumerate(about["members"]):
         transform = Transform(kind, **{key: arrays[f"{i}/{key}"] for key in TRANSFORM})
         members.append(FoldModel(name, held_out, by_name[name].restore(_under(f"{i}/model/", arrays)), transform))
-    index = pd.MultiIndex.from_arrays(list(zip(*about["index"], strict=True)) or [[], []], names=["region", "instance"])
+    index = pd.MultiIndex.from_arrays(list(zip(*about["index"], strict=True)) or [(), ()], names=["region", "instance"])
     novelty, reference, scale_cue = about["novelty"], about["reference"], _under("scale_cue/", arrays)
     return {
         **{key: arrays[key] for key in ("held_out", "truth", "calibration")},

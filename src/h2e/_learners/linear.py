@@ -163,7 +163,8 @@ def _wide_ridge(x: np.ndarray, y: np.ndarray) -> Solve:
 
     Features are standardized and clipped by all spots, also where some of them are left out.
     """
-    d, scaling = x.shape[1], tuple(part.astype(np.float32) for part in mean_and_std(x))
+    d, (center, scale) = x.shape[1], mean_and_std(x)
+    scaling = center.astype(np.float32), scale.astype(np.float32)
 
     def gram(spots: np.ndarray) -> np.ndarray:
         total = np.zeros((d + y.shape[1] + 1,) * 2, np.float32)

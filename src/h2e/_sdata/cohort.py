@@ -163,7 +163,7 @@ def open_every_spot(sdata: SpatialData, keys: Keys, *, normalized: bool) -> Coho
     """The slides with all of their spots, with what their images were normalized with if that is asked for."""
     slides = _open(sdata, keys)
     image_keys = sorted({slide.image.key for slide in slides})
-    how = stored_reference(sdata, image_keys, keys.normalized_key) if normalized else ()
+    how = stored_reference(sdata, image_keys, keys.normalized_key) if normalized else (None, True, True)
     if normalized and how[0] is None:
         msg = f"normalized=True needs normalized images, but none of {image_keys} is; run h2e.pp.normalize first."
         raise ValueError(msg)
