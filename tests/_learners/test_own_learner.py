@@ -80,7 +80,8 @@ def test_the_example_of_the_documentation_is_trained_evaluated_saved_loaded_and_
     h2e.tl.predict(new, names["ensemble"], key_added="before", progress=False)
     pd.testing.assert_frame_equal(new["table"].obsm["h2e"], new["table"].obsm["before"])
     assert new["table"].obsm["h2e"].notna().to_numpy().mean() > 0.9
-    assert sorted(path.name for path in (tmp_path / "ensemble").iterdir()) == ["ensemble.json", "weights.safetensors"]
+    written = ["README.md", "ensemble.json", "weights.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "ensemble").iterdir()) == written
 
 
 def test_features_in_obsm_reach_a_learner_of_ones_own(cohort):
