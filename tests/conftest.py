@@ -24,7 +24,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say aloud how many tests were skipped for want of real data."""
-    skipped = [report for report in terminalreporter.getreports("skipped") if "real_data" in report.keywords]
+    skipped = [
+        report for report in terminalreporter.getreports("skipped") if "real_data" in getattr(report, "keywords", ())
+    ]
     if skipped:
         line = f"{len(skipped)} tests need real data and were not run: set H2E_DATA to the folder that holds them"
         terminalreporter.write_line(line, yellow=True, bold=True)

@@ -56,7 +56,8 @@ def record_of(ensemble: Any, learner: Any) -> dict[str, Any]:
     """What its features are made by: views, encoder and kind of image; empty where that is not known."""
     if learner.uses == "obsm":
         return ensemble.settings.get("features", {}).get(learner.obsm, {})
-    return learner.record(ensemble.spacing_um, ensemble.reference) if hasattr(learner, "record") else {}
+    stains = None if ensemble.reference is None else ensemble.reference.to_dict()
+    return learner.record(ensemble.spacing_um, stains) if hasattr(learner, "record") else {}
 
 
 def _line(ensemble: Any, name: str, learner: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
@@ -19,7 +20,6 @@ from h2e._learners.known_encoders import SHELL, SHELL_PX
 from h2e._learners.learner import Uses
 from h2e._learners.shell import Encode, Precision
 from h2e._slide.tiles import View
-from h2e._stains.reference import StainReference
 
 PX = 80
 """Side of the images of an encoder that is code and does not say its own."""
@@ -151,18 +151,18 @@ class Embedding(HeadLearner):
         known = isinstance(self.encoder, Encoder) and self.encoder.name != SHELL
         return replace(self, encoder=replace(self.encoder, sha256=self.encoder.digest(self.device))) if known else self
 
-    def record(self, spacing_um: float, reference: StainReference | None) -> dict[str, Any]:
+    def record(self, spacing_um: float, stains: Mapping[str, Any] | None) -> dict[str, Any]:
         """What is kept beside features that are written: all that makes them what they are but the weights.
 
         :meta private:
         """
-        stains = "" if reference is None else json.dumps(reference.to_dict(), sort_keys=True)
+        reference = "" if stains is None else json.dumps(stains, sort_keys=True)
         return {
             "function": "embed",
             **encoder_record(self.encoder),
             "views_um": [view.extent_um(spacing_um) for view in self.views],
             "views_px": [view.px for view in self.views],
-            "image": f"normalized, {hashlib.sha256(stains.encode()).hexdigest()[:16]}" if stains else AS_IT_IS,
+            "image": f"normalized, {hashlib.sha256(reference.encode()).hexdigest()[:16]}" if reference else AS_IT_IS,
         }
 
     @cached_property

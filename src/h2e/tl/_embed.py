@@ -107,5 +107,6 @@ def embed(
     if not np.isfinite(x).all():
         msg = f"features must be finite as {dtype}, but some are not; pass dtype='float32'."
         raise ValueError(msg)
-    facts = {**learner.record(spacing, cohort.reference), "weights": weights_digest(learner.encoder, learner.device)}
+    stains = None if cohort.reference is None else cohort.reference.to_dict()
+    facts = {**learner.record(spacing, stains), "weights": weights_digest(learner.encoder, learner.device)}
     write_features(table, cohort.rows, x, key_added, facts)
