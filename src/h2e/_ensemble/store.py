@@ -21,7 +21,7 @@ ABOUT, ARRAYS, README = "ensemble.json", "weights.safetensors", "README.md"
 def save(
     folder: Path, about: dict[str, Any], arrays: dict[str, np.ndarray], *, replace: bool = False, readme: str = ""
 ) -> None:
-    """Write two files, and a readme where no other is, aside, then move them to their place; those that were there go when both have arrived.
+    """Write two files, and a readme where no other is, aside, then move them to their place; old ones go last.
 
     A folder that holds anything must hold an ensemble, unless ``replace``.
     """

@@ -29,8 +29,9 @@ GAP = 1.05
 
 def write_features(table: AnnData, rows: np.ndarray, x: np.ndarray, key: str, facts: Mapping[str, Any]) -> None:
     """Write the features of all rows of the table to ``obsm``, in its order, and what they were made by."""
-    table.obsm[key] = whole = np.empty_like(x)
+    whole = np.full((table.n_obs, x.shape[1]), np.nan, x.dtype)
     whole[rows] = x
+    table.obsm[key] = whole
     set_provenance(table, _keys.PARAMS, key, facts)
     log.info("wrote obsm[%r]: %d spots × %d features, %s", key, *whole.shape, whole.dtype)
 

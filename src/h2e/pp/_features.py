@@ -46,8 +46,8 @@ def attach_features(
     features
         For each slide by its name an array, tiles × features.
     coords
-        For each slide tiles × 2, in the same order: x and y of the upper left corner of each tile, in pixels of the finest level of
-        the slide's image, as TRIDENT and LazySlide have them for the file that this image was read from.
+        For each slide tiles × 2, in the same order: x and y of the upper left corner of each tile, in pixels of the
+        finest level of the slide's image, as TRIDENT and LazySlide have them for the file that it was read from.
     tile_um
         Side of a tile in µm.
     key_added
