@@ -81,9 +81,9 @@ class Exports:
         """
         facts = record_of(self, self.learners[0]) if len(self.learners) == 1 else {}  # type: ignore[attr-defined]
         if len(facts.get("views_um", ())) != 1 or facts.get("image", AS_IT_IS) != AS_IT_IS:
-            msg = "LazySlide has features of one tile of an image as it is, so the ensemble must have an Embedding of one "
-            msg += "view, such as Embedding('lazyslide:uni2', tile=0, surroundings=0), or of features with a record "
-            msg += f"of one tile, and be trained on images that are not normalized, got {self}."
+            msg = "LazySlide has features of one tile of an image as it is, so the ensemble must have one Embedding "
+            msg += "with one view, such as Embedding('lazyslide:uni2', tile=0, surroundings=0), or of features with a "
+            msg += f"record of one tile, and be trained on images that are not normalized, got {self}."
             raise ValueError(msg)
         kind, _, name = facts["encoder"].partition(":")
         return LazySlideModel(self, float(facts["views_um"][0]), name if kind == "lazyslide" else None)
