@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-
 from tqdm.auto import tqdm
 
 from h2e._parallel import ahead, in_parallel, in_task, send

@@ -36,6 +36,8 @@ def in_parallel(
     [4, 8]
     """
     client = active_client()
+    futures: list[Any]
+    finished: Any
     if client is None and threads == 1:
         results = []
         for call in calls:
@@ -47,10 +49,10 @@ def in_parallel(
         futures = [pool.submit(function, *call) for call in calls]
         finished, stop = as_completed, partial(pool.shutdown, wait=False, cancel_futures=True)
     else:
-        from distributed import as_completed as finished
+        import distributed
 
         futures = [client.submit(function, *call, pure=False) for call in calls]
-        stop = partial(client.cancel, futures)
+        finished, stop = distributed.as_completed, partial(client.cancel, futures)
     position, done = {future: i for i, future in enumerate(futures)}, {}
     try:
         for future in finished(futures):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,8 @@ from h2e._learners.folds import Fold
 from h2e._parallel import active_client, in_parallel, send
 from h2e._sdata.target_spec import TargetSpec
 from h2e._statistics import group_mean
+
+T = TypeVar("T")
 
 LEVELS = (0.8, 0.9)
 """Intervals whose coverage is measured."""
@@ -48,8 +50,9 @@ def every_fold(
     baselines: Sequence[str],
     *,
     domains: bool,
-) -> list[HeldOut]:
-    """Train on the spots of each fold, in the folds nested in it, and predict those that it leaves out by each method.
+    then: Callable[[TargetSpec, Fold, HeldOut], T],
+) -> list[T]:
+    """Train on the spots of each fold, in the folds nested in it, predict those that it leaves out, and do ``then``.
 
     On a cluster a fold is a task, which is sent features, and no pixels.
     """
@@ -57,7 +60,7 @@ def every_fold(
     learners, groups = (*config.learners, *beside.values()), features.cohort.groups
     parts = [(inner, groups[fold.train]) for fold, inner in zip(folds, nested, strict=True)]
     with progress_of(config, parts) as bar:
-        how = partial(_of_fold, config=config, baselines=baselines, domains=domains, bar=bar)
+        how = partial(_of_fold, then=then, config=config, baselines=baselines, domains=domains, bar=bar)
         if on_cluster:
             how = partial(how, config=replace(config, progress=False), bar=None)
             spec = replace(spec, cohort=features.cohort.without_pixels())
@@ -75,9 +78,12 @@ def every_fold(
         return in_parallel(how, calls(), bar=counted, sizes=[n_models(config, *part) for part in parts])
 
 
-def _of_fold(spec: TargetSpec, extracted: Extracted, fold: Fold, inner: Sequence[Fold], **how: Any) -> HeldOut:
-    """What is predicted of the spots that a fold leaves out."""
-    return held_out_predictions(Features(spec.cohort, given=extracted), spec, fold, inner=inner, **how)
+def _of_fold(
+    spec: TargetSpec, extracted: Extracted, fold: Fold, inner: Sequence[Fold], *, then: Callable[..., T], **how: Any
+) -> T:
+    """What is done with the predictions of the spots that a fold leaves out."""
+    features = Features(spec.cohort, given=extracted)
+    return then(spec, fold, held_out_predictions(features, spec, fold, inner=inner, **how))
 
 
 def held_out_predictions(

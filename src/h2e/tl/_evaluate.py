@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 
 COUNTS = ("counts", "totals")
 """What is there where targets are genes whose values are counts."""
+
+
+MANY = 16
+"""Groups from which on leaving out several at a time is worth a word."""
 
 
 def evaluate(
@@ -179,6 +184,8 @@ def evaluate(
     # Normalized images are brought to another reference without each group, and are read anew.
     passes, n = outer if get_provenance(sdata, _keys.STAINS) else 1, len(config.learners) * outer * (inner + 1)
     what = "evaluate" if n_folds is None else f"evaluate, {n_groups} groups in {n_folds} folds"
+    if n_folds is None and n_groups > MANY:
+        what += f" each of {n_groups} groups (n_folds=8 trains {len(config.learners) * 8 * 9} models)"
     announce_models(what, n_spots, n_slides, config.learners, n, passes=passes, progress=progress)
     cohort = open_cohort(sdata, keys)
     spec = TargetSpec(cohort, targets, n_targets, obsm, layer, log_normalized).with_values()
@@ -194,17 +201,10 @@ def evaluate(
     domains = not named or "within_domain" in named
     features = Features(cohort, progress)
     nested = [inner_folds(cohort, fold, config.learners, n_folds) for fold in folds]
-    parts, predictions = [], []
-    for fold, held_out in zip(
-        folds, every_fold(features, spec, folds, nested, config, baselines, domains=domains), strict=True
-    ):
-        groups = cohort.groups[fold.test]
-        if len(cohort.slides) == 1:
-            groups = np.full(len(fold.test), f"within slide: {fold.name}")
-        slides, xy = cohort.names[fold.test], cohort.xy_um[fold.test]
-        parts.append(_scores(held_out, slides, groups, metrics, xy, genes=spec.genes is not None))
-        own = held_out.predictions["ensemble"]
-        predictions.append(pd.DataFrame(own, held_out.truth.index, held_out.truth.columns))
+    done = every_fold(
+        features, spec, folds, nested, config, baselines, domains=domains, then=partial(_scores, metrics=metrics)
+    )
+    parts, predictions = zip(*done, strict=True)
     scores = pd.concat(parts, ignore_index=True)
     return (scores, pd.concat(predictions).reindex(cohort.table.obs_names)) if return_predictions else scores
 
@@ -221,18 +221,15 @@ def _refuse_few_spots(cohort: Cohort, folds: Sequence[Fold]) -> None:
 
 
 def _scores(
-    held_out: HeldOut,
-    slides: np.ndarray,
-    groups: np.ndarray,
-    metrics: str | Sequence[str] | None,
-    xy: np.ndarray,
-    *,
-    genes: bool,
-) -> pd.DataFrame:
-    """Scores of each method, of the ensemble's intervals, and the ceiling."""
-    truth = held_out.truth
+    spec: TargetSpec, fold: Fold, held_out: HeldOut, *, metrics: str | Sequence[str] | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores of each method, of the ensemble's intervals, and the ceiling; and the ensemble's predictions."""
+    truth, cohort = held_out.truth, spec.cohort
+    slides, groups, xy = cohort.names[fold.test], cohort.groups[fold.test], cohort.xy_um[fold.test]
+    if len(cohort.slides) == 1:
+        groups = np.full(len(fold.test), f"within slide: {fold.name}")
     # Without totals is only asked whether counts are above 0.
-    counts, totals = held_out.counts or (truth.to_numpy() if genes else None, None)
+    counts, totals = held_out.counts or (None if spec.genes is None else truth.to_numpy(), None)
     options = {"baseline": held_out.mean, "domains": held_out.domains, "counts": counts, "totals": totals, "xy": xy}
     scores = score_methods(held_out.predictions, truth, slides=slides, groups=groups, metrics=metrics, **options)
     scored, parts = set(scores["metric"]), [scores]
@@ -253,4 +250,5 @@ def _scores(
             pd.DataFrame(about | {"method": method, "metric": metric, "value": value})
             for (method, metric), value in values.items()
         ]
-    return pd.concat(parts, ignore_index=True)
+    own = pd.DataFrame(held_out.predictions["ensemble"], truth.index, truth.columns)
+    return pd.concat(parts, ignore_index=True), own
