@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -170,6 +171,23 @@ def test_two_workers_of_the_command_line_one_of_which_is_killed_in_the_middle(tm
         for process in started:
             process.kill()
             process.wait()
+
+
+def test_the_page_shows_how_slurm_is_asked_for_workers():
+    import dask
+
+    page = (Path(__file__).parents[1] / "docs" / "cluster.md").read_text()
+    (block,) = [one for one in page.split("```python\n") if one.startswith("from dask_jobqueue")]
+    code, gpu = block.split("cluster.scale(")[0], re.search(r"job_extra_directives=\[.*?\]", page)[0]
+    with dask.config.set({"jobqueue.slurm.scheduler-options": {"dashboard_address": ":0"}}):
+        names: dict = {}
+        exec(code.replace('queue="cpu",', f'queue="cpu", {gpu},'), names)
+        with names["cluster"] as cluster:
+            script = cluster.job_script()
+    wanted = ["#SBATCH -p cpu", "#SBATCH -n 1", "#SBATCH --mem=8G", "#SBATCH -t 04:00:00", "#SBATCH --gres=gpu:1"]
+    for line in [*wanted, "export OMP_NUM_THREADS=1"]:
+        assert line in script.splitlines()
+    assert "--nthreads 1" in script
 
 
 class Counted:
