@@ -11,7 +11,6 @@ from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.images import systems_of
-from h2e._sdata.keys import Keys
 from h2e._sdata.masks import with_tissue
 from h2e._sdata.pairing import find_pairing
 from h2e._sdata.provenance import check_free, get_provenance, set_provenance
@@ -33,7 +32,9 @@ MANY = 20
 """Polygons from which on they are most likely cells or bins; outlines of regions are fewer."""
 
 
-def lay_grids(sdata: SpatialData, keys: Keys, *, spacing_um: float, key_added: str | None, overwrite: bool) -> None:
+def lay_grids(
+    sdata: SpatialData, keys: _keys.Keys, *, spacing_um: float, key_added: str | None, overwrite: bool
+) -> None:
     """Add shapes and rows of the table for each image that no spots lie on, or for the one that ``image_key`` names."""
     check_sdata(sdata)
     if key_added is not None and keys.image_key is None:
@@ -68,7 +69,7 @@ def lay_grids(sdata: SpatialData, keys: Keys, *, spacing_um: float, key_added: s
     _replace(sdata.tables, keys.table_key, table)
 
 
-def adopt_spots(sdata: SpatialData, keys: Keys) -> bool:
+def adopt_spots(sdata: SpatialData, keys: _keys.Keys) -> bool:
     """Make a table of the spots that lie on images without a table; whether images are left that have none.
 
     Spots are circles or squares that no tool derived: neither a grid of quality control or of tiles nor one of h2e's.

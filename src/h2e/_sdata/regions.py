@@ -12,7 +12,6 @@ from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.images import open_image, systems_of
-from h2e._sdata.keys import Keys
 from h2e._sdata.pairing import Pairing
 from h2e._sdata.scale import (
     GIVEN,
@@ -55,7 +54,7 @@ class Opener:
     """What is looked up once for all slides of a call."""
 
     sdata: SpatialData
-    keys: Keys
+    keys: _keys.Keys
     pairing: Pairing
     images: dict[str, Image]
 

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.keys import Keys
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import footprints, get_table, region_keys
 from h2e._sdata.targets import frame_of
@@ -75,7 +74,7 @@ def geojson(
     table = get_table(sdata, table_key)
     frame = frame_of(table, key, otherwise=" Write predictions with h2e.tl.predict.")
     targets = list(frame) if targets is None else [targets] if isinstance(targets, str) else list(targets)
-    by_name = {one.name: one for one in require_inside(open_slides(sdata, Keys(table_key, image_key)))}
+    by_name = {one.name: one for one in require_inside(open_slides(sdata, _keys.Keys(table_key, image_key)))}
     _require([slide], list(by_name), "slides")
     _require(targets, list(frame), f"targets of obsm[{key!r}]")
     _require([] if classification is None else [classification], list(table.obs), "columns of obs")

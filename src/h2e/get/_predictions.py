@@ -10,7 +10,6 @@ import pandas as pd
 from anndata import AnnData
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.keys import Keys
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import region_keys, table_of
 from h2e._sdata.targets import frame_of
@@ -90,7 +89,7 @@ def predictions(
         if "spatial" in table.uns:
             made.uns["spatial"] = table.uns["spatial"]
         return made
-    slides = require_inside(open_slides(data, Keys(table_key, image_key)))
+    slides = require_inside(open_slides(data, _keys.Keys(table_key, image_key)))
     xy = np.full((table.n_obs, 2), np.nan)
     for slide in slides:
         xy[slide.rows] = slide.xy

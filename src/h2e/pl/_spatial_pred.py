@@ -13,7 +13,6 @@ import pandas as pd
 from anndata import AnnData
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.keys import Keys
 from h2e._sdata.predictions import SPREAD, read_predictions
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table
@@ -141,7 +140,7 @@ def spatial_pred(
     """
     if hasattr(sdata, "tables"):
         table = get_table(sdata, table_key)
-        keys = Keys(table_key, image_key, library_key=library_key, um_per_px=um_per_px)
+        keys = _keys.Keys(table_key, image_key, library_key=library_key, um_per_px=um_per_px)
         opened = require_inside(open_slides(sdata, keys))
     else:
         table, measured = sdata, bool(measured)

@@ -10,7 +10,6 @@ import numpy as np
 
 from h2e._learners.multiscale import Multiscale
 from h2e._sdata import keys as _keys
-from h2e._sdata.keys import Keys
 from h2e._sdata.masks import find_mask
 from h2e._sdata.normalized import on_normalized_images
 from h2e._sdata.slides import open_slides, require_inside
@@ -83,7 +82,7 @@ def tiles(
     >>> axes = h2e.pl.tiles(sdata, spots=["toy_A1_3x5", "toy_B1_5x5"])
     """
     names = get_table(sdata, table_key).obs_names
-    sources = require_inside(open_slides(sdata, Keys(table_key, image_key, library_key=library_key)))
+    sources = require_inside(open_slides(sdata, _keys.Keys(table_key, image_key, library_key=library_key)))
     slides = on_normalized_images(sdata, sources)
     # Tiles are measured in spacings, so the size of a pixel does not matter.
     slides = [replace(slide, um_per_px=slide.um_per_px or 1.0) for slide in slides]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.keys import Keys
 from h2e._sdata.masks import with_tissue
 from h2e._sdata.provenance import get_provenance
 from h2e._sdata.slides import open_by_image, require_inside
@@ -72,7 +71,7 @@ def tissue(
     >>> axes.get_title()
     'toy_A1: 60 spots, 1 invalid'
     """
-    slides = open_by_image(sdata, image_key, Keys(table_key, tissue_mask_key=tissue_mask_key))
+    slides = open_by_image(sdata, image_key, _keys.Keys(table_key, tissue_mask_key=tissue_mask_key))
     slides = {key: with_tissue(sdata, require_inside(on_image), tissue_mask_key) for key, on_image in slides.items()}
     moved = get_provenance(sdata.tables[table_key], _keys.REALIGN) if table_key in sdata.tables else {}
     columns = min(max(3, int(np.ceil(np.sqrt(len(slides))))), len(slides))

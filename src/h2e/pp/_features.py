@@ -9,7 +9,6 @@ import numpy as np
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.features import average_tiles, write_features
-from h2e._sdata.keys import Keys
 from h2e._sdata.provenance import check_free, is_ours
 from h2e._sdata.scale import positive, require_size
 from h2e._sdata.slides import open_slides, require_inside
@@ -94,7 +93,7 @@ def attach_features(
     table = get_table(sdata, table_key)
     check_free(table, "obsm", key_added, ours=is_ours(table, "obsm", key_added), overwrite=overwrite)
     positive(tile_um, "tile_um")
-    keys = Keys(table_key, image_key, library_key=library_key, um_per_px=um_per_px)
+    keys = _keys.Keys(table_key, image_key, library_key=library_key, um_per_px=um_per_px)
     slides, parts = require_size(require_inside(open_slides(sdata, keys))), []
     for slide in slides:
         if not (slide.name in features and slide.name in coords):

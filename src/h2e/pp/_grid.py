@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.grid import lay_grids
-from h2e._sdata.keys import Keys
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -77,5 +76,5 @@ def make_spots(
     >>> len(sdata["he_spots"]) == sdata["table"].n_obs
     True
     """
-    keys = Keys(table_key, image_key, tissue_mask_key, um_per_px=um_per_px)
+    keys = _keys.Keys(table_key, image_key, tissue_mask_key, um_per_px=um_per_px)
     lay_grids(sdata, keys, spacing_um=spacing_um, key_added=key_added, overwrite=overwrite)

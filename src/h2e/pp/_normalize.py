@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from h2e._sdata import keys as _keys
 from h2e._sdata.corrections import remove_corrections
 from h2e._sdata.expression import check_values, gene_values, has_expression
-from h2e._sdata.keys import Keys
 from h2e._sdata.masks import with_stored_tissue, write_fraction
 from h2e._sdata.normalized import check_normalized_free, write_normalized
 from h2e._sdata.placement import move_spots, placement_of, warn_of_misplaced
@@ -110,7 +109,7 @@ def normalize(
     """
     check_sdata(sdata)
     table = get_table(sdata, table_key) if len(sdata.tables) else None
-    keys = Keys(table_key, image_key, library_key=library_key, um_per_px=um_per_px)
+    keys = _keys.Keys(table_key, image_key, library_key=library_key, um_per_px=um_per_px)
     with all_or_nothing(sdata, table_key):
         # What can be wrong is found before anything is computed.
         if table is not None:

@@ -9,7 +9,6 @@ import numpy as np
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.corrections import remove_corrections
-from h2e._sdata.keys import Keys
 from h2e._sdata.masks import with_tissue
 from h2e._sdata.placement import move_spots
 from h2e._sdata.rollback import all_or_nothing
@@ -99,7 +98,7 @@ def realign_spots(
             limit = "0 or more, and less than 1 (0.03 for 3 %)" if name == "max_zoom" else "0 or more"
             msg = f"{name} must be {limit}, got {value!r}."
             raise ValueError(msg)
-    keys = Keys(table_key, image_key, tissue_mask_key)
+    keys = _keys.Keys(table_key, image_key, tissue_mask_key)
     with all_or_nothing(sdata, table_key):
         remove_corrections(sdata, table)
         if undo:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.keys import Keys
 from h2e._sdata.masks import with_tissue, write_fraction
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table
@@ -73,6 +72,6 @@ def tissue_fraction(
     True
     """
     table = get_table(sdata, table_key)
-    slides = require_inside(open_slides(sdata, Keys(table_key, image_key, library_key=library_key)))
+    slides = require_inside(open_slides(sdata, _keys.Keys(table_key, image_key, library_key=library_key)))
     slides = with_tissue(sdata, slides, tissue_mask_key)
     write_fraction(table, slides, key_added, tissue_mask_key=tissue_mask_key, overwrite=overwrite)

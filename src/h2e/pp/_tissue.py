@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.keys import Keys
 from h2e._sdata.masks import detect_masks
 from h2e._sdata.slides import open_images
 
@@ -76,6 +75,6 @@ def detect_tissue(
     if key_added is not None and image_key is None:
         msg = f"image_key must name one image where key_added names its mask, got None and {key_added!r}."
         raise ValueError(msg)
-    slides = open_images(sdata, Keys(table_key, image_key, um_per_px=um_per_px))
+    slides = open_images(sdata, _keys.Keys(table_key, image_key, um_per_px=um_per_px))
     names = {key: key_added or _keys.tissue(key) for key in slides}
     detect_masks(sdata, slides, names, method=method, scale=scale, overwrite=overwrite)
