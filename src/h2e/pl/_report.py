@@ -13,7 +13,7 @@ from h2e._sdata import keys as _keys
 from h2e._sdata.report import odd_figures
 from h2e._slide.quality import TOLERANCES
 from h2e.get import report as get_report
-from h2e.pl._axes import make_axes
+from h2e.pl._canvas import make_axes
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from h2e.metrics import summarize
-from h2e.pl._axes import make_axes
+from h2e.pl._canvas import make_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,8 +12,7 @@ from h2e._sdata.images import open_image
 from h2e._sdata.normalized import normalized_pairs
 from h2e._sdata.provenance import get_provenance
 from h2e._slide.image import read_coarse
-from h2e.pl._axes import in_rows, make_axes
-from h2e.pl._underlay import Box, draw_picture, read_box
+from h2e.pl._canvas import Box, draw_picture, in_rows, make_axes, read_box
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

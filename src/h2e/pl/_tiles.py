@@ -16,7 +16,7 @@ from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table
 from h2e._slide.slide import Slide
 from h2e._slide.tiles import read_views
-from h2e.pl._axes import in_rows, make_axes
+from h2e.pl._canvas import in_rows, make_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,9 +13,8 @@ from h2e._sdata.provenance import get_provenance
 from h2e._sdata.slides import open_by_image, require_inside
 from h2e._slide.image import read_coarse
 from h2e._slide.slide import Slide
-from h2e.pl._axes import in_rows, make_axes
+from h2e.pl._canvas import draw_picture, in_rows, make_axes
 from h2e.pl._dots import add_discs
-from h2e.pl._underlay import draw_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ import pandas as pd
 
 from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.fold_models import ALL
-from h2e.pl._axes import make_axes
+from h2e.pl._canvas import make_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
