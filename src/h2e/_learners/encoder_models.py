@@ -35,8 +35,7 @@ def told(name: str) -> Iterator[None]:
     except Exception as error:
         why = str(error).strip().partition("\n")[0].partition(". ")[0]
         msg = f"encoder {name!r} could not be loaded ({type(error).__name__}: {why}); if it is gated, accept its terms "
-        msg += "on huggingface.co and run 'hf auth login'; without a network, set HF_HOME to a folder that holds it or "
-        msg += "pass weights= a local file."
+        msg += "on huggingface.co and run 'hf auth login'; without a network, set HF_HOME or pass weights= a file."
         raise RuntimeError(msg) from error
 
 

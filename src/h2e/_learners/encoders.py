@@ -85,7 +85,7 @@ class Encoder:
         args = {key: tuple(v) if isinstance(v, list) else v for key, v in dict(self.model_args).items()}
         # A file that names an encoder chooses neither where its weights come from nor where they are kept.
         if (kind != "timm" and (args or self.weights)) or any(key.startswith(OF_TIMM) for key in args):
-            msg = f"model_args must be of the network of a model of timm, as weights are, got {list(args)} of {self.name!r}."
+            msg = f"model_args and weights must be of the network of a timm model, got {list(args)} of {self.name!r}."
             raise ValueError(msg)
         px, um_per_px = (SHELL_PX, None) if kind == SHELL else known_tile(self.name)
         um_per_px = self.um_per_px or um_per_px

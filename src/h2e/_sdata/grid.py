@@ -87,9 +87,8 @@ def adopt_spots(sdata: SpatialData, keys: _keys.Keys) -> bool:
             spots.setdefault(pairing.image_of(name, image_key), []).append(name)
     for image, names in spots.items():
         if len(names) > 1:
-            msg = f"sdata.shapes has several sets of spots on image {image!r}, {names}, and no table says which is meant. "
-            msg += "Make a table that annotates one (spatialdata.models.TableModel.parse), or lay a grid with "
-            msg += "h2e.pp.make_spots."
+            msg = f"sdata.shapes has several sets of spots on image {image!r}, {names}, and no table says which "
+            msg += "is meant; make one (spatialdata.models.TableModel.parse), or lay a grid with h2e.pp.make_spots."
             raise ValueError(msg)
     table = None
     for (name,) in spots.values():
@@ -111,9 +110,8 @@ def _points_on_tissue(slide: Slide, spacing_um: float) -> tuple[np.ndarray, np.n
     on_tissue = np.zeros(len(xy), bool)
     on_tissue[inside] = mask[at[inside, 1], at[inside, 0]]
     if not on_tissue.any():
-        msg = f"no point of a grid of {spacing_um:g} µm ({spacing_px:.0f} px) lies on the tissue of "
-        msg += f"image {slide.image.key!r}, of which {100 * mask.mean():.1f} % is tissue. Check the mask, um_per_px "
-        msg += "and spacing_um."
+        msg = f"no point of a grid of {spacing_um:g} µm ({spacing_px:.0f} px) lies on the tissue of image "
+        msg += f"{slide.image.key!r}, {100 * mask.mean():.1f} % of it; check the mask, um_per_px and spacing_um."
         raise ValueError(msg)
     return xy[on_tissue], array[on_tissue]
 

@@ -58,16 +58,14 @@ def join(slides: Mapping[str, SpatialData | AnnData], table_key: str) -> Spatial
     for slide, given in slides.items():
         try:
             if not isinstance(slide, str) or slide.lower() == table_key.lower():
-                msg = f"the name of a slide must be text, and not that of the table, {table_key!r}, got "
-                msg += f"{slide!r}; give the slide another name."
+                msg = f"the name of a slide must be text, not that of the table, got {slide!r}; give another."
                 raise ValueError(msg)
             check_storable(slide, "the name of a slide")
             sdata = slide_from_table(slide, given, table_key) if isinstance(given, AnnData) else given
             names = _names(slide, sdata, table_key)
             new = {names(old).lower() for old in names.elements}
             if new & taken or len(new) < len(names.elements):
-                msg = f"its elements would be {sorted(new)}, some twice or as on another slide (upper and lower case "
-                msg += "are one); give the slide another name."
+                msg = f"names of its elements, {sorted(new)}, must be new (upper and lower case are one); rename it."
                 raise ValueError(msg)
             taken |= new
             elements = {names(key): _renamed(sdata[key], names) for key in names.elements}

@@ -63,8 +63,8 @@ def find_mask(sdata: SpatialData, image: Image, tissue_mask_key: str | None = No
         return _from_polygons(sdata, image, name)
     if not tissue_mask_key:
         return None
-    msg = f"{name!r} is neither in sdata.labels nor in sdata.shapes; they have {sorted(sdata.labels)} and "
-    msg += f"{sorted(sdata.shapes)}."
+    msg = f"{name!r} is neither in sdata.labels nor in sdata.shapes; they have "
+    msg += f"{sorted([*sdata.labels, *sdata.shapes])}."
     raise KeyError(msg)
 
 

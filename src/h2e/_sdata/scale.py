@@ -51,10 +51,9 @@ def settle(evidence: Sequence[Evidence], name: str, image: Image, *, missing: st
     for other in others:
         if not 1 / AGREE <= other.um_per_px / first.um_per_px <= AGREE:
             height, width = image.shape
-            msg = f"the size of a pixel of slide {name!r} must be one, got {first.um_per_px:.4g} µm "
-            msg += f"({first.source}) and {other.um_per_px:.4g} µm ({other.source}) for image {image.key!r} "
-            msg += f"({width} × {height} px). um_per_px is µm per pixel of this image at its finest level, not of a "
-            msg += "scan that it is a smaller copy of; remove or correct what is wrong."
+            msg = f"the size of a pixel of slide {name!r} must be one, got {first.um_per_px:.4g} µm ({first.source}) "
+            msg += f"and {other.um_per_px:.4g} µm ({other.source}) for image {image.key!r} ({width} × {height} px): "
+            msg += "that of its finest level, not of a scan that it is a smaller copy of; correct what is wrong."
             raise ValueError(msg)
     return first.um_per_px, first.source
 
@@ -124,9 +123,8 @@ def check_not_of_scan(sdata: SpatialData, image: Image, um_per_px: float) -> Non
     # An image that is scaled by the size of its own pixels lies in a system in µm.
     if side_mm >= NARROW_MM or unit < 1.5 or 1 / AGREE <= unit / um_per_px <= AGREE:
         return
-    msg = f"um_per_px={um_per_px:g} would make image {image.key!r} {side_mm:.2g} mm wide. A pixel of it is {unit:g} "
-    msg += "units of its coordinate system wide: it is a smaller copy of a scan. um_per_px is µm per pixel of this "
-    msg += f"image: pass {um_per_px * unit:.4g} if {um_per_px:g} is that of the scan."
+    msg = f"um_per_px={um_per_px:g} would make image {image.key!r} {side_mm:.2g} mm wide: it is a smaller copy of a "
+    msg += f"scan, by {unit:g} in its coordinates; pass {um_per_px * unit:.4g} if {um_per_px:g} is that of the scan."
     raise ValueError(msg)
 
 

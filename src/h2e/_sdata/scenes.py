@@ -65,8 +65,8 @@ class Scenes:
         # A symmetric scene fits in several orientations.
         if not same and correlations[best] >= SAME_SCENE:
             msg = f"images {one!r} and {other!r} are placed as one scene, but contradict each other: {one!r} "
-            msg += f"{list(ORIENTATIONS)[best]} shows what {other!r} shows. Turn it so, or give it the transformation that "
-            msg += "does, if the spots lie on the other; or name the image that they lie on with image_key."
+            msg += f"{list(ORIENTATIONS)[best]} shows what {other!r} shows. Turn it so, or give it the transformation "
+            msg += "that does, if the spots lie on the other; or name the image that they lie on with image_key."
             raise ValueError(msg)
         if same and other_stain:
             msg = f"images {one!r} and {other!r} show one scene in other colours: another stain, or changed by another "

@@ -101,8 +101,7 @@ def open_bare_images(sdata: SpatialData, keys: Keys) -> list[Slide]:
     measured = sorted(region for region in regions if region in sdata.shapes and region not in pairing.grids)
     slides = _images_without_spots(opener, measured)
     if not slides:
-        msg = f"each image already has spots; sdata.images has {sorted(sdata.images)}. Pass image_key to lay a grid "
-        msg += "over one of them."
+        msg = f"each image already has spots; pass image_key to lay a grid over one of {sorted(sdata.images)}."
         raise ValueError(msg)
     return slides
 
@@ -186,9 +185,7 @@ def _the_one(values: np.ndarray, complaint: str) -> str:
     """The value that all have in common."""
     distinct = sorted(set(values))
     if len(distinct) != 1:
-        msg = (
-            f"{complaint}: {distinct}; a slide has one. Pass as library_key a column that tells the slides apart: that "
-        )
+        msg = f"{complaint}: {distinct}; a slide has one. Pass as library_key a column that tells slides apart: that "
         msg += "of group_key, where several donors lie on one image, or one of region and donor."
         raise ValueError(msg)
     return distinct[0]

@@ -116,7 +116,7 @@ def measured(
         frame = adata.obs if obsm is None else frame_of(adata, obsm)
         values = np.column_stack([_numbers(frame.iloc[:, column], source) for column in at])
         if not allow_missing and (bad := int((~np.isfinite(values)).any(axis=1).sum())):
-            msg = f"{source} holds NaN or infinite values in {bad} of {adata.n_obs} spots; fill them, or drop these spots."
+            msg = f"{source} holds NaN or infinite values in {bad} of {adata.n_obs} spots; fill or drop them."
             raise ValueError(msg)
     return pd.DataFrame(values.astype(np.float32), index=adata.obs_names, columns=columns)
 

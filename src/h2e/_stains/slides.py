@@ -39,8 +39,7 @@ def fit_reference(
     pooled = [sample[np.arange(size) % len(sample)] for sample in samples.values()]
     stains = estimate_stains(np.concatenate(pooled), method) if pooled else None
     if stains is None:
-        msg = f"no stained tissue on {list(images)}: nothing to estimate the stains from. Check the tissue masks, or "
-        msg += "pass a reference."
+        msg = f"no stained tissue on {list(images)} to estimate stains from; check the masks, or pass a reference."
         raise ValueError(msg)
     return replace(stains, n_patches=n_patches, patch_px=patch_px, seed=seed, images=tuple(samples))
 

@@ -50,8 +50,7 @@ def require(folder: Path, *patterns: str, source: str) -> Path:
     path = locate(folder, *patterns)
     if path is None:
         names = " or ".join(dict.fromkeys(Path(pattern).name for pattern in patterns))
-        msg = f"{str(folder)!r} has no {names}. Pass a clone of github.com/{source}, a folder laid out as the "
-        msg += "documentation says, or None to download."
+        msg = f"{str(folder)!r} has no {names}; pass a clone of github.com/{source}, or None to download."
         raise FileNotFoundError(msg)
     return path
 
@@ -104,8 +103,7 @@ def fetch_one(store: Pooch, path: str) -> None:
     try:
         store.fetch(path)
     except ValueError as error:
-        msg = f"{store.get_url(path)} is not the file that h2e knows: its sha256 is another, so it is not used. Try "
-        msg += "again later, or download the data by hand and pass their folder."
+        msg = f"{store.get_url(path)} is not the file that h2e knows; try later, or get the data and pass their folder."
         raise ValueError(msg) from error
     except (RequestException, OSError) as error:
         msg = f"{store.get_url(path)} cannot be downloaded to {store.abspath} ({error}). Without a network, pass the "

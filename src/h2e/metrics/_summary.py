@@ -138,8 +138,7 @@ def check_scores(scores: pd.DataFrame) -> list[str]:
     keys = [*(column for column in scores.columns if column not in COLUMNS), "metric"]
     n_repeated = int(scores.duplicated([*keys, "group", "slide", "target"]).sum())
     if n_repeated:
-        msg = f"scores must have one value per slide and target, got {n_repeated} rows that repeat one; "
-        msg += "select one model, or add a column that tells them apart."
+        msg = f"scores must have one value per slide and target, got {n_repeated} rows too many; select one model."
         raise ValueError(msg)
     return keys
 
