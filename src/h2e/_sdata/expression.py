@@ -188,7 +188,7 @@ def stored_positions(adata: AnnData) -> np.ndarray:
     values = adata.obsm["spatial"]
     if isinstance(values, pd.DataFrame):
         if not {"x", "y"} <= set(values):
-            msg = f"obsm['spatial'] must be an array of x and y or have these columns, got {list(values)}; rename them."
+            msg = f"obsm['spatial'] must be x and y, or have columns of these names, got {list(values)}; rename them."
             raise ValueError(msg)
         values = values[["x", "y"]]
     return np.asarray(values, dtype=np.float64)[:, :2]

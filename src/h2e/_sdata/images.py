@@ -22,11 +22,9 @@ def open_image(sdata: SpatialData, key: str) -> Image:
     arrays = _levels(sdata.images[key])
     first = arrays[0]
     if first.dtype != np.uint8:
-        msg = f"image {key!r} must be 8-bit RGB, got {first.dtype}. Convert it (of a pyramid each scale) with "
-        msg += (
-            "(image // 257).astype('uint8') if its values reach to 65535, with (image * 255).round().astype('uint8') "
-        )
-        msg += "if to 1, with image.astype('uint8') if to 255; or say with image_key which image is an H&E."
+        msg = f"image {key!r} must be 8-bit RGB, got {first.dtype}. Convert it (of a pyramid each scale) with (image "
+        msg += "// 257).astype('uint8') if its values reach to 65535, with (image * 255).round().astype('uint8') if to "
+        msg += "1, with image.astype('uint8') if to 255; or name the H&E with image_key."
         raise ValueError(msg)
     if 0 in first.shape[1:]:
         msg = f"image {key!r} is empty: its shape is {first.shape}."

@@ -58,7 +58,7 @@ def join(slides: Mapping[str, SpatialData | AnnData], table_key: str) -> Spatial
     for slide, given in slides.items():
         try:
             if not isinstance(slide, str) or slide.lower() == table_key.lower():
-                msg = f"the name of a slide must be text, not that of the table, got {slide!r}; give another."
+                msg = f"the name of a slide must be text, not that of the table, got {slide!r}; pass another name."
                 raise ValueError(msg)
             check_storable(slide, "the name of a slide")
             sdata = slide_from_table(slide, given, table_key) if isinstance(given, AnnData) else given
