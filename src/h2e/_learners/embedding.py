@@ -157,13 +157,10 @@ class Embedding(HeadLearner):
         :meta private:
         """
         reference = "" if stains is None else json.dumps(stains, sort_keys=True)
-        return {
-            "function": "embed",
-            **encoder_record(self.encoder),
-            "views_um": [view.extent_um(spacing_um) for view in self.views],
-            "views_px": [view.px for view in self.views],
-            "image": f"normalized, {hashlib.sha256(reference.encode()).hexdigest()[:16]}" if reference else AS_IT_IS,
-        }
+        image = f"normalized, {hashlib.sha256(reference.encode()).hexdigest()[:16]}" if reference else AS_IT_IS
+        extents, sides = ([view.extent_um(spacing_um) for view in self.views], [view.px for view in self.views])
+        record = {"function": "embed", **encoder_record(self.encoder)}
+        return record | {"views_um": extents, "views_px": sides, "image": image}
 
     @cached_property
     def _encode(self) -> Encode:

@@ -119,9 +119,8 @@ class Encoder:
             msg += f"not {self.sha256[:8]}…); pass the same weights, or train again."
             raise ValueError(msg)
         timm = self.name.startswith("timm:")
-        return (encoder_models.as_function if timm else encoder_models.lazyslide_function)(
-            network, precision, self.pool
-        )
+        make = encoder_models.as_function if timm else encoder_models.lazyslide_function
+        return make(network, precision, self.pool)
 
     def digest(self, device: str | None = None) -> str:
         """Give the SHA-256 of the weights, which are loaded if they are not yet."""
@@ -180,20 +179,16 @@ class MissingEncoder:
             return encoder
         if isinstance(encoder, str):
             encoder = Encoder(encoder, px=self.encoder.px, um_per_px=self.encoder.um_per_px)
-        own = {key: getattr(encoder, key) for key in OF_USER}
-        return replace(
-            self.encoder if encoder.name == self.encoder.name else encoder, **own, sha256=self.encoder.sha256
-        )
+        own = {key: getattr(encoder, key) for key in OF_USER} | {"sha256": self.encoder.sha256}
+        return replace(self.encoder if encoder.name == self.encoder.name else encoder, **own)
 
 
 def encoder_record(encoder: Any) -> dict[str, str]:
     """What tells an encoder from others, its weights aside: its name and how it pools; of code only its name."""
     encoder = encoder.encoder or encoder if isinstance(encoder, MissingEncoder) else encoder
     if isinstance(encoder, Encoder):
-        return {
-            "encoder": encoder.name,
-            "options": " ".join(map(str, filter(None, (encoder.pool, encoder.model_args)))),
-        }
+        options = " ".join(map(str, filter(None, (encoder.pool, encoder.model_args))))
+        return {"encoder": encoder.name, "options": options}
     return {"encoder": getattr(encoder, "__name__", type(encoder).__name__)}
 
 

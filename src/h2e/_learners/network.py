@@ -178,10 +178,8 @@ def subtiles(tile: Tensor, side: int) -> Tensor:
     tensor([[14, 15],
             [20, 21]])
     """
-    step = (tile.shape[-1] - side) // 2
-    return torch.stack(
-        [tile[:, :, y : y + side, x : x + side] for y in (0, step, 2 * step) for x in (0, step, 2 * step)], dim=1
-    )
+    starts = [k * ((tile.shape[-1] - side) // 2) for k in range(3)]
+    return torch.stack([tile[:, :, y : y + side, x : x + side] for y in starts for x in starts], dim=1)
 
 
 def build(config: NetworkConfig, *, seed: int) -> MultiscaleNetwork:

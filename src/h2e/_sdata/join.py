@@ -58,7 +58,8 @@ def join(slides: Mapping[str, SpatialData | AnnData], table_key: str) -> Spatial
     for slide, given in slides.items():
         try:
             if not isinstance(slide, str) or slide.lower() == table_key.lower():
-                msg = f"the name of a slide must be text, not that of the table, got {slide!r}; pass another name."
+                msg = f"the name of a slide must be text, and not that of the table, {table_key!r}, got "
+                msg += f"{slide!r}; give the slide another name."
                 raise ValueError(msg)
             check_storable(slide, "the name of a slide")
             sdata = slide_from_table(slide, given, table_key) if isinstance(given, AnnData) else given

@@ -80,10 +80,9 @@ def detect_masks(
     """Find the tissue of images and store it under a name each; masks by image. None is written before all are made."""
     for name in names.values():
         check_mask_free(sdata, name, overwrite=overwrite)
-    masks = {
-        key: tissue_mask(slide.image, method=method, um_per_px=slide.um_per_px, scale=scale)
-        for key, slide in slides.items()
-    }
+    masks = {}
+    for key, slide in slides.items():
+        masks[key] = tissue_mask(slide.image, method=method, um_per_px=slide.um_per_px, scale=scale)
     for key, tissue in masks.items():
         write_mask(sdata, key, names[key], *tissue, method=method)
         if not tissue[0].any():

@@ -69,15 +69,9 @@ def write_normalized(
         target = targets[key]
         did = "replaced" if target in sdata.images else "wrote"
         sdata.images[target] = image_like(sdata.images[key], image)
-        facts = {
-            "image": key,
-            "reference": reference.to_dict(),
-            "slide": None if own is None else own.to_dict(),
-            "pooled": pooled,
-            "keep_residual": keep_residual,
-            "tissue_mask_key": tissue_mask_key or "",
-        }
-        set_provenance(sdata, _keys.STAINS, target, facts)
+        facts = {"image": key, "reference": reference.to_dict(), "slide": None if own is None else own.to_dict()}
+        how = {"pooled": pooled, "keep_residual": keep_residual, "tissue_mask_key": tissue_mask_key or ""}
+        set_provenance(sdata, _keys.STAINS, target, facts | how)
         log.info("%s images[%r]: %s, lazily", did, target, reference.method)
 
 

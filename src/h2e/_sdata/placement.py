@@ -186,17 +186,7 @@ def _describe(best: Placement, spacing: float, max_shift: float, correction: np.
     else:
         moved = True
         reason = f"moved by {shift:.2f} spacings: correlation {best.score_before:.2f} → {best.score:.2f}"
-    return {
-        "shift_x_px": best.shift[0] * spacing,
-        "shift_y_px": best.shift[1] * spacing,
-        "shift": shift,
-        "rotation_deg": best.rotation_deg,
-        "zoom": best.zoom,
-        "score_before": best.score_before,
-        "score": best.score,
-        "gain": gain,
-        "lead": lead,
-        "moved": moved,
-        "reason": reason,
-        "matrix": correction,
-    }
+    facts = {"shift_x_px": best.shift[0] * spacing, "shift_y_px": best.shift[1] * spacing, "shift": shift}
+    facts |= {"rotation_deg": best.rotation_deg, "zoom": best.zoom, "score_before": best.score_before}
+    facts |= {"score": best.score, "gain": gain, "lead": lead}
+    return facts | {"moved": moved, "reason": reason, "matrix": correction}

@@ -20,19 +20,15 @@ POOLED = 2_000_000
 """Pixels that a pooled reference is estimated from at most."""
 
 
-def fit_reference(
-    slides: Iterable[Slide], *, method: Method = "macenko", n_patches: int = 16, patch_px: int = 256, seed: int = 0
-) -> StainReference:
+def fit_reference(slides: Iterable[Slide], *, method: Method = "macenko", **sampling: Any) -> StainReference:
     """The stains that slides have in common, each with the same weight; those with next to no tissue are left out.
 
-    The slides know their tissue; several slides on one image are one.
+    The slides know their tissue; several slides on one image are one. ``sampling`` is that of ``sample_tissue``.
     """
     images, samples = by_image(list(slides)), {}
     for key, slide in images.items():
         mask, scale = slide.require_tissue()
-        samples[key] = sample_tissue(
-            slide.image, mask, scale, um_per_px=slide.um_per_px, n_patches=n_patches, patch_px=patch_px, seed=seed
-        )
+        samples[key] = sample_tissue(slide.image, mask, scale, um_per_px=slide.um_per_px, **sampling)
     most = max(map(len, samples.values()), default=0)
     samples = {key: sample for key, sample in samples.items() if len(sample) >= max(min(most, 1000), 1)}
     size = min(most, POOLED // max(len(samples), 1))
@@ -41,7 +37,7 @@ def fit_reference(
     if stains is None:
         msg = f"no stained tissue on {list(images)} to estimate stains from; check the masks, or pass a reference."
         raise ValueError(msg)
-    return replace(stains, n_patches=n_patches, patch_px=patch_px, seed=seed, images=tuple(samples))
+    return replace(stains, **sampling, images=tuple(samples))
 
 
 def slide_stains(

@@ -66,17 +66,10 @@ def multiscale_image(levels: Sequence[da.Array], system: str) -> DataTree:
 
 def spot_table(counts: pd.DataFrame, spots: pd.DataFrame, *, region: str, donor: str, um_per_px: float) -> AnnData:
     """Make the table of one slide from the counts of its spots and their columns ``x`` and rows ``y`` of the array."""
-    obs = pd.DataFrame(
-        {
-            "region": region,
-            "instance_id": np.arange(len(spots)),
-            "donor": donor,
-            "array_row": spots["y"].to_numpy(),
-            "array_col": spots["x"].to_numpy(),
-            _keys.UM_PER_PX: float(um_per_px),
-        },
-        index=pd.Index([f"{region}_{spot}" for spot in spots.index], dtype=object),
-    )
+    names = pd.Index([f"{region}_{spot}" for spot in spots.index], dtype=object)
+    obs = pd.DataFrame({"region": region, "instance_id": np.arange(len(spots)), "donor": donor}, index=names)
+    obs["array_row"], obs["array_col"] = spots["y"].to_numpy(), spots["x"].to_numpy()
+    obs[_keys.UM_PER_PX] = float(um_per_px)
     values = csr_matrix(counts.to_numpy(dtype=np.float32))
     return ad.AnnData(values, obs=obs, var=pd.DataFrame(index=pd.Index(counts.columns.astype(str), dtype=object)))
 

@@ -93,10 +93,8 @@ def her2st(
     if path is None:
         path, sections = download(sections, progress=progress)
     chosen = choose_sections(path, sections)
-    parts = [
-        read_section(path, name, picture)
-        for name, picture in tqdm(chosen.items(), disable=not progress, desc="her2st", unit="section")
-    ]
+    bar = tqdm(chosen.items(), disable=not progress, desc="her2st", unit="section")
+    parts = [read_section(path, name, picture) for name, picture in bar]
     sdata = assemble(parts)
     table = sdata["table"]
     for tier in TIERS:

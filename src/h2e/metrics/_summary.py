@@ -85,9 +85,7 @@ def summarize(
     if donors is not None:
         scores = scores.assign(group=_donors_of(scores["slide"], donors))
     if "pearson" in (metrics := set(scores["metric"])) and "pearson_equal_depth" not in metrics:
-        log.warning(
-            "no pearson_equal_depth beside pearson: without raw counts nothing tells what is due to their depth"
-        )
+        log.warning("no pearson_equal_depth beside pearson: without raw counts nothing tells what is due to depth")
     rows = [*keys, *ROWS[by]]
     of_donors = _mean(scores, [*keys, "group", "target"])
     result = _of_rows(scores, of_donors, keys, by)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from anndata import AnnData
@@ -92,14 +93,8 @@ def score_adata(
     genes = obsm is None and not (are_in_obs(adata, targets) if obs is None else obs)
     counts = counts_of(adata, targets, layer=layer, log_normalized=log_normalized) if genes else None
     of_targets, totals = (None, None) if counts is None else (values[rows] for values in counts)
-    return score(
-        prediction[rows],
-        truth[rows],
-        slides=slide_labels(adata, library_key)[rows],
-        groups=None if group_key is None else labels_of(adata, group_key)[rows],
-        baseline=baseline,
-        counts=of_targets,
-        totals=totals,
-        xy=stored_positions(adata)[rows] if "spatial" in adata.obsm else None,
-        metrics=metrics,
-    )
+    slides = slide_labels(adata, library_key)[rows]
+    groups = None if group_key is None else labels_of(adata, group_key)[rows]
+    xy = stored_positions(adata)[rows] if "spatial" in adata.obsm else None
+    beside: dict[str, Any] = {"baseline": baseline, "counts": of_targets, "totals": totals, "xy": xy}
+    return score(prediction[rows], truth[rows], slides=slides, groups=groups, metrics=metrics, **beside)
