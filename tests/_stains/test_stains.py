@@ -247,7 +247,7 @@ def test_compiled_kernels_do_what_the_python_does() -> None:
         one, other = (estimate_stains(painted((90, 90), seed=s).reshape(3, -1).T, method) for s in (0, 1))
         settings = settings_of(one, replace(other, concentrations=(2.0, 0.9)) if method == "macenko" else other)
         plain = block.copy()
-        kernel(block, plain, boxes, *settings[1])
+        kernel(block, plain, boxes, settings[1])
         assert np.abs(plain.astype(int) - map_block(block, settings)).max() <= 1
 
 
