@@ -21,8 +21,7 @@ from h2e._slide.slide import Slide
 from h2e._stains.estimation import density, estimate_stains, macenko_vectors, sparse_codes, stained, vahadane_vectors
 from h2e._stains.kernels import boxes_of, map_density, map_lab
 from h2e._stains.maps import map_block, settings_of, shrink_to_reference
-from h2e._stains.samples import sample_tissue
-from h2e._stains.slides import as_reference, fit_reference, normalize_image, slide_stains
+from h2e._stains.slides import as_reference, fit_reference, normalize_image, sample_tissue, slide_stains
 from h2e._stains.spaces import to_lab, to_rgb
 from h2e.pl import stains as plot_stains
 from h2e.pp import StainReference, fit_stain_reference, normalize_stains

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
+from scipy import ndimage
 
 from h2e._slide.image import Image, read_coarse
 
@@ -108,7 +109,6 @@ def _choose_scale(shape: tuple[int, int], method: str, um_per_px: float | None) 
 
 def opaque_areas(rgb: np.ndarray) -> np.ndarray:
     """Large black areas with their soft edge: the frame of a scan, or what an image was cut out on."""
-    from scipy.ndimage import binary_dilation
     from skimage.morphology import remove_small_objects
 
     # Channel by channel, which is ten times faster than along the last axis.
@@ -117,7 +117,7 @@ def opaque_areas(rgb: np.ndarray) -> np.ndarray:
     size = int(0.005 * black.size)
     if black.sum() <= size:
         return np.zeros_like(black)
-    return binary_dilation(remove_small_objects(black, max_size=size), iterations=2)
+    return ndimage.binary_dilation(remove_small_objects(black, max_size=size), iterations=2)
 
 
 def _insets(opaque: np.ndarray) -> np.ndarray:
@@ -154,9 +154,7 @@ def _optical_density(rgb: np.ndarray, opaque: np.ndarray) -> tuple[np.ndarray, .
 
 def _blur(channel: np.ndarray) -> np.ndarray:
     """Two running means of 5 px."""
-    from scipy.ndimage import uniform_filter
-
-    return uniform_filter(uniform_filter(channel, 5), 5)
+    return ndimage.uniform_filter(ndimage.uniform_filter(channel, 5), 5)
 
 
 def _stain_chroma(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarray:
@@ -173,10 +171,9 @@ def _clean(
     mask: np.ndarray, *, strong: np.ndarray, chroma: np.ndarray, green: np.ndarray, area_px: float
 ) -> np.ndarray:
     """Keep pieces that are large, partly of strong contrast and not gray; fill small holes in them."""
-    from scipy.ndimage import label
     from skimage.morphology import remove_small_holes
 
-    labels, n = label(mask)
+    labels, n = ndimage.label(mask)
     total = partial(np.bincount, labels.ravel(), minlength=n + 1)
     sizes = np.maximum(total(), 1)
     share_strong = total(strong.ravel()) / sizes

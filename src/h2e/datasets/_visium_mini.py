@@ -12,8 +12,7 @@ import numpy as np
 from h2e._sdata import keys as _keys
 from h2e._slide.lattice import VISIUM_UM, lattice
 from h2e.datasets._cohort import Section, assemble
-from h2e.datasets._fetch import fetch, local_folder, read_registry, require
-from h2e.datasets._pyramids import open_pyramid
+from h2e.datasets._fetch import fetch, local_folder, open_pyramid, read_registry, require
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
