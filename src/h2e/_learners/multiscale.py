@@ -14,6 +14,7 @@ from h2e._learners.learner import Learner, Model
 from h2e._learners.standardization import mean_and_std
 from h2e._learners.training_config import TrainingConfig
 from h2e._slide.tiles import View
+from h2e._warnings import refuse_if
 
 if TYPE_CHECKING:
     from h2e._learners.network import MultiscaleNetwork, NetworkConfig
@@ -133,9 +134,7 @@ class Multiscale(TrainingConfig, Learner):
         if self.stopping not in get_args(Stopping):
             msg = f"stopping must be one of {list(get_args(Stopping))}, got {self.stopping!r}."
             raise ValueError(msg)
-        if self.extent <= 0:
-            msg = f"extent must be positive, got {self.extent}."
-            raise ValueError(msg)
+        refuse_if(self.extent <= 0, f"extent must be positive, got {self.extent}.")
 
     @property
     def views(self) -> tuple[View, ...]:  # type: ignore[override]

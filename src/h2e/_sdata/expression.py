@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from h2e._sdata.table import array_of, labels_of, words_of
 from h2e._statistics import Matrix, is_sparse, log_normalize
+from h2e._warnings import refuse_if
 
 LARGEST_LOG = 25.0
 """More than the logarithm of any normalized count, to base 2 of ten million, too."""
@@ -127,9 +128,8 @@ def values_of(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
 def check_values(values: Matrix, name: str) -> None:
     """Refuse missing, infinite and negative values."""
     stored = _stored(values)
-    if n := int((~np.isfinite(stored)).sum()):
-        msg = f"{name} holds {n} NaN or infinite values; drop or fill these spots or genes first."
-        raise ValueError(msg)
+    n = int((~np.isfinite(stored)).sum())
+    refuse_if(n, f"{name} holds {n} NaN or infinite values; drop or fill these spots or genes first.")
     if n := int((stored < 0).sum()):
         msg = f"{name} holds {n} negative values (smallest {stored.min():g}); pass layer= with counts or logarithms of "
         msg += "them (those in adata.raw: adata.layers['counts'] = adata.raw[:, adata.var_names].X)."

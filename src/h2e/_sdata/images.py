@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from h2e._slide.image import Image
+from h2e._warnings import refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -26,9 +27,7 @@ def open_image(sdata: SpatialData, key: str) -> Image:
         msg += "// 257).astype('uint8') if its values reach to 65535, with (image * 255).round().astype('uint8') if to "
         msg += "1, with image.astype('uint8') if to 255; or name the H&E with image_key."
         raise ValueError(msg)
-    if 0 in first.shape[1:]:
-        msg = f"image {key!r} is empty: its shape is {first.shape}."
-        raise ValueError(msg)
+    refuse_if(0 in first.shape[1:], f"image {key!r} is empty: its shape is {first.shape}.")
     channels = rgb_channels(first, key)
     levels = tuple(a.data if channels == [0, 1, 2] and a.sizes["c"] == 3 else a.data[channels] for a in arrays)
     scales = tuple(_scale(np.array(first.shape[1:]), np.array(a.shape[1:])) for a in arrays)
@@ -37,9 +36,7 @@ def open_image(sdata: SpatialData, key: str) -> Image:
 
 def check_image_key(sdata: SpatialData, key: str) -> None:
     """Refuse the name of an image that is not there."""
-    if key not in sdata.images:
-        msg = f"{key!r} is not in sdata.images; it has {sorted(sdata.images)}."
-        raise KeyError(msg)
+    refuse_if(key not in sdata.images, f"{key!r} is not in sdata.images; it has {sorted(sdata.images)}.", KeyError)
 
 
 def systems_of(element: object) -> list[str]:

@@ -18,7 +18,7 @@ from h2e._sdata.provenance import check_storable, get_provenance
 from h2e._sdata.report import store_report, stored_report
 from h2e._sdata.table import check_sdata, get_table, labels_of, region_keys, unused_keys
 from h2e._sdata.table_slides import slide_from_table
-from h2e._warnings import warn
+from h2e._warnings import refuse_if, warn
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -93,9 +93,7 @@ def join(slides: Mapping[str, SpatialData | AnnData], table_key: str) -> Spatial
 def _names(slide: str, sdata: SpatialData, table_key: str) -> Names:
     """The new names of a slide; refuses what cannot be joined."""
     check_sdata(sdata)
-    if not sdata.images:
-        msg = "it must have an image, sdata.images is empty."
-        raise ValueError(msg)
+    refuse_if(not sdata.images, "it must have an image, sdata.images is empty.")
     starts = [slide]
     if sdata.tables:
         table = get_table(sdata, table_key)

@@ -16,6 +16,7 @@ from h2e._sdata.provenance import check_free, get_provenance, is_ours, set_prove
 from h2e._slide.image import Image
 from h2e._slide.slide import Slide, by_image
 from h2e._slide.tissue import Method, Tissue, tissue_mask
+from h2e._warnings import refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -177,9 +178,7 @@ def _from_polygons(sdata: SpatialData, image: Image, name: str) -> Tissue:
     scale = max(1.0, max(height, width) / SIDE_PX)
     mask = np.zeros((int(np.ceil(height / scale)), int(np.ceil(width / scale))), bool)
     for part in sdata.shapes[name].geometry.explode():
-        if part.geom_type != "Polygon":
-            msg = f"mask {name!r} must be labels or polygons, got a {part.geom_type}."
-            raise ValueError(msg)
+        refuse_if(part.geom_type != "Polygon", f"mask {name!r} must be labels or polygons, got a {part.geom_type}.")
         piece = np.zeros_like(mask)
         for ring, value in [(part.exterior, True), *((hole, False) for hole in part.interiors)]:
             xy = (np.asarray(ring.coords)[:, :2] @ to_image[:2, :2].T + to_image[:2, 2]) / scale - 0.5

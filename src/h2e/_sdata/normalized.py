@@ -19,7 +19,7 @@ from h2e._slide.slide import Slide
 from h2e._stains.maps import map_image
 from h2e._stains.reference import StainReference
 from h2e._stains.slides import slide_stains
-from h2e._warnings import warn
+from h2e._warnings import refuse_if, warn
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -40,9 +40,7 @@ def check_normalized_free(
     written = get_provenance(sdata, _keys.STAINS)
     targets = {key: key_added or _keys.normalized(key) for key in image_keys}
     for target in targets.values():
-        if target in image_keys:
-            msg = f"key_added={target!r} is the image itself; choose another key."
-            raise ValueError(msg)
+        refuse_if(target in image_keys, f"key_added={target!r} is the image itself; choose another key.")
         check_free(sdata, "images", target, ours=target in written, overwrite=overwrite)
     return targets
 
@@ -141,9 +139,8 @@ def stored_reference(
         msg += "it, h2e.pp.join_slides keeps it), so new slides could not be treated alike. Run "
         msg += "h2e.pp.normalize(sdata, overwrite=True), or pass them as image_key to use them as they are."
         raise ValueError(msg)
-    if missing := sorted(set(image_keys) - set(versions)):
-        msg = f"images {missing} are not normalized, {sorted(versions.values())} are; {ONE_REFERENCE}"
-        raise ValueError(msg)
+    missing = sorted(set(image_keys) - set(versions))
+    refuse_if(missing, f"images {missing} are not normalized, {sorted(versions.values())} are; {ONE_REFERENCE}")
     made = {name: stains[name] for name in versions.values()}
     first, how = next(iter(made.items()))
     reference = StainReference.from_dict(how["reference"])

@@ -13,6 +13,7 @@ from h2e._sdata import keys as _keys
 from h2e._sdata.images import affine_of, systems_of
 from h2e._slide.image import Image
 from h2e._slide.slide import Slide
+from h2e._warnings import refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -73,9 +74,7 @@ def size_in_obs(obs: pd.DataFrame, name: str) -> list[Evidence]:
     # Read from a CSV file, they may be text or categories; mostly all are one.
     column = obs[_keys.UM_PER_PX].dropna().astype(object)
     sizes = column.map({size: positive(size, what) for size in column.unique()}).astype(float)
-    if sizes.max() > AGREE * sizes.min():
-        msg = f"{what} must be one number, got {sizes.min():g} to {sizes.max():g}."
-        raise ValueError(msg)
+    refuse_if(sizes.max() > AGREE * sizes.min(), f"{what} must be one number, got {sizes.min():g} to {sizes.max():g}.")
     return [Evidence(float(sizes.median()), "table.obs")]
 
 
@@ -146,9 +145,7 @@ def positive(value: Any, what: str, *, unit: str = " of µm") -> float:
         number = float(value) if np.ndim(value) == 0 and not isinstance(value, bool | np.bool_) else np.nan
     except (TypeError, ValueError):
         number = np.nan
-    if not (np.isfinite(number) and number > 0):
-        msg = f"{what} must be a positive number{unit}, got {value!r}."
-        raise ValueError(msg)
+    refuse_if(not (np.isfinite(number) and number > 0), f"{what} must be a positive number{unit}, got {value!r}.")
     return number
 
 

@@ -17,6 +17,7 @@ from h2e._sdata.regions import Opener, Region
 from h2e._sdata.scale import check_sizes
 from h2e._sdata.table import check_sdata, get_table, labels_of, region_keys, shapes_of
 from h2e._slide.slide import Slide, by_image
+from h2e._warnings import refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -44,9 +45,7 @@ def open_images(sdata: SpatialData, keys: Keys) -> dict[str, Slide]:
     if isinstance(keys.image_key, str):
         return by_image(open_on_image(sdata, keys.image_key, keys))
     slides = _open(sdata, keys, sdata.tables.get(keys.table_key), bare=True, lenient=True)
-    if not slides:
-        msg = f"sdata must have an image to work on; sdata.images has {sorted(sdata.images)}."
-        raise ValueError(msg)
+    refuse_if(not slides, f"sdata must have an image to work on; sdata.images has {sorted(sdata.images)}.")
     return by_image(slides)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import KDTree
 
+from h2e._warnings import refuse_if
+
 VISIUM_UM, VISIUM_RADIUS = 100.0, (0.25, 0.35)
 """Pitch of Visium in µm, and the radius of its spots in pitches: they are 55 µm wide, and Space Ranger says 65."""
 
@@ -24,9 +26,7 @@ def lattice(xy: np.ndarray) -> tuple[float, str]:
     (10.0, 'square')
     """
     xy = np.unique(xy, axis=0)
-    if len(xy) < 2:
-        msg = f"a spot spacing needs at least 2 spots in different places, got {len(xy)}."
-        raise ValueError(msg)
+    refuse_if(len(xy) < 2, f"a spot spacing needs at least 2 spots in different places, got {len(xy)}.")
     tree = KDTree(xy)
     # The six nearest others; the first pitch is one of their distances, so that at least one link is near it.
     lengths = tree.query(xy, k=range(2, min(7, len(xy)) + 1))[0]

@@ -16,6 +16,7 @@ from h2e._sdata.table import footprints, get_table, region_keys, table_of
 from h2e._sdata.targets import frame_of
 from h2e._slide.image import read_coarse
 from h2e._slide.slide import Slide
+from h2e._warnings import refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -193,6 +194,4 @@ def geojson(
 def _require(names: Sequence[str], known: list[str], what: str) -> None:
     """Refuse names that are not among the known."""
     missing = [name for name in names if name not in known]
-    if missing:
-        msg = f"{what} {missing} are not there; there are {known}."
-        raise KeyError(msg)
+    refuse_if(missing, f"{what} {missing} are not there; there are {known}.", KeyError)

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from h2e._warnings import refuse_if
+
 NAMED = (pd.DataFrame, pd.Series)
 """Arrays that name their spots."""
 
@@ -28,9 +30,7 @@ def align(prediction: ArrayLike, truth: ArrayLike) -> tuple[np.ndarray, np.ndarr
     names = list(tables[0].columns) if tables else []
     x = matrix(in_order(prediction, names) if len(tables) == 2 else prediction, "prediction")
     y = matrix(truth, "truth")
-    if x.shape != y.shape:
-        msg = f"prediction and truth must have the same shape, got {x.shape} and {y.shape}."
-        raise ValueError(msg)
+    refuse_if(x.shape != y.shape, f"prediction and truth must have the same shape, got {x.shape} and {y.shape}.")
     return x, y, names if tables else list(range(y.shape[1]))
 
 
@@ -93,9 +93,7 @@ def positions(xy: ArrayLike, truth: ArrayLike) -> np.ndarray:
     """Coordinates of the spots of the truth as float64 (spots, 2)."""
     check_order(truth, {"xy": xy})
     xy, n_spots = np.asarray(xy, dtype=np.float64), len(matrix(truth, "truth"))
-    if xy.shape != (n_spots, 2):
-        msg = f"xy must have shape ({n_spots}, 2), one point per spot, got {xy.shape}."
-        raise ValueError(msg)
+    refuse_if(xy.shape != (n_spots, 2), f"xy must have shape ({n_spots}, 2), one point per spot, got {xy.shape}.")
     check_finite(xy, "xy")
     return xy
 

@@ -9,6 +9,8 @@ from typing import Literal
 import pandas as pd
 from pandas.core.groupby import DataFrameGroupBy
 
+from h2e._warnings import refuse_if
+
 from ._score import COLUMNS
 
 log = logging.getLogger(__name__)
@@ -78,9 +80,7 @@ def summarize(
     0  spearman     A   0.3           0
     1  spearman     B   0.5           1
     """
-    if by not in ROWS:
-        msg = f"by must be one of {list(ROWS)}, got by={by!r}."
-        raise ValueError(msg)
+    refuse_if(by not in ROWS, f"by must be one of {list(ROWS)}, got by={by!r}.")
     keys = check_scores(scores)
     if donors is not None:
         scores = scores.assign(group=_donors_of(scores["slide"], donors))
@@ -121,18 +121,15 @@ def _of_rows(scores: pd.DataFrame, of_donors: pd.DataFrame, keys: list[str], by:
 def _donors_of(slides: pd.Series, donors: Mapping[str, str]) -> pd.Series:
     """The donor of each slide."""
     of_slides = slides.map(dict(donors))
-    if missing := sorted(set(slides[of_slides.isna()])):
-        msg = f"donors must have the donor of every slide, got none for {missing}."
-        raise ValueError(msg)
+    missing = sorted(set(slides[of_slides.isna()]))
+    refuse_if(missing, f"donors must have the donor of every slide, got none for {missing}.")
     return of_slides
 
 
 def check_scores(scores: pd.DataFrame) -> list[str]:
     """Columns that keep scores apart: those added to the table of :func:`score`, and the metric."""
     missing = [column for column in COLUMNS if column not in scores]
-    if missing:
-        msg = f"scores must be a table of h2e.metrics.score; they lack the columns {missing}."
-        raise ValueError(msg)
+    refuse_if(missing, f"scores must be a table of h2e.metrics.score; they lack the columns {missing}.")
     keys = [*(column for column in scores.columns if column not in COLUMNS), "metric"]
     n_repeated = int(scores.duplicated([*keys, "group", "slide", "target"]).sum())
     if n_repeated:

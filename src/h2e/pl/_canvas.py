@@ -10,6 +10,7 @@ import numpy as np
 
 from h2e._slide.image import Image, read_coarse
 from h2e._slide.slide import Slide
+from h2e._warnings import refuse_if
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,9 +39,7 @@ def make_axes(ax: Axes | Sequence[Axes] | None, mosaic: Mosaic, what: str, **fig
         return np.array([made[i] for i in range(n)], dtype=object)
     # plt.subplot_mosaic gives a mapping.
     axes = np.ravel(np.asarray(list(ax.values()) if isinstance(ax, Mapping) else ax, dtype=object))
-    if len(axes) != n:
-        msg = f"ax has {len(axes)} Axes, this plot draws on {n}: {what}."
-        raise ValueError(msg)
+    refuse_if(len(axes) != n, f"ax has {len(axes)} Axes, this plot draws on {n}: {what}.")
     return axes
 
 

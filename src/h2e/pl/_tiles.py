@@ -16,6 +16,7 @@ from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table
 from h2e._slide.slide import Slide
 from h2e._slide.tiles import read_views
+from h2e._warnings import refuse_if
 from h2e.pl._canvas import in_rows, make_axes
 
 if TYPE_CHECKING:
@@ -87,9 +88,7 @@ def tiles(
     # Tiles are measured in spacings, so the size of a pixel does not matter.
     slides = [replace(slide, um_per_px=slide.um_per_px or 1.0) for slide in slides]
     if spots is None:
-        if n < 1:
-            msg = f"n must be at least 1 spot of each slide, got {n}."
-            raise ValueError(msg)
+        refuse_if(n < 1, f"n must be at least 1 spot of each slide, got {n}.")
         chosen = [_draw(replace(one, tissue=find_mask(sdata, one.image)), n, seed) for one in sources]
     else:
         chosen = _named(slides, names, [spots] if isinstance(spots, str) else list(spots))
@@ -124,9 +123,7 @@ def _named(slides: list[Slide], names: Sequence[str], spots: list[str]) -> list[
     if missing := [spot for spot in spots if spot not in known]:
         msg = f"spots {missing} are not in the table; its {len(names)} spots are called {list(names[:3])} and so on."
         raise KeyError(msg)
-    if not spots:
-        msg = "spots is empty; name at least one, or leave it out."
-        raise ValueError(msg)
+    refuse_if(not spots, "spots is empty; name at least one, or leave it out.")
     return positions
 
 

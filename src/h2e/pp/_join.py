@@ -9,6 +9,7 @@ from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.join import join
+from h2e._warnings import refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -64,7 +65,5 @@ def join_slides(slides: Mapping[str, SpatialData | AnnData], *, table_key: str =
     if not isinstance(slides, Mapping):
         msg = f"slides must be a mapping from name to SpatialData or AnnData, got {type(slides).__name__}."
         raise TypeError(msg)
-    if not slides:
-        msg = "slides must name at least one slide, got none."
-        raise ValueError(msg)
+    refuse_if(not slides, "slides must name at least one slide, got none.")
     return join(slides, table_key)

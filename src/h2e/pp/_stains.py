@@ -13,6 +13,7 @@ from h2e._sdata.normalized import check_normalized_free, write_normalized
 from h2e._sdata.slides import open_images
 from h2e._stains.reference import METHODS, Method, StainReference
 from h2e._stains.slides import as_reference, fit_reference
+from h2e._warnings import refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -74,9 +75,7 @@ def fit_stain_reference(
     >>> h2e.pp.fit_stain_reference(sdata).method
     'macenko'
     """
-    if method not in METHODS:
-        msg = f"method must be one of {list(METHODS)}, got {method!r}."
-        raise ValueError(msg)
+    refuse_if(method not in METHODS, f"method must be one of {list(METHODS)}, got {method!r}.")
     if n_patches < 1 or patch_px < 1:
         msg = f"n_patches and patch_px must be positive, got {n_patches} and {patch_px}."
         raise ValueError(msg)
