@@ -41,7 +41,7 @@ def coverage(lower: ArrayLike, upper: ArrayLike, truth: ArrayLike) -> np.ndarray
     """
     lower, upper, truth = check_pair(lower, truth)[0], *check_pair(upper, truth)
     if (lower > upper).any():
-        msg = f"lower must be at most upper, got {(lower > upper).sum()} values above it; pass (lower, upper, truth)."
+        msg = f"lower must be at most upper, got {(lower > upper).sum()} where lower is above upper; pass (lower, upper, truth)."
         raise ValueError(msg)
     return ((lower <= truth) & (truth <= upper)).mean(axis=0)
 
