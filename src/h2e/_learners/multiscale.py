@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from h2e._learners.folds import validation_group
-from h2e._learners.heads import check_training
+from h2e._learners import folds, heads, standardization
 from h2e._learners.learner import Learner, Model
-from h2e._learners.standardization import mean_and_std
 from h2e._learners.training_config import TrainingConfig
 from h2e._slide.tiles import View
 from h2e._warnings import refuse_if
@@ -151,11 +149,11 @@ class Multiscale(TrainingConfig, Learner):
         """Train on targets of mean 0 and standard deviation 1."""
         from h2e._learners.training import train
 
-        check_training(x, y, groups)
-        mean, scale = mean_and_std(y)
+        heads.check_training(x, y, groups)
+        mean, scale = standardization.mean_and_std(y)
         z, best = ((y - mean) / scale).astype(np.float32), None
         if self.stopping == "inner group" and len(np.unique(groups)) > 1:
-            outer = validation_group(groups)
+            outer = folds.validation_group(groups)
             best = BestEpoch(x[outer], z[outer], device=self.device)
             x, z = x[~outer], z[~outer]
         config, device = self._config(z.shape[1]), self.device

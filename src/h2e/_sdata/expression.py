@@ -106,9 +106,7 @@ def gene_values(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
 def values_of(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
     """``adata.X`` or a layer of it, in memory, and what to call it in an error."""
     layers, name = layer_names(adata), "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-    if layer is not None and layer not in layers:
-        msg = f"{layer!r} is not in adata.layers; it has {layers}."
-        raise KeyError(msg)
+    refuse_if(layer not in [None, *layers], f"{layer!r} is not in adata.layers; it has {layers}.", KeyError)
     values = adata.X if layer is None else adata.layers[layer]
     if values is None:
         hint = f"one of {layers}" if layers else "which the table has none of yet, or obsm= or columns of obs"

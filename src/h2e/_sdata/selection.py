@@ -16,6 +16,7 @@ from h2e._sdata.expression import genes_of
 from h2e._sdata.targets import refuse_duplicates
 from h2e._slide.lattice import lattice
 from h2e._statistics import Matrix, morans_i
+from h2e._warnings import refuse_if
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +131,6 @@ def _scores_by_group(x: Matrix, xy: np.ndarray, slides: np.ndarray, groups: np.n
         parts = [np.flatnonzero((groups == group) & (slides == slide)) for slide in np.unique(slides[groups == group])]
         graphs = [(rows, neighbours_of(xy[rows])) for rows in parts]
         by_slide = [morans_i(x[rows], neighbours) for rows, neighbours in graphs if neighbours is not None]
-        if not by_slide:
-            msg = f"group {str(group)!r} must have a slide with neighbouring spots, got none; leave it out."
-            raise ValueError(msg)
+        refuse_if(not by_slide, f"group {str(group)!r} must have a slide with neighbouring spots; leave it out.")
         scores.append(np.mean(by_slide, axis=0))
     return scores

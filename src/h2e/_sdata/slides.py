@@ -99,9 +99,7 @@ def open_bare_images(sdata: SpatialData, keys: Keys) -> list[Slide]:
     regions = {region for table in annotating for region in labels_of(table, region_keys(table)[0])}
     measured = sorted(region for region in regions if region in sdata.shapes and region not in pairing.grids)
     slides = _images_without_spots(opener, measured)
-    if not slides:
-        msg = f"each image already has spots; pass image_key to lay a grid over one of {sorted(sdata.images)}."
-        raise ValueError(msg)
+    refuse_if(not slides, f"each image already has spots; pass image_key, one of {sorted(sdata.images)}.")
     return slides
 
 

@@ -125,9 +125,7 @@ def positions_of_instances(shapes: GeoDataFrame, region: str, instances: np.ndar
 
 def radius_of(shapes: GeoDataFrame) -> float:
     """Radius of a spot in the unit of the shapes; of a bin, that of the circle of equal area."""
-    if "radius" in shapes:
-        return float(np.median(shapes["radius"]))
-    return float(np.sqrt(np.median(shapes.area) / np.pi))
+    return float(np.median(shapes["radius"]) if "radius" in shapes else np.sqrt(np.median(shapes.area) / np.pi))
 
 
 def angle_of(shapes: GeoDataFrame, to_px: np.ndarray) -> float | None:

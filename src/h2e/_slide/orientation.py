@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -39,8 +38,7 @@ CLEAR = 0.75
 Verdict = Literal["right", "other orientation", "shifted", "cannot be told"]
 
 
-@dataclass(frozen=True)
-class Orientation:
+class Orientation(NamedTuple):
     """How well the spots fit the tissue as they are, and at their best orientation and place."""
 
     verdict: Verdict

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.fft import irfft2, next_fast_len, rfft2
@@ -22,8 +22,7 @@ REACH = 0.72
 """Half of the diagonal of a spot's cell, in spacings: nearer than this to a spot, no gap is left between spots."""
 
 
-@dataclass(frozen=True)
-class Placement:
+class Placement(NamedTuple):
     """The best placement of the spots: ``xy`` goes to ``centre + zoom · R(rotation) (xy − centre) + shift``."""
 
     shift: tuple[float, float]  # (x, y) in spacings

@@ -101,12 +101,9 @@ def positions(xy: ArrayLike, truth: ArrayLike) -> np.ndarray:
 def labels(values: ArrayLike, n_spots: int, name: str) -> np.ndarray:
     """One label per spot as strings; missing labels are refused."""
     column = pd.Series(np.asarray(values))
-    if len(column) != n_spots:
-        msg = f"{name} must have one label per spot, got {len(column)} labels for {n_spots} spots."
-        raise ValueError(msg)
-    if column.isna().any():
-        msg = f"{name} must have a label for every spot, got none for {int(column.isna().sum())} of {n_spots}."
-        raise ValueError(msg)
+    n, missing = len(column), int(column.isna().sum())
+    refuse_if(n != n_spots, f"{name} must have one label per spot, got {n} labels for {n_spots} spots.")
+    refuse_if(missing, f"{name} must have a label for every spot, got none for {missing} of {n_spots}.")
     return column.astype(str).to_numpy(dtype=object)
 
 

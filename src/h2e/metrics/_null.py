@@ -204,7 +204,5 @@ def _spacing(xy: np.ndarray) -> float:
     from scipy.spatial import cKDTree
 
     spacing = float(np.median(cKDTree(xy).query(xy, 2)[0][:, 1]))
-    if spacing == 0:
-        msg = "xy must be the positions of one slide, got spots most of which share their coordinates with another one."
-        raise ValueError(msg)
+    refuse_if(spacing == 0, "xy must be the positions of one slide, got spots most of which share their coordinates.")
     return spacing

@@ -87,7 +87,7 @@ def summarize(
     if "pearson" in (metrics := set(scores["metric"])) and "pearson_equal_depth" not in metrics:
         log.warning("no pearson_equal_depth beside pearson: without raw counts nothing tells what is due to depth")
     rows = [*keys, *ROWS[by]]
-    of_donors = _mean(scores, [*keys, "group", "target"])
+    of_donors = _grouped(scores, [*keys, "group", "target"])["value"].mean().reset_index()
     result = _of_rows(scores, of_donors, keys, by)
     scored = _grouped(scores[scores["value"].notna()], rows)
     for column in ("group", "slide", "target"):
@@ -147,8 +147,3 @@ def donor_means(scores: pd.DataFrame) -> pd.Series:
 def _grouped(scores: pd.DataFrame, keys: list[str]) -> DataFrameGroupBy:
     """Group rows by keys, in the order of the table; a missing key is a key, an absent category is not."""
     return scores.groupby(keys, sort=False, dropna=False, observed=True)
-
-
-def _mean(scores: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Average the values that have the same keys."""
-    return _grouped(scores, keys)["value"].mean().reset_index()

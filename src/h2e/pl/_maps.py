@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -47,8 +47,7 @@ def refuse_columns(predicted: Predicted, targets: str | Sequence[str] | None) ->
             raise KeyError(msg)
 
 
-@dataclass(frozen=True, eq=False)
-class Map:
+class Map(NamedTuple):
     """One map: values on the spots of a slide."""
 
     slide: Slide

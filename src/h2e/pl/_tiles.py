@@ -10,10 +10,8 @@ import numpy as np
 
 from h2e._learners.multiscale import Multiscale
 from h2e._sdata import keys as _keys
-from h2e._sdata.masks import find_mask
-from h2e._sdata.normalized import on_normalized_images
+from h2e._sdata import masks, normalized, table
 from h2e._sdata.slides import open_slides, require_inside
-from h2e._sdata.table import get_table
 from h2e._slide.slide import Slide
 from h2e._slide.tiles import read_views
 from h2e._warnings import refuse_if
@@ -82,14 +80,14 @@ def tiles(
     >>> sdata = h2e.datasets.toy_cohort()
     >>> axes = h2e.pl.tiles(sdata, spots=["toy_A1_3x5", "toy_B1_5x5"])
     """
-    names = get_table(sdata, table_key).obs_names
+    names = table.get_table(sdata, table_key).obs_names
     sources = require_inside(open_slides(sdata, _keys.Keys(table_key, image_key, library_key=library_key)))
-    slides = on_normalized_images(sdata, sources)
+    slides = normalized.on_normalized_images(sdata, sources)
     # Tiles are measured in spacings, so the size of a pixel does not matter.
     slides = [replace(slide, um_per_px=slide.um_per_px or 1.0) for slide in slides]
     if spots is None:
         refuse_if(n < 1, f"n must be at least 1 spot of each slide, got {n}.")
-        chosen = [_draw(replace(one, tissue=find_mask(sdata, one.image)), n, seed) for one in sources]
+        chosen = [_draw(replace(one, tissue=masks.find_mask(sdata, one.image)), n, seed) for one in sources]
     else:
         chosen = _named(slides, names, [spots] if isinstance(spots, str) else list(spots))
     shown = [(slide, rows) for slide, rows in zip(slides, chosen, strict=True) if len(rows)]

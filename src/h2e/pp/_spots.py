@@ -7,12 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from h2e._sdata import corrections, grid, masks, placement, rollback
 from h2e._sdata import keys as _keys
-from h2e._sdata.corrections import remove_corrections
-from h2e._sdata.grid import lay_grids
-from h2e._sdata.masks import with_tissue
-from h2e._sdata.placement import move_spots
-from h2e._sdata.rollback import all_or_nothing
 from h2e._sdata.slides import open_slides
 from h2e._sdata.table import get_table
 
@@ -85,7 +81,7 @@ def make_spots(
     True
     """
     keys = _keys.Keys(table_key, image_key, tissue_mask_key, um_per_px=um_per_px)
-    lay_grids(sdata, keys, spacing_um=spacing_um, key_added=key_added, overwrite=overwrite)
+    grid.lay_grids(sdata, keys, spacing_um=spacing_um, key_added=key_added, overwrite=overwrite)
 
 
 def realign_spots(
@@ -168,10 +164,10 @@ def realign_spots(
             msg = f"{name} must be {limit}, got {value!r}."
             raise ValueError(msg)
     keys = _keys.Keys(table_key, image_key, tissue_mask_key)
-    with all_or_nothing(sdata, table_key):
-        remove_corrections(sdata, table)
+    with rollback.all_or_nothing(sdata, table_key):
+        corrections.remove_corrections(sdata, table)
         if undo:
             table.uns.get(_keys.PREDICTION, {}).pop(_keys.REALIGN, None)
             return
-        slides = with_tissue(sdata, open_slides(sdata, keys), tissue_mask_key)
-        move_spots(sdata, table, slides, reorient=reorient, **limits)
+        slides = masks.with_tissue(sdata, open_slides(sdata, keys), tissue_mask_key)
+        placement.move_spots(sdata, table, slides, reorient=reorient, **limits)
