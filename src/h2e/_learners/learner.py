@@ -179,7 +179,8 @@ def checked_features(learner: Learner, tiles: list[np.ndarray]) -> np.ndarray:
     """Extract features, and raise unless they are numbers, a row per spot."""
     x, n = np.asarray(learner.extract_features(tiles)), len(tiles[0])
     if x.ndim < 2 or len(x) != n or x.dtype.kind not in "biuf" or (x.dtype.kind == "f" and not np.isfinite(x).all()):
-        msg = f"extract_features of {learner.name!r} must return finite numbers, {n} rows, got {x.dtype} {x.shape}."
+        msg = f"extract_features of learner {learner.name!r} must return finite numbers, a row for each of {n} spots, "
+        msg += f"got {x.dtype} {x.shape}."
         raise ValueError(msg)
     return x
 

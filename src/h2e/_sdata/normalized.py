@@ -35,7 +35,7 @@ def check_normalized_free(
 ) -> dict[str, str]:
     """Where the normalized version of each image goes; refuses a key that something else holds."""
     if key_added is not None and len(image_keys) > 1:
-        msg = f"key_added must be None for several images, got {key_added!r} for {list(image_keys)}; pass image_key."
+        msg = f"key_added must be None for several, got one key {key_added!r} for {list(image_keys)}; pass image_key."
         raise ValueError(msg)
     written = get_provenance(sdata, _keys.STAINS)
     targets = {key: key_added or _keys.normalized(key) for key in image_keys}

@@ -70,7 +70,8 @@ def choose_targets(
             candidate &= [re.search(exclude, name, re.IGNORECASE) is None for name in searched]
     if candidate.sum() < n_targets:
         msg = f"n_targets={n_targets} genes were asked for, {candidate.sum()} of {len(names)} are in {min_frac:.0%} of "
-        msg += f"spots of each group of {np.unique(groups).tolist()}; lower n_targets, or select_targets(min_frac=…)."
+        msg += f"spots of each group of {np.unique(groups).tolist()}; lower n_targets, or name the genes, which "
+        msg += "h2e.pp.select_targets can choose with a lower min_frac."
         raise ValueError(msg)
     names, x_log = names[candidate], x_log[:, np.flatnonzero(candidate)]
     score = np.mean(_scores_by_group(x_log, xy, slides, groups), axis=0)

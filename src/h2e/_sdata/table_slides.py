@@ -80,10 +80,9 @@ def slide_from_table(name: str, adata: AnnData, table_key: str) -> SpatialData:
     table.obs[region_key], table.obs[instance_key] = pd.Categorical([name] * len(xy)), np.arange(len(xy))
     # It was about obsm["spatial"], and becomes about the image.
     if _keys.UM_PER_PX in table.obs:
-        sizes = table.obs[_keys.UM_PER_PX].astype(object)
-        table.obs[_keys.UM_PER_PX] = [
-            np.nan if pd.isna(size) else positive(size, f"obs[{_keys.UM_PER_PX!r}]") * scale for size in sizes
-        ]
+        sizes, what = table.obs[_keys.UM_PER_PX].astype(object), f"obs[{_keys.UM_PER_PX!r}]"
+        sizes = [np.nan if pd.isna(size) else positive(size, what) * scale for size in sizes]
+        table.obs[_keys.UM_PER_PX] = sizes
     table.uns["spatial"] = {name: {key: value for key, value in facts.items() if key != "images"}}
     table = TableModel.parse(table, region=name, region_key=region_key, instance_key=instance_key)
     at = {name: Scale([scale, scale], axes=("x", "y"))}

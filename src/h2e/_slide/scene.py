@@ -64,9 +64,7 @@ def compare(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, bool] | Non
     xy, xx, yy = ((weights * product).sum(axis=(1, 2)) for product in (x * y, x * x, y * y))
     correlations = xy / np.sqrt(np.maximum(xx * yy, 1e-12))
     best = int(correlations.argmax())
-    cast, hue = (
-        np.einsum("yx,pyxc->pc", weights[best], np.stack([orient(values[0], best), values[1]]))
-        for values in (density, tissue)
-    )
+    pairs = (np.stack([orient(values[0], best), values[1]]) for values in (density, tissue))
+    cast, hue = (np.einsum("yx,pyxc->pc", weights[best], pair) for pair in pairs)
     off = np.ptp(cast - cast.mean(axis=1, keepdims=True), axis=0).max() > SAME_CAST
     return correlations, bool(off or np.ptp(hue / hue.mean(axis=1, keepdims=True), axis=0).max() > SAME_HUE)

@@ -39,21 +39,14 @@ def stain_level(image: Image, um_per_px: float | None = None) -> int:
 
 
 def sample_tissue(
-    image: Image,
-    mask: np.ndarray,
-    mask_scale: float,
-    *,
-    um_per_px: float | None = None,
-    n_patches: int = 16,
-    patch_px: int = 256,
-    seed: int = 0,
+    image: Image, tissue: Tissue, *, um_per_px: float | None, n_patches: int = 16, patch_px: int = 256, seed: int = 0
 ) -> np.ndarray:
     """Colours of tissue (n, 3), from patches of which at least half is tissue; of at most 100,000 pixels.
 
     Patches lie on a grid and are drawn without replacement; where too few have half of their area in tissue, those
     with most of it are taken. Only the chunks under the patches are read.
     """
-    level = stain_level(image, um_per_px)
+    (mask, mask_scale), level = tissue, stain_level(image, um_per_px)
     scale = image.scales[level]
     height, width = image.levels[level].shape[1:]
     corners = np.stack(np.meshgrid(np.arange(0, width, patch_px), np.arange(0, height, patch_px)), -1).reshape(-1, 2)
@@ -85,8 +78,7 @@ def fit_reference(slides: Iterable[Slide], *, method: Method = "macenko", **samp
     """
     images, samples = by_image(list(slides)), {}
     for key, slide in images.items():
-        mask, scale = slide.require_tissue()
-        samples[key] = sample_tissue(slide.image, mask, scale, um_per_px=slide.um_per_px, **sampling)
+        samples[key] = sample_tissue(slide.image, slide.require_tissue(), um_per_px=slide.um_per_px, **sampling)
     most = max(map(len, samples.values()), default=0)
     samples = {key: sample for key, sample in samples.items() if len(sample) >= max(min(most, 1000), 1)}
     size = min(most, POOLED // max(len(samples), 1))
@@ -102,20 +94,14 @@ def slide_stains(
     image: Image, tissue: Tissue, reference: StainReference, *, um_per_px: float | None = None
 ) -> StainReference | None:
     """The stains of one slide, measured as the reference was; ``None`` if there are fewer than 200 stained pixels."""
-    mask, scale = tissue
-    pixels = sample_tissue(image, mask, scale, um_per_px=um_per_px, **sampling_of(reference))
+    pixels = sample_tissue(image, tissue, um_per_px=um_per_px, **sampling_of(reference))
     about: dict[str, Any] = {"background": reference.background, "percentile": reference.percentile}
     stains = estimate_stains(pixels, reference.method, **about, space=reference.space or "cielab")
     return None if stains is None else replace(stains, **sampling_of(reference))
 
 
 def normalize_image(
-    image: Image,
-    tissue: Tissue,
-    reference: StainReference,
-    *,
-    um_per_px: float | None = None,
-    keep_residual: bool = True,
+    image: Image, tissue: Tissue, reference: StainReference, *, um_per_px: float | None, keep_residual: bool = True
 ) -> Image:
     """An image with the stains of a reference, lazily: what ``normalize_stains`` writes."""
     slide = slide_stains(image, tissue, reference, um_per_px=um_per_px)

@@ -11,6 +11,7 @@ from h2e._sdata import corrections, grid, masks, placement, rollback
 from h2e._sdata import keys as _keys
 from h2e._sdata.slides import open_slides
 from h2e._sdata.table import get_table
+from h2e._warnings import refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -159,10 +160,8 @@ def realign_spots(
     table = get_table(sdata, table_key)
     limits = {"max_shift": max_shift, "max_rotation_deg": max_rotation_deg, "max_zoom": max_zoom}
     for name, value in limits.items():
-        if not (value >= 0 and np.isfinite(value)) or (name == "max_zoom" and value >= 1):
-            limit = "0 or more, and less than 1 (0.03 for 3 %)" if name == "max_zoom" else "0 or more"
-            msg = f"{name} must be {limit}, got {value!r}."
-            raise ValueError(msg)
+        end, told = (1, ", and less than 1 (0.03 for 3 %)") if name == "max_zoom" else (np.inf, "")
+        refuse_if(not 0 <= value < end, f"{name} must be 0 or more{told}, got {value!r}.")
     keys = _keys.Keys(table_key, image_key, tissue_mask_key)
     with rollback.all_or_nothing(sdata, table_key):
         corrections.remove_corrections(sdata, table)
