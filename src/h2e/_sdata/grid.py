@@ -129,8 +129,7 @@ def _circles(sdata: SpatialData, image_key: str, xy: np.ndarray, radius: float, 
 
 def _replace(elements: MutableMapping, name: str, new: object) -> None:
     """Put an element in the place of one that may be there (assignment alone would warn)."""
-    if name in elements:
-        del elements[name]
+    elements.pop(name, None)
     elements[name] = new
 
 

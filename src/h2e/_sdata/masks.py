@@ -33,8 +33,7 @@ def write_mask(sdata: SpatialData, image_key: str, name: str, mask: np.ndarray, 
     from spatialdata.models import Labels2DModel
     from spatialdata.transformations import Scale, Sequence, get_transformation
 
-    if name in sdata.labels:
-        del sdata.labels[name]
+    sdata.labels.pop(name, None)
     resize = Scale([scale, scale], axes=("x", "y"))
     placed = get_transformation(sdata.images[image_key], get_all=True).items()
     transformations = {system: Sequence([resize, to]) for system, to in placed}

@@ -83,7 +83,10 @@ def summarize(
     refuse_if(by not in ROWS, f"by must be one of {list(ROWS)}, got by={by!r}.")
     keys = check_scores(scores)
     if donors is not None:
-        scores = scores.assign(group=_donors_of(scores["slide"], donors))
+        of_slides = scores["slide"].map(dict(donors))
+        missing = sorted(set(scores["slide"][of_slides.isna()]))
+        refuse_if(missing, f"donors must have the donor of every slide, got none for {missing}.")
+        scores = scores.assign(group=of_slides)
     if "pearson" in (metrics := set(scores["metric"])) and "pearson_equal_depth" not in metrics:
         log.warning("no pearson_equal_depth beside pearson: without raw counts nothing tells what is due to depth")
     rows = [*keys, *ROWS[by]]
@@ -116,14 +119,6 @@ def _of_rows(scores: pd.DataFrame, of_donors: pd.DataFrame, keys: list[str], by:
     first = _grouped(worst, [*keys, *ROWS[by]])["group"].first()
     result["worst_group"] = first.reindex(result.index)
     return result
-
-
-def _donors_of(slides: pd.Series, donors: Mapping[str, str]) -> pd.Series:
-    """The donor of each slide."""
-    of_slides = slides.map(dict(donors))
-    missing = sorted(set(slides[of_slides.isna()]))
-    refuse_if(missing, f"donors must have the donor of every slide, got none for {missing}.")
-    return of_slides
 
 
 def check_scores(scores: pd.DataFrame) -> list[str]:
