@@ -90,15 +90,13 @@ def adopt_spots(sdata: SpatialData, keys: _keys.Keys) -> bool:
             msg = f"sdata.shapes has several sets of spots on image {image!r}, {names}, and no table says which "
             msg += "is meant; make one (spatialdata.models.TableModel.parse), or lay a grid with h2e.pp.make_spots."
             raise ValueError(msg)
-    table = None
-    for (name,) in spots.values():
+    table, every = None, [name for (name,) in spots.values()]
+    for name in every:
         table = _add_rows(table, name, sdata.shapes[name].index.to_numpy())
         log.info("the %d spots of shapes[%r] are taken: tables[%r]", len(sdata.shapes[name]), name, keys.table_key)
     if table is not None:
         sdata.tables[keys.table_key] = table
-    if image_key is not None:
-        return not spots
-    return bool(pairing.images_without_spots([name for (name,) in spots.values()]))
+    return bool(pairing.images_without_spots(every)) if image_key is None else not spots
 
 
 def _points_on_tissue(slide: Slide, spacing_um: float) -> tuple[np.ndarray, np.ndarray]:

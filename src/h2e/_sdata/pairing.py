@@ -14,8 +14,7 @@ from h2e._sdata.images import affine_of, affine_to_image, check_image_key, corne
 from h2e._sdata.provenance import get_provenance
 from h2e._sdata.table import shapes_of
 from h2e._slide.image import Image, read_coarse
-from h2e._slide.orientation import ORIENTATIONS, orient
-from h2e._slide.scene import SAME_SCENE, compare, picture_of
+from h2e._slide.orientation import ORIENTATIONS, SAME_SCENE, compare, orient, picture_of
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -1,7 +1,6 @@
 """Plots: each takes data and ``ax`` and returns what it drew on."""
 
-from h2e.pl._report import report
-from h2e.pl._scores import scores
+from h2e.pl._report import report, scores
 from h2e.pl._slides import stains, tissue
 from h2e.pl._spatial_pred import spatial_pred
 from h2e.pl._targets import spots, target_overview

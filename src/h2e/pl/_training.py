@@ -10,6 +10,7 @@ import pandas as pd
 
 from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.fold_models import ALL
+from h2e._warnings import refuse_if
 from h2e.pl._canvas import make_axes
 
 if TYPE_CHECKING:
@@ -67,9 +68,7 @@ def history(ensemble: Ensemble, *, ax: Axes | None = None) -> Axes:
     from matplotlib.ticker import MaxNLocator
 
     table = ensemble.history
-    if not len(table):
-        msg = f"{ensemble!r} has no history: none of its learners is trained in epochs, as 'multiscale' is."
-        raise ValueError(msg)
+    refuse_if(not len(table), f"{ensemble!r} has no history: no learner is trained in epochs, as 'multiscale' is.")
     (axis,) = make_axes(ax, [[0]], "losses", figsize=(5.5, 3.6))
     left_out, learners = sorted(table["held_out"].unique()), list(table["learner"].unique())
     for (learner, group), rows in table.groupby(["learner", "held_out"], sort=True, observed=True):

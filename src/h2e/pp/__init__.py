@@ -1,8 +1,7 @@
 """Prepare what a model may see: tissue, stains, spots, ranks, targets."""
 
 from h2e._stains.reference import StainReference
-from h2e.pp._features import attach_features
-from h2e.pp._join import join_slides
+from h2e.pp._join import attach_features, join_slides
 from h2e.pp._normalize import normalize
 from h2e.pp._ranks import rank_transform
 from h2e.pp._spots import make_spots, realign_spots
