@@ -87,7 +87,8 @@ def toy_cohort(*, n_slides: int = 4, n_donors: int = 3, side: int = 10, seed: in
     (60, 35)
     """
     if not 1 <= n_donors <= min(n_slides, 26) or side < 4:
-        msg = f"toy_cohort needs 1 <= n_donors <= min(n_slides, 26), side >= 4; got {n_donors=}, {n_slides=}, {side=}."
+        msg = f"toy_cohort needs 1 <= n_donors <= n_slides, at most 26 donors and side >= 4; got {n_donors=}, "
+        msg += f"{n_slides=}, {side=}."
         raise ValueError(msg)
     donors = sorted(index % n_donors for index in range(n_slides))
     names = [f"toy_{string.ascii_uppercase[donor]}{donors[:i].count(donor) + 1}" for i, donor in enumerate(donors)]
