@@ -38,10 +38,6 @@ COUNTS = ("counts", "totals")
 """What is there where targets are genes whose values are counts."""
 
 
-MANY = 16
-"""Groups from which on leaving out several at a time is worth a word."""
-
-
 def evaluate(
     sdata: SpatialData,
     *,
@@ -183,7 +179,7 @@ def evaluate(
     # Normalized images are brought to another reference without each group, and are read anew.
     passes, n = outer if get_provenance(sdata, _keys.STAINS) else 1, len(config.learners) * outer * (inner + 1)
     what = "evaluate" if n_folds is None else f"evaluate, {n_groups} groups in {n_folds} folds"
-    what += " (fewer models: n_folds=8)" if n_folds is None and n_groups > MANY else ""
+    what += " (fewer models: n_folds=8)" if n_folds is None and n_groups > 16 else ""
     announce_models(what, n_spots, n_slides, config.learners, n, passes=passes, progress=progress)
     cohort = open_cohort(sdata, keys)
     spec = TargetSpec(cohort, targets, n_targets, obsm, layer, log_normalized).with_values()
