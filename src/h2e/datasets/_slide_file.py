@@ -99,12 +99,10 @@ def read_slide(path: str | Path, *, name: str | None = None, um_per_px: float | 
         blocks = {"chunks": da.core.normalize_chunks((3, *side), (3, *shape)), "meta": np.empty((0, 0, 0), np.uint8)}
         lazy.append(da.map_blocks(read_chunk, *opened, k, side, **blocks))
     sdata = SpatialData(images={name: multiscale_image(lazy, f"{name}_px")})
-    told = [Evidence(um, f"{file.name}, in {at}") for um, at in zip(sizes, "xy", strict=True) if 0 < um <= COARSE_UM]
+    own = [Evidence(um, f"{file.name}, in {at}") for um, at in zip(sizes, "xy", strict=True) if 0 < um <= COARSE_UM]
     why = f"{file.name} says {sizes[0]:.3g} µm, and 0 or more than {COARSE_UM:g} (screens and prints) tell nothing"
     image = open_image(sdata, name)
-    um = Slide.without_spots(
-        image, *settle(size_given(um_per_px, name) + told, name, image, missing=why)
-    ).require_size()
+    um = Slide.without_spots(image, *settle(size_given(um_per_px, name) + own, name, image, missing=why)).require_size()
     set_transformation(sdata[name], Scale([um, um], axes=("x", "y")), f"{name}_um")
     return sdata
 
@@ -163,10 +161,10 @@ def _open_tiff(path: str) -> tuple[list, list[float]] | None:
     levels = []
     # Beside levels, which are tiled, Aperio has labels and overviews.
     for level in [one for one in tiff.pages if one.is_tiled] if series.kind == "svs" else series.levels:
-        key, pixels = level.keyframe, zarr.open(level.aszarr(fillvalue=255), mode="r")
+        key, pixels = level.keyframe, zarr.open(level.aszarr(level=0, fillvalue=255), mode="r")
         tile = (key.tilelength, key.tilewidth) if key.is_tiled else (key.rowsperstrip, key.imagewidth)
         levels.append(((key.imagelength, key.imagewidth), tile, partial(_read_tiff, pixels, axes)))
-        if (end := max(np.add(key.dataoffsets, key.databytecounts))) > tiff.filehandle.size:
+        if (end := max(np.add(key.dataoffsets, key.databytecounts), default=2**64)) > tiff.filehandle.size:
             msg = f"{path!r} must have at least {end} bytes, got {tiff.filehandle.size}: it is cut off, copy it again."
             raise ValueError(msg)
     return levels, _size_in_tiff(page, ome.attrib)
