@@ -1,4 +1,4 @@
-"""Public data sets as one lazy multi-slide SpatialData."""
+"""Public data sets as one lazy multi-slide SpatialData, and whole-slide files."""
 
 from h2e.datasets._her2st import her2st
 from h2e.datasets._mob import mob

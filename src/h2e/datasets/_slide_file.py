@@ -1,7 +1,7 @@
 """A whole-slide file as a lazy image.
 
-TIFF files by Aperio, in OME's form and without a vendor are read with tifffile, which takes a quarter of the CPU time
-of OpenSlide; those of all other vendors with OpenSlide, which knows them.
+TIFF files by Aperio, in OME's form and without a vendor are read with tifffile, which takes a third of the CPU time of
+OpenSlide; those of all other vendors with OpenSlide, which knows them.
 """
 
 from __future__ import annotations
