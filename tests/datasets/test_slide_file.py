@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import pickle
 import subprocess
@@ -22,6 +23,7 @@ from spatialdata.transformations import get_transformation, set_transformation
 import h2e
 from h2e.datasets import read_slide
 from h2e.datasets._cohort import halve, multiscale_image
+from h2e.datasets._slide_file import open_levels
 
 TILE = 128
 MPP = 6.25
@@ -204,7 +206,7 @@ def test_threads_read_the_same_as_one(pixels, tmp_path):
 def test_a_file_that_was_written_anew_is_read_anew(pixels, tmp_path):
     path = tmp_path / "S1.tif"
     assert arrays(read_slide(write_tiff(path, pixels)))[0][:, 0, 0].compute().tolist() == pixels[0, 0].tolist()
-    write_tiff(path, 255 - pixels)
+    write_tiff(path, 255 - pixels, compression="zlib")
     assert arrays(read_slide(path))[0][:, 0, 0].compute().tolist() == (255 - pixels[0, 0]).tolist()
 
 
@@ -252,12 +254,12 @@ def test_where_no_file_says_it_the_size_of_a_pixel_is_asked_for(dots: float, uni
 def test_sizes_that_contradict_each_other_are_refused(pixels, tmp_path):
     path = write_svs(tmp_path / "S1.svs", pixels)
     assert read_slide(path, um_per_px=MPP * 1.04)
-    with pytest.raises(ValueError, match=r"got 12.5 µm \(um_per_px=\) and 6.25 µm \(S1.svs, in x\)"):
+    with pytest.raises(ValueError, match=r"got 12.5 µm \(um_per_px=\) and 6.25 µm \(S1.svs in x\)"):
         read_slide(path, um_per_px=12.5)
     with pytest.raises(ValueError, match="must be a positive number of µm, got -1"):
         read_slide(path, um_per_px=-1)
     about = {"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5}
-    with pytest.raises(ValueError, match=r"got 0.25 µm \(S1.ome.tif, in x\) and 0.5 µm \(S1.ome.tif, in y\)"):
+    with pytest.raises(ValueError, match=r"got 0.25 µm \(S1.ome.tif in x\) and 0.5 µm \(S1.ome.tif in y\)"):
         read_slide(write_ome(tmp_path / "S1.ome.tif", pixels, about=about))
 
 
@@ -324,3 +326,12 @@ def test_what_is_no_slide_is_refused_and_missing_packages_are_named(pixels, tmp_
     (tmp_path / "other.mrxs").write_text("Not a slide.")
     with pytest.raises(ImportError, match=r"other.mrxs' needs packages .*openslide.*: pip install 'h2e\[wsi\]'"):
         read_slide(tmp_path / "other.mrxs")
+
+
+def test_files_that_are_used_no_more_are_closed(pixels, tmp_path):
+    """A file that is collected while it is open makes a ResourceWarning, which is an error here."""
+    read_slide(write_ome(tmp_path / "S1.ome.tif", pixels))
+    with pytest.raises(ValueError, match="got 99 µm"):
+        read_slide(tmp_path / "S1.ome.tif", um_per_px=99)
+    open_levels.cache_clear()
+    gc.collect()

@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import re
 from functools import lru_cache, partial
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import finalize
 from xml.etree import ElementTree
 
 import dask.array as da
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CHUNK_PX = 1024
 """About the side of the chunks, which are whole tiles of the file."""
 
-COARSE_UM = 20.0
+MAX_UM = 20.0
 """Size of a pixel up to which a file is believed: tags for screens and prints say 21 µm (1200 dpi) or more."""
 
 UM = {2: 25400.0, 3: 10000.0, "nm": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0, "mm": 1e3, "cm": 1e4}
@@ -99,8 +99,8 @@ def read_slide(path: str | Path, *, name: str | None = None, um_per_px: float | 
         blocks = {"chunks": da.core.normalize_chunks((3, *side), (3, *shape)), "meta": np.empty((0, 0, 0), np.uint8)}
         lazy.append(da.map_blocks(read_chunk, *opened, k, side, **blocks))
     sdata = SpatialData(images={name: multiscale_image(lazy, f"{name}_px")})
-    own = [Evidence(um, f"{file.name}, in {at}") for um, at in zip(sizes, "xy", strict=True) if 0 < um <= COARSE_UM]
-    why = f"{file.name} says {sizes[0]:.3g} µm, and 0 or more than {COARSE_UM:g} (screens and prints) tell nothing"
+    own = [Evidence(um, f"{file.name} in {at}") for um, at in zip(sizes, "xy", strict=True) if 0 < min(sizes) <= MAX_UM]
+    why = f"{file.name} says {sizes[0]:.3g} µm, and 0 or more than {MAX_UM:g} (screens and prints) tell nothing"
     image = open_image(sdata, name)
     um = Slide.without_spots(image, *settle(size_given(um_per_px, name) + own, name, image, missing=why)).require_size()
     set_transformation(sdata[name], Scale([um, um], axes=("x", "y")), f"{name}_um")
@@ -138,11 +138,10 @@ def _open_tiff(path: str) -> tuple[list, list[float]] | None:
     import zarr
 
     try:
-        with open(path, "rb") as file:
-            # What is mapped into memory need not be closed.
-            tiff = tifffile.TiffFile(mmap(file.fileno(), 0, access=ACCESS_READ))
-    except (tifffile.TiffFileError, ValueError):
+        tiff = tifffile.TiffFile(path)
+    except tifffile.TiffFileError:
         return None
+    finalize(tiff, tiff.filehandle.close)
     series = max(tiff.series, key=lambda one: one.size)
     page, axes = series.keyframe, series.axes
     # 33003 is JPEG 2000 in YCbCr by Aperio.
