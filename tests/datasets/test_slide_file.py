@@ -21,6 +21,8 @@ from spatialdata import SpatialData
 from spatialdata.transformations import get_transformation, set_transformation
 
 import h2e
+from h2e._sdata.keys import Keys
+from h2e._sdata.slides import open_bare_images
 from h2e.datasets import read_slide
 from h2e.datasets._cohort import halve, multiscale_image
 from h2e.datasets._slide_file import open_levels
@@ -196,7 +198,7 @@ def test_a_slide_travels_as_a_path_to_another_process(pixels, tmp_path):
 
 
 def test_threads_read_the_same_as_one(pixels, tmp_path):
-    path = write_svs(tmp_path / "S1.svs", np.tile(pixels, (3, 3, 1)), tile=(32, 32))
+    path = write_svs(tmp_path / "S1.svs", np.tile(pixels, (2, 2, 1)), tile=(32, 32))
     level = arrays(read_slide(path))[0].rechunk((3, 256, 256))
     with dask.config.set(scheduler="sync"):
         alone = level.compute()
@@ -223,11 +225,12 @@ def test_predictions_are_those_of_the_same_pixels_in_memory(pixels, two_slides, 
     assert slide["table"].obsm["h2e"].equals(memory["table"].obsm["h2e"])
 
 
-def test_the_report_says_where_the_scale_came_from(pixels, tmp_path):
-    slide = read_slide(write_svs(tmp_path / "S1.svs", pixels))
-    h2e.pp.normalize(slide, progress=False)
-    report = h2e.get.report(slide).loc["S1"]
-    assert (round(report["um_per_px"], 6), report["um_per_px_from"]) == (MPP, "affine to µm: 'S1_um'")
+def test_the_file_is_a_source_of_the_scale_also_of_joined_slides(pixels, tmp_path):
+    one = read_slide(write_svs(tmp_path / "S1.svs", pixels))
+    other = read_slide(write_ome(tmp_path / "a 0.25um.ome.tif", pixels))
+    slides = open_bare_images(h2e.pp.join_slides({"A": one, "B": other}), Keys())
+    assert [slide.um_per_px for slide in slides] == pytest.approx([MPP, MPP])
+    assert [slide.um_per_px_from for slide in slides] == ["affine to µm: 'A_S1_um'", "affine to µm: 'B_a_0.25um_um'"]
 
 
 @pytest.mark.parametrize(("about", "um"), [("|MPP = 0.2521|AppMag = 40", 0.2521), ("|MPP=0.5", 0.5)])
