@@ -92,6 +92,8 @@ def test_slides_folds_and_their_models_are_tasks_of_the_workers(two_processes, s
     assert n(of_evaluate, "extract_features") == 9
     assert n(of_evaluate, "_of_fold") == 3
     assert n(of_evaluate, "train_without") == 0
+    # Pixels are no tasks: whoever needs them reads them.
+    assert not [key for key in of_fit | of_evaluate if not key.startswith(("extract", "train", "_of_fold", "_given"))]
 
 
 def test_a_slide_in_a_store_travels_as_its_path(stored):
