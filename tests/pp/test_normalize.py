@@ -180,7 +180,7 @@ def test_spots_beside_their_image_need_realignment_to_be_prepared(cohort):
     assert h2e.get.report(cohort)["moved"].tolist() == [False, True, True, False]
 
 
-@pytest.mark.parametrize("step", ["write_normalized", "write_fraction", "rank_transform", "report_of"])
+@pytest.mark.parametrize("step", ["normalized.write_normalized", "masks.write_fraction", "rank_transform", "report_of"])
 def test_what_fails_late_leaves_nothing_behind(cohort, monkeypatch: pytest.MonkeyPatch, step: str):
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError("disk full")
@@ -188,7 +188,7 @@ def test_what_fails_late_leaves_nothing_behind(cohort, monkeypatch: pytest.Monke
     before = {name: placed(cohort, name) for name in TOY}
     elements = sorted(name for _, name, _ in cohort.gen_elements())
     obs, attrs = cohort["table"].obs.copy(), dict(cohort.attrs)
-    monkeypatch.setattr(_normalize, step, fail)
+    monkeypatch.setattr(f"h2e.pp._normalize.{step}", fail)
     with pytest.raises(OSError, match="disk full"):
         h2e.pp.normalize(cohort, realign=True)
     assert sorted(name for _, name, _ in cohort.gen_elements()) == elements

@@ -79,7 +79,8 @@ def lazyslide_model(name: str) -> Any:
     """A model of LazySlide's registry."""
     with told(f"lazyslide:{name}"):
         known = registry()
-    refuse_if(name not in known, f"encoder must be one of LazySlide's {list(known)}, got 'lazyslide:{name}'.")
+    names = list(known)
+    refuse_if(name not in names, f"encoder must be one of LazySlide's image encoders {names}, got 'lazyslide:{name}'.")
     with told(f"lazyslide:{name}"):
         return known[name]()
 

@@ -68,7 +68,6 @@ def _of_ensembles(table: AnnData, targets: set[str]) -> Iterator[tuple[str, np.n
     columns = {stored_name(target) for target in targets}
     for key in table.uns:
         held_out = table.obsm.get(_keys.held_out(key))
-        if not isinstance(held_out, pd.DataFrame) or not columns <= set(held_out):
-            continue
-        if settings_of(table, key).get("targets_chosen_on_all_groups"):
+        predicts = isinstance(held_out, pd.DataFrame) and columns <= set(held_out)
+        if predicts and settings_of(table, key).get("targets_chosen_on_all_groups"):
             yield f"the ensemble behind obsm[{key!r}]", held_out.notna().any(axis=1).to_numpy()

@@ -123,7 +123,7 @@ def check_predictions_free(table: AnnData, key: str, *, overwrite: bool) -> None
     """Refuse to replace what h2e did not write, and keys that would be taken for what stands beside predictions."""
     beside = [key_of(key) for key_of in _keys.BESIDE]
     if _keys.base_of(key) != key:
-        msg = f"key_added={key!r} ends like keys that are stored beside predictions, {beside[:2]}; pass another name."
+        msg = f"key_added={key!r} ends like the keys that are stored beside predictions, {beside[:2]}; pass another."
         raise ValueError(msg)
     about = table.uns.get(key, {})
     ours = isinstance(about, Mapping) and "training_slides" in about
