@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
 
 import click
-
-from h2e.cli.log import Lines, log, message_of
 
 COMMANDS = {
     "fit": "Train an ensemble on slides with measurements.",
@@ -19,9 +22,50 @@ COMMANDS = {
 }
 """Each is in the module of its name, which is imported when it is called."""
 
+log = logging.getLogger("h2e")
+
+
+class Lines(logging.StreamHandler):
+    """The log of h2e and warnings on stderr, as text or as one JSON object a line, with the sample that is worked on."""
+
+    json, sample = False, ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failed: dict[str, str] = {}
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        message, level = record.getMessage(), record.levelname.lower()
+        if self.json:
+            time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+            return json.dumps({"time": time, "level": level, "message": message, "sample": self.sample or None})
+        return ": ".join(part for part in (level.replace("info", ""), self.sample, message) if part)
+
+    @contextmanager
+    def of(self, sample: str) -> Iterator[None]:
+        """Name the sample on the lines of a block; an error in it is told and kept, and does not stop the others."""
+        self.sample = sample
+        try:
+            yield
+        except Exception as error:
+            if click.get_current_context().find_root().params["debug"]:
+                raise
+            self.failed[sample] = message_of(error)
+            log.error(self.failed[sample])
+        finally:
+            self.sample = ""
+
+    def finish(self, done: str) -> None:
+        """Say what was done, and what failed, which makes the exit code 1."""
+        log.info(done)
+        if self.failed:
+            msg = f"{len(self.failed)} failed: {', '.join(self.failed)}"
+            raise ValueError(msg)
+
 
 class Commands(click.Group):
-    """Commands that are imported when they are called, and whose expected errors are a line without traceback."""
+    """Commands that are imported when they are called, and whose expected errors are one line without traceback."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands, in the order of work."""
@@ -36,28 +80,41 @@ class Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep the command as it was typed."""
-        ctx.meta["command"] = shlex.join(["h2e", *args])
-        return super().parse_args(ctx, args)
-
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; what can go wrong with files and options is told in one line, anything else is a bug."""
-        ctx.obj = ctx.with_resource(Lines(debug=ctx.params["debug"]))
+        """Run a command; what can be wrong with files and options is told in one line, anything else is a bug."""
+        ctx.obj, level = Lines(), log.level
+        log.addHandler(ctx.obj)
+        log.setLevel(logging.INFO)
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "zarr v3 autosharding")
+                # Those of h2e name the line that called it, one of click, and are told of every slide.
+                warnings.filterwarnings("always", category=UserWarning, module="click")
+                warnings.showwarning = lambda message, *_, **__: log.warning(str(message))
+                return super().invoke(ctx)
         except (KeyError, ValueError, TypeError, OSError, ImportError) as error:
             if ctx.params["debug"]:
                 raise
             log.error(message_of(error))
             return ctx.exit(1)
+        finally:
+            log.removeHandler(ctx.obj)
+            log.setLevel(level)
+
+
+def message_of(error: Exception) -> str:
+    """What an error says, with its type where that is not one of those that are written for people."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"{text}; pip install {error.name.replace('_', '-')}"
+    return text if isinstance(error, KeyError | ValueError | OSError) else f"{type(error).__name__}: {text}"
 
 
 @click.group(cls=Commands)
 @click.version_option(package_name="h2e")
-@click.option("--debug", is_flag=True, help="Show where an error arose.")
+@click.option("--debug", is_flag=True, help="Stop at the first error, with its traceback.")
 def main(**_: object) -> None:
     """Predict gene expression from H&E slides with models of your own slides.
 
-    A command says at its end the Python that does the same, and leaves a record of it in the folder --out.
+    A command says the Python that does the same, and leaves a record of it in the folder --out.
     """

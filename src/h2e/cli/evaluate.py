@@ -7,13 +7,15 @@ from typing import Any
 
 import click
 
-from h2e.cli.cohort import run_on_cohort, training
+from h2e.cli import Lines
+from h2e.cli.fit import TRAINING, on_cohort
 
 
-@click.command()
-@training
-@click.option("--n-folds", type=click.IntRange(2), help="Leave out groups of donors, so that many take less time.")
-def evaluate(*, out: Path, **given: Any) -> None:
+@click.command(
+    params=[*TRAINING, click.Option(["--n-folds"], type=click.IntRange(2), help="Leave out groups of donors.")]
+)
+@click.pass_obj
+def evaluate(lines: Lines, *, out: Path, **given: Any) -> None:
     """Repeat all that fit does on INPUTS without each donor, predict that donor, and score it.
 
     INPUTS and options are those of h2e fit. Writes OUT/scores.csv, the scores of each target on each slide beside those
@@ -22,6 +24,6 @@ def evaluate(*, out: Path, **given: Any) -> None:
 
     def save(scores: Any, part: Path) -> str:
         scores.to_csv(part / "scores.csv", index=False)
-        return f"scores.to_csv({str(out / 'scores.csv')!r}, index=False)"
+        return f"result.to_csv({str(out / 'scores.csv')!r}, index=False)"
 
-    run_on_cohort("evaluate", "scores", save, out=out, **given)
+    on_cohort(lines, "evaluate", save, out=out, **given)

@@ -2,86 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import click
 
-from h2e.cli.call import Call
-from h2e.cli.log import Lines
+from h2e.cli.record import arguments
 from h2e.cli.sheet import Sample
 
-FLOAT = click.FloatRange(min=0, min_open=True)
+FOLDER = click.Path(file_okay=False, path_type=Path)
 
-
-def together(*options: Callable) -> Callable:
-    """Several options as one decorator."""
-
-    def decorate(function: Callable) -> Callable:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-def _connect(ctx: click.Context, _: click.Parameter, address: str | None) -> None:
-    """Have the tasks of h2e run on a cluster."""
-    if address:
-        from distributed import Client
-
-        ctx.with_resource(Client(address))
-
-
-def _as_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001
-    """Log in JSON."""
-    lines_of(ctx).use_json(value)
-
-
-def lines_of(ctx: click.Context | None = None) -> Lines:
-    """The log of the command that runs."""
-    return (ctx or click.get_current_context()).find_root().obj
-
-
-common = together(
-    click.argument("inputs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path)),
-    click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of results."),
-    click.option("--um-per-px", type=FLOAT, help="µm per pixel of the finest level, where nothing else tells it."),
-    click.option("--image-key", metavar="NAME", help="Image of a store to use, where several could be meant."),
-    click.option("--table-key", metavar="NAME", help="Table of the spots in a store.  [default: table]"),
-    click.option(
-        "--cluster", envvar="DASK_SCHEDULER_ADDRESS", metavar="ADDRESS", expose_value=False, callback=_connect,
-        help="Scheduler of dask.distributed; also in $DASK_SCHEDULER_ADDRESS.",
-    ),
-    click.option(
-        "--json", is_flag=True, expose_value=False, callback=_as_json, help="Log one JSON object a line, no bars."
-    ),
-)  # fmt: skip
+COMMON: list[click.Parameter] = [
+    click.Argument(["inputs"], nargs=-1, required=True, type=click.Path(exists=True, path_type=Path)),
+    click.Option(["--out"], required=True, type=FOLDER, help="Folder of results."),
+    click.Option(["--um-per-px"], type=click.FloatRange(0, min_open=True), help="µm per pixel, where nothing else tells."),
+    click.Option(["--image-key"], metavar="NAME", help="Image of a store to use, where several could be meant."),
+    click.Option(["--cluster"], envvar="DASK_SCHEDULER_ADDRESS", show_envvar=True, metavar="ADDRESS", expose_value=False,
+                 callback=lambda ctx, _, at: at and ctx.with_resource(resolve_name("distributed.Client")(at)),
+                 help="Scheduler of dask.distributed."),
+    click.Option(["--json"], is_flag=True, expose_value=False, help="Log one JSON object a line, without bars.",
+                 callback=lambda ctx, _, value: setattr(ctx.obj, "json", value)),
+]  # fmt: skip
 """What all commands take that read slides."""
 
 
-def opening(sample: Sample) -> Call:
-    """The call that reads a sample."""
-    path, name = sample.path, sample.name
+def read(sample: Sample) -> tuple[Any, list[str], float | None]:
+    """A sample as SpatialData, the Python for it, and the size of a pixel that is still to be said."""
+    path, name, options, size = sample.path, sample.sample, dict[str, Any](), sample.um_per_px
+    ranger = next((folder for folder in (path, path / "outs") if (folder / "spatial").is_dir()), None)
     if path.suffix == ".h5ad":
-        return Call("anndata.read_h5ad", str(path))
-    if path.is_file():
-        size = {} if sample.um_per_px is None else {"um_per_px": sample.um_per_px}
-        return Call("h2e.datasets.read_slide", str(path), name=name, **size)
-    if path.suffix == ".zarr" or (path / "zarr.json").exists():
-        return Call("spatialdata.read_zarr", str(path))
-    for folder in (path, path / "outs"):
-        if (folder / "spatial").is_dir():
-            full = {} if sample.image is None else {"fullres_image_file": sample.image}
-            return Call("spatialdata_io.visium", str(folder), dataset_id=name, **full)
-    msg = f"{path} must be a store of SpatialData (.zarr), a folder of Space Ranger for Visium, with spatial/ in it or "
-    msg += "in its outs/, an AnnData (.h5ad) or a whole-slide file; read other formats in Python and write a store."
-    raise ValueError(msg)
-
-
-def keys_of(call: Call, sample: Sample) -> dict[str, Any]:
-    """What was said of a sample and was not used to read it."""
-    image = None if "fullres_image_file" in call.options else sample.image
-    size = None if call.function.endswith("read_slide") else sample.um_per_px
-    return {key: value for key, value in {"image_key": image, "um_per_px": size}.items() if value is not None}
+        function = "anndata.read_h5ad"
+    elif path.is_file():
+        function, options, size = "h2e.datasets.read_slide", {"name": name, "um_per_px": size}, None
+    elif path.suffix == ".zarr" or (path / "zarr.json").exists():
+        function = "spatialdata.read_zarr"
+    elif ranger:
+        function, path, options = (
+            "spatialdata_io.visium",
+            ranger,
+            {"dataset_id": name, "fullres_image_file": sample.image},
+        )
+    else:
+        msg = f"{path} must be a store of SpatialData (.zarr), a folder of Space Ranger for Visium (with spatial/, or it in "
+        msg += "outs/), an AnnData (.h5ad) or a whole-slide file; of other formats write a store in Python."
+        raise ValueError(msg)
+    options = {key: value for key, value in options.items() if value is not None}
+    sdata, code = resolve_name(function)(str(path), **options), f"{function}({str(path)!r}{arguments(options)})"
+    if function == "anndata.read_h5ad":
+        sdata, code = resolve_name("h2e.pp.join_slides")({name: sdata}), f"h2e.pp.join_slides({{{name!r}: {code}}})"
+    python = [f"sdata = {code}"]
+    if sample.image and not ranger:
+        resolve_name("h2e._sdata.images.check_image_key")(sdata, sample.image)
+        for key in set(sdata.images) - {sample.image}:
+            del sdata.images[key]
+        python.append(f"for key in set(sdata.images) - {{{sample.image!r}}}:\n    del sdata.images[key]")
+    return sdata, python, size

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
+import shlex
 import shutil
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import click
 
 
 @contextmanager
@@ -40,36 +41,36 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def write_record(path: Path, python: str, settings: dict[str, Any], started: float, **facts: Any) -> None:
+def write_record(path: Path, python: str, started: float, **facts: Any) -> None:
     """Write down how something was made; times are of ``time.time``."""
     packages = ("h2e", "torch", "spatialdata", "anndata")
-    record = {
-        "command": click.get_current_context().meta["command"],
-        "python": python,
-        "settings": settings,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
-        "seconds": round(time.time() - started, 2),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    path.write_text(json.dumps(record | facts, indent=1), encoding="utf-8")
+    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
+    about = {"command": shlex.join(["h2e", *sys.argv[1:]]), "python": python, "versions": versions}
+    about |= {"seconds": round(time.time() - started, 2), "finished": datetime.now(UTC).isoformat(timespec="seconds")}
+    path.write_text(json.dumps(about | facts, indent=1, default=str), encoding="utf-8")
 
 
 def read_record(path: Path) -> dict[str, Any]:
     """A record; empty where none can be read."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return record if isinstance(record, dict) else {}
 
 
 def state_of(path: Path) -> list[float]:
-    """When a file, or a folder down to its third level, was changed last, and its bytes."""
-    stats = [one.stat() for one in (path, *path.glob("*"), *path.glob("*/*"), *path.glob("*/*/*"))]
-    return [max(one.st_mtime for one in stats), sum(one.st_size for one in stats)]
+    """Bytes of a file, or of all that is in a folder, and when it was changed last."""
+    stats = [one.stat() for one in (path, *path.rglob("*"))]
+    return [sum(one.st_size for one in stats), max(one.st_mtime for one in stats)]
 
 
-def bytes_of(path: Path) -> int:
-    """Size of a file, or of all files in a folder; 0 where there is none."""
-    files = [path, *path.rglob("*")]
-    return sum(file.stat().st_size for file in files if file.is_file())
+def script(lines: Iterable[str]) -> str:
+    """Lines of Python below the imports that they need."""
+    text = "\n".join(lines)
+    modules = sorted(set(re.findall(r"\b(anndata|h2e|spatialdata|spatialdata_io)\.", text)))
+    return "\n".join([*(f"import {name}" for name in modules), "", text])
+
+
+def arguments(options: Mapping[str, Any]) -> str:
+    """Options of a call as Python, behind its first argument."""
+    return "".join(f", {key}={value!r}" for key, value in options.items())
