@@ -7,7 +7,6 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
 
@@ -22,6 +21,9 @@ COMMANDS = {
 }
 """Each is in the module of its name, which is imported when it is called."""
 
+EXPECTED = (KeyError, ValueError, TypeError, OSError, ImportError)
+"""Errors of files and options, which are told in one line; others are bugs."""
+
 log = logging.getLogger("h2e")
 
 
@@ -30,17 +32,17 @@ class Lines(logging.StreamHandler):
 
     json, sample = False, ""
 
-    def __init__(self) -> None:
+    def __init__(self, *, debug: bool) -> None:
         super().__init__()
-        self.failed: dict[str, str] = {}
+        self.expected, self.failed = () if debug else (Exception,), dict[str, str]()
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
-        message, level = record.getMessage(), record.levelname.lower()
+        level, about = record.levelname.lower(), {"message": record.getMessage(), "sample": self.sample or None}
         if self.json:
-            time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-            return json.dumps({"time": time, "level": level, "message": message, "sample": self.sample or None})
-        return ": ".join(part for part in (level.replace("info", ""), self.sample, message) if part)
+            time = logging.Formatter().formatTime(record, "%Y-%m-%dT%H:%M:%S%z")
+            return json.dumps({"time": time, "level": level, **about})
+        return ": ".join(part for part in (level.replace("info", ""), self.sample, record.getMessage()) if part)
 
     @contextmanager
     def of(self, sample: str) -> Iterator[None]:
@@ -48,13 +50,10 @@ class Lines(logging.StreamHandler):
         self.sample = sample
         try:
             yield
-        except Exception as error:
-            if click.get_current_context().find_root().params["debug"]:
-                raise
+        except self.expected as error:
             self.failed[sample] = message_of(error)
             log.error(self.failed[sample])
-        finally:
-            self.sample = ""
+        self.sample = ""
 
     def finish(self, done: str) -> None:
         """Say what was done, and what failed, which makes the exit code 1."""
@@ -81,8 +80,9 @@ class Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; what can be wrong with files and options is told in one line, anything else is a bug."""
-        ctx.obj, level = Lines(), log.level
+        """Run a command, with its log on stderr."""
+        ctx.obj, level = Lines(debug=ctx.params["debug"]), log.level
+        expected = () if ctx.params["debug"] else EXPECTED
         log.addHandler(ctx.obj)
         log.setLevel(logging.INFO)
         try:
@@ -92,9 +92,7 @@ class Commands(click.Group):
                 warnings.filterwarnings("always", category=UserWarning, module="click")
                 warnings.showwarning = lambda message, *_, **__: log.warning(str(message))
                 return super().invoke(ctx)
-        except (KeyError, ValueError, TypeError, OSError, ImportError) as error:
-            if ctx.params["debug"]:
-                raise
+        except expected as error:
             log.error(message_of(error))
             return ctx.exit(1)
         finally:
@@ -103,11 +101,11 @@ class Commands(click.Group):
 
 
 def message_of(error: Exception) -> str:
-    """What an error says, with its type where that is not one of those that are written for people."""
+    """What an error says, with its type where it is none that is written for people."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"{text}; pip install {error.name.replace('_', '-')}"
-    return text if isinstance(error, KeyError | ValueError | OSError) else f"{type(error).__name__}: {text}"
+        text += f"; pip install {error.name.replace('_', '-')}"
+    return text if isinstance(error, EXPECTED) else f"{type(error).__name__}: {text}"
 
 
 @click.group(cls=Commands)

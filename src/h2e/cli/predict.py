@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from h2e._sdata.slides import open_images
 from h2e._sdata.table import labels_of, region_keys
 from h2e.cli import Lines
 from h2e.cli.inputs import COMMON, FOLDER, read
-from h2e.cli.record import arguments, read_record, remove, script, state_of, whole, write_record
+from h2e.cli.record import arguments, read_record, remove, state_of, whole, write_record
 from h2e.cli.sheet import Sample, samples_of
 
 
@@ -37,7 +36,7 @@ def _shard(_: click.Context, __: click.Parameter, text: str) -> slice:
 @click.option("--overwrite", is_flag=True, help="Predict again what is done; replace predictions that are not of h2e.")
 @click.pass_obj
 def predict(
-    lines: Lines, *, inputs: list[Path], out: Path, folder: Path, um_per_px: float | None, image_key: str | None,
+    lines: Lines, /, *, inputs: list[Path], out: Path, folder: Path, um_per_px: float | None, image_key: str | None,
     shard: slice, allow_download: bool, overwrite: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Predict INPUTS, slides with spots or only an H&E, with an ensemble.
@@ -50,37 +49,34 @@ def predict(
     ensemble and settings, and has not changed since, is not done again. A slide that fails is told, with its reason in
     SAMPLE.json, and the others go on; the exit code is then 1.
     """
-    options = {"allow_download": True} if allow_download else {}
-    load, slides = f"ensemble = h2e.Ensemble.load({str(folder)!r}{arguments(options)})", out / "slides"
-    ensemble = Ensemble.load(folder, **options)
-    settings |= {"ensemble_sha256": hashlib.sha256((folder / "ensemble.json").read_bytes()).hexdigest()}
-    samples, scripts, n_before = samples_of(inputs, um_per_px, image_key)[shard], [], 0
+    load, slides = f"ensemble = h2e.Ensemble.load({str(folder)!r}, allow_download={allow_download})", out / "slides"
+    ensemble = Ensemble.load(folder, allow_download=allow_download)
+    settings |= {"ensemble_sha256": read_record(folder / "ensemble.json").get("sha256")}
+    samples, done, n_before = samples_of(inputs, um_per_px, image_key)[shard], [], 0
     for sample in samples:
         name, record, started, python = sample.sample, slides / f"{sample.sample}.json", time.time(), [load]
         about: dict[str, Any] = {"sample": name, "source": str(sample.path.resolve()), "settings": settings}
-        about["given"] = {"um_per_px": sample.um_per_px, "image": sample.image}
+        about |= {"given": [sample.um_per_px, sample.image]}
         with lines.of(name):
             about["source_state"] = state_of(sample.path)
-            old = read_record(record)
-            if not overwrite and _is_done(old, about, slides):
-                scripts.append(old["python"])
+            if not overwrite and _is_done(read_record(record), about, slides):
                 n_before += 1
-                continue
-            for suffix in (".json", ".zarr", ".h5ad", ".geojson"):
-                remove(slides / f"{name}{suffix}")
-            with whole(slides, name) as part:
-                about |= _predict(
-                    sample, ensemble, part, python, overwrite=overwrite, progress=not lines.json, **settings
-                )
-                about["outputs"] = {path.name: state_of(path)[0] for path in part.iterdir()}
-                write_record(part / record.name, script(python), started, **about)
-            scripts.append(script(python))
+            else:
+                for suffix in (".json", ".zarr", ".h5ad", ".geojson"):
+                    remove(slides / f"{name}{suffix}")
+                with whole(slides, name) as part:
+                    about |= _predict(
+                        sample, ensemble, part, python, overwrite=overwrite, progress=not lines.json, **settings
+                    )
+                    about["outputs"] = {path.name: state_of(path)[0] for path in part.iterdir()}
+                    write_record(part / record.name, python, started, **about)
+            done.append(record)
         if name in lines.failed:
             with whole(slides, name) as part:
-                write_record(part / record.name, script(python), started, **about, error=lines.failed[name])
-    if scripts:
-        click.echo(scripts[0] + f"\n# and {len(scripts) - 1} others, as their records say" * (len(scripts) > 1))
-    lines.finish(f"predict: {len(scripts)} of {len(samples)} samples, {n_before} of them before, in {slides}")
+                write_record(part / record.name, python, started, **about, error=lines.failed[name])
+    if done:
+        click.echo(f"{read_record(done[0])['python']}\n# of the other samples as their records say")
+    lines.finish(f"predict: {len(done)} of {len(samples)} samples, {n_before} of them before, in {slides}")
 
 
 def _is_done(record: dict[str, Any], wanted: dict[str, Any], slides: Path) -> bool:
@@ -97,8 +93,7 @@ def _predict(
     """Predict one sample and write its results; the Python is added line by line, so that it ends where it fails."""
     sdata, code, size = read(sample)
     options: dict[str, Any] = {"um_per_px": size} if size else {}
-    known = list(open_images(sdata, Keys(um_per_px=size)).values())
-    known = [slide for slide in known if slide.region is not None] or known
+    known = open_images(sdata, Keys(um_per_px=size)).values()
     options |= {"overwrite": True} if overwrite else {}
     python += [*code, f"h2e.tl.predict(sdata, ensemble{arguments(options)})"]
     tl.predict(sdata, ensemble, **options, progress=progress)
@@ -107,13 +102,13 @@ def _predict(
     python.append(f"table, view = sdata[{TABLE!r}], h2e.get.predictions(sdata, drop_missing=False)")
     python.append("table.obsm['spatial'], table.uns['spatial'] = view.obsm['spatial'], view.uns['spatial']")
     regions = sorted(set(labels_of(table, region_keys(table)[0])))
-    result, target = f"{sample.sample}.{'h5ad' if h5ad else 'zarr'}", str(part.parent / sample.sample)
+    result = sample.sample + (".h5ad" if h5ad else ".zarr")
     if h5ad:
         table.write_h5ad(part / result)
-        python.append(f"table.write_h5ad({target + '.h5ad'!r})")
     else:
         sdata.subset([*regions, TABLE]).write(part / result)
-        python.append(f"sdata.subset({[*regions, TABLE]}).write({target + '.zarr'!r})")
+    write = "table.write_h5ad" if h5ad else f"sdata.subset({[*regions, TABLE]}).write"
+    python.append(f"{write}({str(part.parent / result)!r})")
     for region in regions if geojson else ():
         own = "" if len(regions) == 1 else f".{region}"
         (part / f"{sample.sample}{own}.geojson").write_text(get.geojson(sdata, region), encoding="utf-8")

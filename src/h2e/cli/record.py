@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import re
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -41,13 +39,13 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def write_record(path: Path, python: str, started: float, **facts: Any) -> None:
+def write_record(path: Path, python: Sequence[str], started: float, **facts: Any) -> None:
     """Write down how something was made; times are of ``time.time``."""
-    packages = ("h2e", "torch", "spatialdata", "anndata")
-    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
-    about = {"command": shlex.join(["h2e", *sys.argv[1:]]), "python": python, "versions": versions}
-    about |= {"seconds": round(time.time() - started, 2), "finished": datetime.now(UTC).isoformat(timespec="seconds")}
-    path.write_text(json.dumps(about | facts, indent=1, default=str), encoding="utf-8")
+    versions = {name: version(name) for name in ("h2e", "torch", "spatialdata", "anndata")}
+    facts |= {"command": shlex.join(["h2e", *sys.argv[1:]]), "python": script(python)}
+    facts |= {"versions": versions | {"python": sys.version.split()[0]}, "seconds": round(time.time() - started, 2)}
+    facts |= {"finished": datetime.now(UTC).isoformat(timespec="seconds")}
+    path.write_text(json.dumps(facts, indent=1, default=str), encoding="utf-8")
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -60,15 +58,14 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def state_of(path: Path) -> list[float]:
     """Bytes of a file, or of all that is in a folder, and when it was changed last."""
-    stats = [one.stat() for one in (path, *path.rglob("*"))]
-    return [sum(one.st_size for one in stats), max(one.st_mtime for one in stats)]
+    every = [path, *path.rglob("*")]
+    return [sum(one.stat().st_size for one in every if one.is_file()), max(one.stat().st_mtime for one in every)]
 
 
-def script(lines: Iterable[str]) -> str:
+def script(lines: Sequence[str]) -> str:
     """Lines of Python below the imports that they need."""
-    text = "\n".join(lines)
-    modules = sorted(set(re.findall(r"\b(anndata|h2e|spatialdata|spatialdata_io)\.", text)))
-    return "\n".join([*(f"import {name}" for name in modules), "", text])
+    modules = [name for name in ("anndata", "h2e", "spatialdata", "spatialdata_io") if f"{name}." in "".join(lines)]
+    return "\n".join([*(f"import {name}" for name in modules), "", *lines])
 
 
 def arguments(options: Mapping[str, Any]) -> str:
