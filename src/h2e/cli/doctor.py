@@ -6,13 +6,9 @@ import json
 import platform
 import time
 import warnings
-from importlib.metadata import distributions
+from importlib.metadata import distributions, requires
 
 import click
-
-PACKAGES = ("h2e", "torch", "spatialdata", "anndata", "dask", "distributed", "zarr", "numpy", "pandas", "scikit-learn")
-PACKAGES += ("spatialdata-io", "wsidata", "openslide-python", "tifffile", "timm", "lazyslide-models")
-"""What h2e stands on, optional readers of other files, and what ``h2e[encoders]`` installs."""
 
 
 @click.command()
@@ -26,9 +22,10 @@ def doctor(*, as_json: bool) -> None:
 
 
 def _versions() -> dict[str, str]:
-    """Versions of what is installed."""
+    """Versions of h2e and of what it needs, also for its extras, and of the readers of Space Ranger's and other folders."""
     installed = {one.name.lower().replace("_", "-"): one.version for one in distributions()}
-    return {"python": platform.python_version()} | {name: installed.get(name, "not installed") for name in PACKAGES}
+    names = ["h2e", *(one.partition(">")[0] for one in requires("h2e") or ()), "spatialdata-io"]
+    return {"python": platform.python_version()} | {name: installed.get(name, "not installed") for name in names}
 
 
 def _machine() -> dict[str, str]:

@@ -9,11 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-import pandas as pd
-from anndata import AnnData, read_h5ad
-from jinja2 import Template
 
-from h2e import metrics, pl
 from h2e._sdata import keys as _keys
 
 FILES = ("evaluate.json", "fit.json", "scores.csv", "quality.csv")
@@ -33,6 +29,10 @@ MAPS = 24
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="The page; default: OUT/report.html.")
 def report(out: Path, output: Path | None) -> None:
     """Make one HTML page of what is in the folder OUT: scores, quality of the slides, maps, settings."""
+    import pandas as pd
+    from anndata import AnnData
+    from jinja2 import Template
+
     files = [out / name for name in FILES if (out / name).exists()]
     runs = {path.stem: json.loads(path.read_text("utf-8")) for path in files if path.suffix == ".json"}
     tables = {path.stem: pd.read_csv(path, **AS_WRITTEN) for path in files if path.suffix == ".csv"}
@@ -44,7 +44,7 @@ def report(out: Path, output: Path | None) -> None:
     page["scores"] = _scores(tables["scores"]) if "scores" in tables else None
     if "quality" in tables:
         page["quality"] = tables["quality"].set_index("slide").fillna({"warnings": "", "um_per_px_from": ""})
-        page["cohort"] = _picture(pl.report, AnnData(uns={_keys.PREDICTION: {_keys.REPORT: page["quality"]}}))
+        page["cohort"] = _picture("report", AnnData(uns={_keys.PREDICTION: {_keys.REPORT: page["quality"]}}))
     page["maps"] = [_map(one) for one in [one for one in slides if "error" not in one][:MAPS]]
     page["number"] = lambda value, how="z.2f": "–" if pd.isna(value) else format(value, how).replace("-", "−")
     text = Path(__file__).with_suffix(".html").read_text("utf-8")
@@ -54,37 +54,44 @@ def report(out: Path, output: Path | None) -> None:
     click.echo(output)
 
 
-def _picture(draw: Any, *data: object, **options: object) -> str:
-    """What a function draws on a new figure, as a PNG in base 64."""
+def _picture(plot: str, *data: object, **options: object) -> str:
+    """What a function of ``h2e.pl`` draws on a new figure, as a PNG in base 64."""
     import matplotlib.pyplot as plt
 
+    from h2e import pl
+
     plt.switch_backend("agg")
-    draw(*data, **options)
+    getattr(pl, plot)(*data, **options)
     plt.savefig(buffer := BytesIO(), format="png", dpi=110)
     plt.close()
     return b64encode(buffer.getvalue()).decode()
 
 
-def _scores(scores: pd.DataFrame) -> dict[str, Any]:
-    """Tables and pictures of scores, rounded as they are shown, so that words made of them do not contradict them."""
-    overall, by_group = (metrics.summarize(scores, by=by).round(2) for by in (None, "group"))
-    methods = overall.pivot(index="method", columns="metric", values="mean").reindex(columns=list(METRICS))
+def _scores(scores: Any) -> dict[str, Any]:
+    """Tables and pictures of scores, with what words about them need."""
+    from h2e import metrics
+
+    overall, by_group, by_target = (metrics.summarize(scores, by=by) for by in (None, "group", "target"))
+    # Rounded as they are shown: words about them must not contradict them.
+    methods = overall.pivot(index="method", columns="metric", values="mean").reindex(columns=list(METRICS)).round(2)
     ensemble = scores[scores["method"] == "ensemble"]
-    skill = metrics.summarize(ensemble[ensemble["metric"] == "skill"], by="target").set_index("target")["mean"]
     return {
         "overall": overall.set_index(["metric", "method"]).xs("ensemble", level="method"),
         "methods": methods.join(overall[overall["metric"] == "pearson"].set_index("method")[["worst", "worst_group"]]),
         "best": methods[methods.index.str.startswith("baseline")].dropna(axis=1, how="all").idxmax(),
         "groups": by_group.pivot(index="group", columns=["method", "metric"], values="mean"),
         "sizes": ensemble.drop_duplicates(["group", "slide"]).groupby("group")["n_spots"].agg(["size", "sum"]),
-        "weak": skill[skill < 0].sort_values().index,
+        "weak": by_target.query("method == 'ensemble' and metric == 'skill' and mean < 0").sort_values("mean")[
+            "target"
+        ],
         "kind": "slide" if (ensemble["group"] == ensemble["slide"]).all() else "donor",
-        "pictures": [_picture(pl.scores, scores), _picture(pl.target_scores, scores)],
+        "pictures": [_picture("scores", scores), _picture("target_scores", scores)],
     }
 
 
 def _map(record: dict[str, Any]) -> dict[str, Any]:
     """A predicted slide with a picture of two targets, those of a skill below 0 last, or with why there is none."""
+    from anndata import read_h5ad
     from spatialdata import read_zarr
 
     store = record["file"].with_suffix(".zarr")
@@ -93,7 +100,7 @@ def _map(record: dict[str, Any]) -> dict[str, Any]:
         table = getattr(data, "tables", {_keys.TABLE: data})[_keys.TABLE]
         weak = list(table.uns[_keys.PREDICTION].get(_keys.WEAK, ()))
         targets = sorted(table.obsm[_keys.PREDICTION], key=weak.__contains__)[:2]
-        picture = _picture(pl.spatial_pred, data if getattr(data, "images", ()) else table, targets, measured=False)
+        picture = _picture("spatial_pred", data if getattr(data, "images", ()) else table, targets, measured=False)
     except (KeyError, OSError, ValueError) as error:
         return {**record, "problem": f"{type(error).__name__}: {error}"}
     return {**record, "picture": picture, "weak": weak, "targets": targets}
