@@ -55,7 +55,7 @@ def _self_test() -> dict[str, str]:
 
     started, sdata = time.perf_counter(), datasets.toy_cohort(n_slides=3, side=7)
     with warnings.catch_warnings(action="ignore"):
-        pp.normalize(sdata)
+        pp.normalize(sdata, progress=False)
         ensemble = tl.fit(sdata, learners="texture", n_targets=4, group_key="donor", progress=False)
         tl.predict(sdata, ensemble, progress=False)
     scores = metrics.score_adata(sdata["table"], key="h2e_loo", metrics="pearson")

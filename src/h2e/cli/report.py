@@ -81,9 +81,7 @@ def _scores(scores: Any) -> dict[str, Any]:
         "best": methods[methods.index.str.startswith("baseline")].dropna(axis=1, how="all").idxmax(),
         "groups": by_group.pivot(index="group", columns=["method", "metric"], values="mean"),
         "sizes": ensemble.drop_duplicates(["group", "slide"]).groupby("group")["n_spots"].agg(["size", "sum"]),
-        "weak": by_target.query("method == 'ensemble' and metric == 'skill' and mean < 0").sort_values("mean")[
-            "target"
-        ],
+        "weak": by_target.query("method == 'ensemble' and metric == 'skill' and mean < 0")["target"],
         "kind": "slide" if (ensemble["group"] == ensemble["slide"]).all() else "donor",
         "pictures": [_picture("scores", scores), _picture("target_scores", scores)],
     }
