@@ -127,7 +127,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page]:
     """A folder with everything in it, and its page."""
     out = tmp_path_factory.mktemp("whole")
     scores_of().to_csv(out / "scores.csv", index=False)
-    quality_of(["S1", "007"]).to_csv(out / "quality.csv")
+    quality_of(["007", "NA"]).to_csv(out / "quality.csv")
     for name in ("fit", "evaluate"):
         (out / f"{name}.json").write_text(json.dumps(RECORD))
     write_slide(out, "new.1")
@@ -211,8 +211,8 @@ def test_scores_without_baselines_or_counts_or_skill_make_a_page(tmp_path: Path)
 
 def test_each_slide_is_there_with_the_source_of_its_scale(whole: tuple[Path, Page]):
     _, page = whole
-    assert page.rows["S1"] == [["0.25", "argument", "20.00", "90", "90 %", "−0.40", "looks like toy"]]
-    assert page.rows["007"] == [["0.25", "argument", "20.00", "90", "90 %", "−0.40", ""]]
+    assert page.rows["007"] == [["0.25", "argument", "20.00", "90", "90 %", "−0.40", "looks like toy"]]
+    assert page.rows["NA"] == [["0.25", "argument", "20.00", "90", "90 %", "−0.40", ""]]
     assert page.rows["new.1"] == [["16", "0.2738", "the file", "raw/new.1"]]
     assert page.rows["bad"] == [["ValueError: um_per_px of 'bad' is not known", "raw/bad"]]
     assert "new.1: ERBB2, CD74" in page.text, "a target of a skill below 0 comes last"
