@@ -176,6 +176,9 @@ def test_what_is_not_whole_changed_or_was_asked_otherwise_is_predicted_again(fol
     run(*command, "--h5ad")
     assert set(written(slides)) == {"b.h5ad", "b.json"}
     assert "h2e_loo" in read_h5ad(slides / "b.h5ad").obsm
+    sdata, python, _ = read(Sample("new", slides / "b.h5ad"))
+    assert list(sdata.shapes) == ["new"]
+    assert list(run_python("import anndata, h2e\n" + python[0])["sdata"].images) == list(sdata.images) == ["new_hires"]
     run(*command, "--h5ad")
     assert len(counted) == 1
     os.truncate(slides / "b.h5ad", 100)
@@ -255,7 +258,7 @@ def test_a_bad_sheet_lists_every_fault_with_row_and_column(tmp_path):
         assert fault in text
     assert text.count("\n  row ") == 10
     for content, fault in {
-        "name\nx": "row 1: column 'sample' is missing",
+        "name\nx\ny": "row 1: column 'sample' is missing",
         "": "'path' is missing",
         "sample,path": "row 2",
     }.items():
@@ -291,29 +294,31 @@ def test_each_kind_of_input_is_read_by_its_reader(tmp_path, cohort, monkeypatch)
         return cohort
 
     (tmp_path / "S" / "outs" / "spatial").mkdir(parents=True)
-    (tmp_path / "x.svs").touch()
+    for name in ("x.svs", "full.tif"):
+        (tmp_path / name).touch()
+    full = str(tmp_path / "full.tif")
     monkeypatch.setattr(h2e.datasets, "read_slide", reader, raising=False)
     monkeypatch.setattr("spatialdata_io.visium", reader)
     outs, slide = str(tmp_path / "S" / "outs"), str(tmp_path / "x.svs")
     for path in (tmp_path / "S", tmp_path / "S" / "outs"):
-        _, python, size = read(Sample("S", path, None, 2.0, "full.tif"))
-        assert python == [f"sdata = spatialdata_io.visium({outs!r}, dataset_id='S', fullres_image_file='full.tif')"]
+        _, python, size = read(Sample("S", path, None, 2.0, full))
+        assert python == [f"sdata = spatialdata_io.visium({outs!r}, dataset_id='S', fullres_image_file={full!r})"]
         assert size == 2.0
     _, python, size = read(Sample("x", tmp_path / "x.svs", None, 0.5))
     assert (python, size) == ([f"sdata = h2e.datasets.read_slide({slide!r}, name='x', um_per_px=0.5)"], None)
     assert calls[1:] == [
-        (outs, {"dataset_id": "S", "fullres_image_file": "full.tif"}),
+        (outs, {"dataset_id": "S", "fullres_image_file": full}),
         (slide, {"name": "x", "um_per_px": 0.5}),
     ]
     monkeypatch.setitem(sys.modules, "spatialdata_io", None)
     assert "pip install spatialdata-io" in run("fit", tmp_path / "S", "--out", tmp_path / "out", code=1).output
     with pytest.raises(ValueError, match="must be a store"):
         read(Sample("x", tmp_path))
+    with pytest.raises(KeyError, match="'gone.tif' is not in sdata.images"):
+        read(Sample("x", tmp_path / "x.svs", image="gone.tif"))
 
 
-def test_an_anndata_and_one_image_of_several_are_read(tmp_path, two_slides):
-    table = h2e.get.predictions
-    del table
+def test_one_image_of_several_are_read(tmp_path, two_slides):
     image = two_slides["toy_A1_image"]
     one = sd.SpatialData(images={"he": image, "other": image}, shapes={"toy_A1": two_slides["toy_A1"]})
     one.write(tmp_path / "a.zarr")

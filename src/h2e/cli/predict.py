@@ -14,7 +14,7 @@ from h2e._sdata.slides import open_images
 from h2e._sdata.table import labels_of, region_keys
 from h2e.cli import Lines
 from h2e.cli.inputs import COMMON, FOLDER, read
-from h2e.cli.record import arguments, read_record, remove, state_of, whole, write_record
+from h2e.cli.record import arguments, read_record, state_of, whole, write_record
 from h2e.cli.sheet import Sample, samples_of
 
 
@@ -62,8 +62,6 @@ def predict(
             if not overwrite and _is_done(read_record(record), about, slides):
                 n_before += 1
             else:
-                for suffix in (".json", ".zarr", ".h5ad", ".geojson"):
-                    remove(slides / f"{name}{suffix}")
                 with whole(slides, name) as part:
                     about |= _predict(
                         sample, ensemble, part, python, overwrite=overwrite, progress=not lines.json, **settings

@@ -15,28 +15,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+SUFFIXES = (".json", ".zarr", ".h5ad", ".geojson")
+"""Of what is written under one name; the record goes first and comes last."""
+
 
 @contextmanager
 def whole(folder: Path, name: str) -> Iterator[Path]:
-    """A folder to write to, whose content is moved to ``folder`` when all of it is there, a record last."""
+    """A folder to write to, whose content takes the place of what was written under that name when all of it is there."""
     part = folder / f".{name}.part"
     # Of a run that was killed.
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
         yield part
+        for old in [folder / f"{name}{suffix}" for suffix in SUFFIXES]:
+            shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
         for new in sorted(part.iterdir(), key=lambda path: path.suffix == ".json"):
-            remove(folder / new.name)
             os.replace(new, folder / new.name)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def remove(path: Path) -> None:
-    """Delete a file or a folder that may be there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)
 
 
 def write_record(path: Path, python: Sequence[str], started: float, **facts: Any) -> None:

@@ -39,29 +39,27 @@ def samples_of(inputs: Sequence[Path], um_per_px: float | None, image: str | Non
 
 def read_sheet(path: Path) -> list[Sample]:
     """The samples of a CSV sheet, or an error that lists every fault with its row, as in a spreadsheet, and column."""
-    text, known = path.read_text(encoding="utf-8-sig"), Sample._fields
+    text, known, folder = path.read_text(encoding="utf-8-sig"), Sample._fields, path.parent
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    header, *rows = list(csv.reader(text.splitlines(keepends=True), delimiter=delimiter)) or [[]]
+    table = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(keepends=True), delimiter=delimiter)]
+    header = table[0] if table else []
     faults = [f"row 1: column {column!r} is missing" for column in known[:2] if column not in header]
     odd = [name for name in header if name not in known or header.count(name) > 1]
     faults += [f"row 1, column {name!r}: must be there once and be one of {list(known)}" for name in odd]
     samples, seen = [], dict[str, int]()
-    for number, row in enumerate(rows, start=2):
-        if not any(row):
-            continue
-        cells = dict(zip(header, map(str.strip, row + [""] * len(header)), strict=False))
-        wrong = {name: _fault(name, cell, path.parent) for name, cell in cells.items()}
-        if (first := seen.setdefault(cells.get("sample", "").lower(), number)) != number:
-            wrong["sample"] = wrong["sample"] or f"{cells['sample']!r} is the name of row {first}"
+    for number, row in enumerate(table[1:], start=2):
+        cells = dict.fromkeys(known, "") | dict(zip(header, row + [""] * len(header), strict=False))
+        wrong = {name: _fault(name, cells[name], folder) for name in header} if any(row) else {}
+        if any(row) and (first := seen.setdefault(cells["sample"].lower(), number)) != number:
+            wrong["sample"] = wrong.get("sample") or f"{cells['sample']!r} is the name of row {first}"
         faults += [f"row {number}, column {name!r}: {fault}" for name, fault in wrong.items() if fault]
         if len(row) > len(header):
             faults.append(f"row {number}: there are {len(row)} cells below {len(header)} names")
-        if not faults:
-            image, size = cells.get("image"), cells.get("um_per_px")
+        if any(row) and not faults:
             # A file beside the sheet, or the name of an image.
-            image = str(path.parent / image) if image and (path.parent / image).is_file() else image
-            where, donor = path.parent / cells["path"], cells.get("donor")
-            samples.append(Sample(cells["sample"], where, donor, float(size) if size else None, image))
+            image = str(folder / cells["image"]) if (folder / cells["image"]).is_file() else cells["image"]
+            about = cells["donor"] or None, float(cells["um_per_px"] or 0) or None, image or None
+            samples.append(Sample(cells["sample"], folder / cells["path"], *about))
     if faults or not samples:
         msg = "\n  ".join([f"{path} must be a sheet with a row for each sample:", *(faults or ["row 2: no sample"])])
         raise ValueError(msg)
