@@ -105,7 +105,8 @@ def message_of(error: Exception) -> str:
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, ModuleNotFoundError) and error.name:
         text += f"; pip install {error.name.replace('_', '-')}"
-    return text if isinstance(error, EXPECTED) else f"{type(error).__name__}: {text}"
+    written = isinstance(error, EXPECTED) and type(error).__module__ == "builtins"
+    return text if written else f"{type(error).__name__}: {text}"
 
 
 @click.group(cls=Commands)

@@ -68,9 +68,7 @@ def on_cohort(
         with lines.of(sample.sample):
             slides[sample.sample] = _measured(sample, python, sizes)
     if lines.failed and (strict or len(slides) < 2):
-        msg = (
-            f"nothing was trained: {len(lines.failed)} of {len(samples)} samples cannot be used, {list(lines.failed)}."
-        )
+        msg = f"nothing was trained, as {len(lines.failed)} of {len(samples)} samples cannot be used: {list(lines.failed)}."
         raise ValueError(msg)
     sdata, options = pp.join_slides(slides), {key: value for key, value in given.items() if value is not None}
     python.append("sdata = h2e.pp.join_slides(slides)")
@@ -106,7 +104,7 @@ def _measured(sample: Sample, python: list[str], sizes: dict[str, float]) -> Any
     if TABLE not in joined.tables or not joined[TABLE].n_vars:
         msg = f"it must have measurements in {TABLE!r}, got tables {sorted(sdata.tables)}; an H&E alone is for h2e predict."
         raise ValueError(msg)
-    own = {} if size is None else {name: size}
+    own = {} if size is None else {slide.name: size for slide in open_slides(joined, Keys())}
     require_inside(require_size(open_slides(joined, Keys(um_per_px=own or None))))
     if sample.donor:
         sdata[TABLE].obs["donor"] = sample.donor
