@@ -36,6 +36,10 @@ class Lines(logging.StreamHandler):
         super().__init__()
         self.expected, self.failed = () if debug else (Exception,), dict[str, str]()
 
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Leave out of a text what modules log of their work."""
+        return self.json or record.name == log.name or record.levelno > logging.INFO
+
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
         level, about = record.levelname.lower(), {"message": record.getMessage(), "sample": self.sample or None}

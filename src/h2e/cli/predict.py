@@ -12,7 +12,7 @@ from h2e import Ensemble, get, tl
 from h2e._sdata.keys import TABLE, Keys
 from h2e._sdata.slides import open_images
 from h2e._sdata.table import labels_of, region_keys
-from h2e.cli import Lines
+from h2e.cli import Lines, log
 from h2e.cli.inputs import COMMON, FOLDER, read
 from h2e.cli.record import arguments, read_record, state_of, whole, write_record
 from h2e.cli.sheet import Sample, samples_of
@@ -68,6 +68,7 @@ def predict(
                     )
                     about["outputs"] = {path.name: state_of(path)[0] for path in part.iterdir()}
                     write_record(part / record.name, python, started, **about)
+                log.info("predicted %d spots", about["n_spots"])
             done.append(record)
         if name in lines.failed:
             with whole(slides, name) as part:
