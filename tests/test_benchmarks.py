@@ -20,6 +20,7 @@ PAGES = {
     "ablation": "benchmarks.md",
     "accuracy": "benchmarks.md",
     "encoders": "encoders.md",
+    "growth": "cluster.md",
     "scale_cue": "benchmarks.md",
     "orientation": "benchmarks.md",
     "speed": "speed.md",
@@ -29,7 +30,7 @@ PAGES = {
 }
 """The page of the documentation that shows what a script prints with ``--table``."""
 
-RESUMED = {"ablation": (), "accuracy": (), "speed": (), "training": ("--fold",), "tried": ()}
+RESUMED = {"ablation": (), "accuracy": (), "growth": (), "speed": (), "training": ("--fold",), "tried": ()}
 """Scripts that measure only what is not in the file yet, and with which options."""
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

@@ -247,7 +247,7 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_trained(cohort, mon
     def train(*_: object, **__: object) -> None:
         pytest.fail("trained")
 
-    monkeypatch.setattr("h2e.tl._evaluate.held_out_predictions", train)
+    monkeypatch.setattr("h2e._ensemble.held_out.held_out_predictions", train)
     with pytest.raises(ValueError, match="metric 'pearsn' is not known"):
         h2e.tl.evaluate(cohort, **FAST, group_key="donor", metrics=["pearson", "pearsn"])
     with pytest.raises(ValueError, match="metric 'auroc_detect' needs counts"):

@@ -193,9 +193,9 @@ def leave_out_those_looked_at(monkeypatch) -> None:
 
 
 def spy_on_predictions(monkeypatch, seen: list) -> None:
-    from h2e.tl import _evaluate
+    from h2e._ensemble import held_out as _held_out
 
-    real = _evaluate.held_out_predictions
+    real = _held_out.held_out_predictions
 
     def spy(features, spec, fold, *args, **kwargs):
         found = real(features, spec, fold, *args, **kwargs)
@@ -204,7 +204,7 @@ def spy_on_predictions(monkeypatch, seen: list) -> None:
         seen.append((fold.name, {**told, "mean": found.mean, "targets": np.array(found.truth.columns, dtype=str)}))
         return found
 
-    monkeypatch.setattr(_evaluate, "held_out_predictions", spy)
+    monkeypatch.setattr(_held_out, "held_out_predictions", spy)
 
 
 def test_the_leak_test_sees_a_leak_in_the_choice_of_targets(few, monkeypatch):
@@ -298,7 +298,7 @@ def test_a_distributed_client_changes_nothing(cohort):
 
     h2e.pp.normalize_stains(cohort)
     before = fit(cohort, targets=["TOY01"]).loo
-    options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": None}
+    options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": ":0"}
     with LocalCluster(**options) as cluster, Client(cluster):
         after = fit(cohort, targets=["TOY01"]).loo
     pd.testing.assert_frame_equal(after, before, check_exact=True)

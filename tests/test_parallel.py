@@ -7,39 +7,67 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from tqdm.auto import tqdm
 
-from h2e._parallel import ahead, in_parallel
+from h2e._parallel import ahead, in_parallel, in_task, send
 
 LONG = 20
 """Seconds after which a task that is to be left behind is taken to have been waited for."""
 
 
 @contextmanager
-def two_workers(where: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run tasks by two threads, of this process or of a cluster."""
+def two_workers(where: str) -> Iterator[int]:
+    """Run tasks by two threads, of this process or of a cluster; gives how many threads to ask for."""
     if where == "threads":
-        monkeypatch.setattr("dask.system.cpu_count", lambda: 2)
-        yield
+        yield 2
         return
     from distributed import Client, LocalCluster
 
-    options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": None}
+    options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": ":0"}
     with LocalCluster(**options) as cluster, Client(cluster):
-        yield
+        yield 1
 
 
 each_place = pytest.mark.parametrize("where", ["threads", "cluster"])
 
 
-@each_place
-def test_results_come_back_in_the_order_of_the_items(where: str, monkeypatch):
-    with two_workers(where, monkeypatch):
-        assert in_parallel(lambda i: i * i, range(9), progress=False, desc="") == [i * i for i in range(9)]
-        assert in_parallel(abs, [], progress=False, desc="") == []
+@pytest.fixture
+def bar() -> tqdm:
+    return tqdm(disable=True)
 
 
 @each_place
-def test_the_first_failure_is_reported_at_once_and_the_rest_is_cancelled(where: str, monkeypatch):
+def test_results_come_back_in_the_order_of_the_calls(where: str):
+    class Bar:
+        n = 0
+
+        def update(self, n: int) -> None:
+            self.n += n
+
+    with two_workers(where) as threads:
+        bar = Bar()
+        assert in_parallel(pow, [(i, 2) for i in range(9)], bar=bar, threads=threads) == [i * i for i in range(9)]
+        assert bar.n == 9
+        sizes = [5, 7]
+        assert in_parallel(pow, iter([(2, 2), (3, 2)]), bar=bar, sizes=sizes, threads=threads) == [4, 9]
+        assert bar.n == 9 + sum(sizes)
+        assert in_parallel(abs, [], bar=bar, threads=threads) == []
+
+
+def test_here_a_call_is_made_when_the_one_before_is_done(bar):
+    told = []
+
+    def calls() -> Iterator[tuple[int]]:
+        for i in range(3):
+            told.append(f"call {i}")
+            yield (i,)
+
+    in_parallel(lambda i: told.append(f"done {i}"), calls(), bar=bar)
+    assert told == ["call 0", "done 0", "call 1", "done 1", "call 2", "done 2"]
+
+
+@each_place
+def test_the_first_failure_is_reported_at_once_and_the_rest_is_cancelled(where: str, bar):
     begun, running, release = [], threading.Event(), threading.Event()
 
     def task(i: int) -> int:
@@ -53,10 +81,10 @@ def test_the_first_failure_is_reported_at_once_and_the_rest_is_cancelled(where: 
         return i
 
     # The functions stay what they are on a worker of this process, so that events are shared.
-    with two_workers(where, monkeypatch):
+    with two_workers(where) as threads:
         try:
             with pytest.raises(ValueError, match="slide 0 is damaged"):
-                in_parallel(Shared(task), range(12), progress=False, desc="")
+                in_parallel(Shared(task), [(i,) for i in range(12)], bar=bar, threads=threads)
             assert not release.is_set()
             # The other worker is still in its first task, and the failed one had time for one more at most.
             assert len(begun) <= 3
@@ -102,16 +130,25 @@ def test_who_stops_early_leaves_no_thread_behind():
     assert threading.active_count() == before
 
 
-def test_on_a_worker_nothing_waits_for_a_place_that_its_own_task_holds():
-    from distributed import Client, LocalCluster, get_client
+def test_in_a_task_nothing_is_sent_on(bar):
+    from distributed import Client, LocalCluster
 
-    def task() -> list[int]:
-        # What dask does to read pixels on a worker.
-        return list(ahead(get_client().get({f"x{i}": i}, f"x{i}") for i in range(3)))
+    def task() -> tuple[list[int], list[int], bool, list[int]]:
+        import threading
 
-    options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+        threads = {threading.get_ident()}
+        in_parallel(lambda i: threads.add(threading.get_ident()), [(i,) for i in range(3)], bar=bar)
+        return send([5]), list(ahead(iter(range(3)))), in_task(), len(threads)
+
+    assert not in_task()
+    options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": ":0"}
     with LocalCluster(**options) as cluster, Client(cluster) as client:
-        assert client.submit(task).result(timeout=LONG) == [0, 1, 2]
+        assert not in_task()
+        assert client.submit(task).result(timeout=LONG) == ([5], [0, 1, 2], True, 1)
+        # Here it is.
+        (sent,) = send([5])
+        assert in_parallel(pow, [(sent, 2), (sent, 3)], bar=bar) == [25, 125]
+        assert not client.futures or all(future.key == sent.key for future in client.futures.values())
 
 
 class Shared:

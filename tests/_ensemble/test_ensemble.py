@@ -66,6 +66,28 @@ def test_one_group_of_several_slides_is_refused():
         make_folds(slides, np.array(["x", "x"]), np.zeros((2, 2)), buffer_um=0)
 
 
+def test_several_groups_are_left_out_at_a_time():
+    groups = np.repeat(list("ABCDEFG"), [30, 1, 20, 9, 5, 5, 30])
+    folds = make_folds(groups, groups, np.zeros((100, 2)), buffer_um=0, n_folds=3)
+    assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(100))
+    for fold in folds:
+        assert not set(groups[fold.train]) & set(groups[fold.test])
+        assert sorted([*fold.train, *fold.test]) == list(range(100))
+        # Seven groups of very different sizes in three parts.
+        assert 30 <= len(fold.test) <= 36
+        assert set(fold.name.split(", ")) == set(groups[fold.test]) or "others" in fold.name
+    assert len({fold.name for fold in folds}) == 3
+    again = make_folds(groups[::-1], groups[::-1], np.zeros((100, 2)), buffer_um=0, n_folds=3)
+    assert {frozenset(groups[fold.test]) for fold in folds} == {frozenset(groups[::-1][fold.test]) for fold in again}
+
+
+@pytest.mark.parametrize("n_folds", [0, 1, 4])
+def test_so_many_folds_cannot_be_made(n_folds: int):
+    groups = np.array(list("AABBCC"))
+    with pytest.raises(ValueError, match=f"n_folds must be between 2 and the number of groups, 3, got {n_folds}"):
+        make_folds(groups, groups, np.zeros((6, 2)), buffer_um=0, n_folds=n_folds)
+
+
 def test_seeds_depend_on_names_only():
     assert derive_seed(0, "A", "texture") == derive_seed(0, "A", "texture")
     assert len({derive_seed(s, g, n) for s in (0, 1) for g in "AB" for n in ("x", "y")}) == 8

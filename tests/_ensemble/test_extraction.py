@@ -62,7 +62,7 @@ def test_learners_with_the_same_features_share_their_memory_and_all_spots_are_no
     small = (View(1, 8),)
     learners = [h2e.tl.Texture(views=small), h2e.tl.Texture(views=small, head="knn"), h2e.tl.Texture()]
     features = extraction.Features(open_cohort(few, Keys(group_key="donor")), progress=False)
-    x = features.extract(learners, reference=None, spacing_um=100.0)
+    x = features.extract(learners, reference=None, spacing_um=100.0).x
     assert x["texture"] is x["knn"]
     assert x["texture"] is not x["texture 2"]
     n = len(x["knn"])

@@ -8,7 +8,7 @@ import pytest
 from h2e._ensemble import fitting as _fitting
 from h2e._ensemble import mlp as _mlp
 from h2e._ensemble.fitting import FitConfig, averaging_ratio, fit_members, for_averages
-from h2e._ensemble.fold_models import ALL, Spots
+from h2e._ensemble.fold_models import Spots
 from h2e._ensemble.mlp import fit_mlp
 from h2e._ensemble.stack import STACKS, Stack, cross_fitted, fit_stack, restore_stack
 from h2e._ensemble.transforms import fit_transform
@@ -62,11 +62,11 @@ def test_the_in_sample_stack_is_given_what_the_labels_leaked_into(spots: Spots, 
 
 def test_a_nested_stack_trains_each_pair_of_groups_once(spots: Spots, monkeypatch):
     trained = []
-    real = _fitting._Trainer._fit
-    monkeypatch.setattr(_fitting._Trainer, "_fit", lambda *args: trained.append(args[2]) or real(*args))
+    real = _fitting._fit
+    monkeypatch.setattr(_fitting, "_fit", lambda *args, **how: trained.append(how["label"]) or real(*args, **how))
     fit(spots, "nested")
     pairs = [f"{a} and {b}" for a, b in combinations("ABCD", 2)]
-    assert sorted(trained) == sorted([*"ABCD", *pairs, ALL])
+    assert sorted(trained) == sorted([*(f"texture without {name}" for name in [*"ABCD", *pairs]), "texture of all"])
 
 
 def test_models_of_the_same_groups_are_the_same_whoever_asks_for_them(spots: Spots, tmp_path):

@@ -166,7 +166,7 @@ def test_a_distributed_client_reads_the_same_windows(tmp_path: Path):
 
     zarr.create_array(tmp_path / "image.zarr", data=picture(), chunks=(3, 64, 64))
     level = da.from_zarr(tmp_path / "image.zarr")
-    cluster = {"processes": False, "n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    cluster = {"processes": False, "n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
     with distributed.LocalCluster(**cluster) as local, distributed.Client(local) as client:
         np.testing.assert_array_equal(windows_of(level), expected(picture()))
         # in a task of the only thread there is: a fold that runs on the cluster reads its own tiles

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
+from dask.system import cpu_count
+from tqdm.auto import tqdm
 
 from h2e._ensemble.fold_models import names_of
 from h2e._learners.learner import Learner, checked_features
-from h2e._parallel import ahead, in_parallel
+from h2e._parallel import ahead, in_parallel, in_task, send
 from h2e._sdata.cohort import Cohort
 from h2e._slide.slide import Slide
 from h2e._slide.tiles import view_windows, warn_of_enlarging
@@ -20,16 +22,36 @@ from h2e._stains.slides import normalize_image
 
 
 @dataclass(frozen=True, eq=False)
+class Extracted:
+    """What learners keep of the spots of a cohort, and how the tiles were cut and stained."""
+
+    x: dict[str, np.ndarray]  # by name of the learner, a row per spot
+    reference: StainReference | None
+    spacing_um: float
+
+
+@dataclass(frozen=True, eq=False)
 class Features:
     """The features of a cohort; those that were extracted last are kept."""
 
     cohort: Cohort
     progress: bool = True
-    kept: dict[tuple, dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
+    kept: dict[tuple, Extracted] = field(default_factory=dict, repr=False)
+    given: Extracted | None = None  # on a worker, which is sent what was extracted
 
-    def extract(
-        self, learners: Sequence[Learner], *, reference: StainReference | None, spacing_um: float
-    ) -> dict[str, np.ndarray]:
+    @cached_property
+    def slides(self) -> list[Slide]:
+        """The slides, on a cluster where that has them: each is sent once, as a path where its image is one."""
+        return send(self.cohort.slides)
+
+    def of(self, learners: Sequence[Learner], spots: np.ndarray) -> Extracted:
+        """Those of all spots, cut and stained as is to be where only some are trained on."""
+        if self.given is not None:
+            return self.given
+        reference, spacing_um = self.cohort.reference_of(spots), self.cohort.spacing_um(spots)
+        return self.extract(learners, reference=reference, spacing_um=spacing_um)
+
+    def extract(self, learners: Sequence[Learner], *, reference: StainReference | None, spacing_um: float) -> Extracted:
         """What each learner keeps of each spot, by its name, on images with the stains of a reference."""
         key = (tuple(learners), reference, spacing_um)
         if key in self.kept:
@@ -43,7 +65,10 @@ class Features:
         warn_of_enlarging(slides, views, spacing_um=spacing_um)
         tiles = [len(slide.xy) * len(views) for slide in slides]
         self.kept.clear()
-        parts = in_parallel(of_slide, list(slides), progress=self.progress, desc="reading tiles", tiles=tiles)
+        with tqdm(total=sum(tiles), disable=not self.progress, desc="reading tiles", unit=" tiles") as bar:
+            calls = [(slide,) for slide in self.slides]
+            threads = 1 if in_task() else min(len(slides), cpu_count())
+            parts = in_parallel(of_slide, calls, bar=bar, sizes=tiles, threads=threads)
         # Those of a slide are let go as soon as they are part of the whole, which is twice as large otherwise.
         joined = {key: np.concatenate([part.pop(key) for part in parts]) for key in list(parts[0])}
         for learner in learners:
@@ -51,8 +76,8 @@ class Features:
                 stored = [self.cohort.stored_features(learner.obsm, slide) for slide in slides]
                 joined[learner.feature_key] = np.concatenate(stored)
         x = {name: joined[one.feature_key] for name, one in zip(names_of(learners), learners, strict=True)}
-        self.kept[key] = x
-        return x
+        self.kept[key] = Extracted(x, reference, spacing_um)
+        return self.kept[key]
 
 
 def extract_features(

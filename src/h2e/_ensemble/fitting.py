@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import combinations, product
 from math import comb
 from numbers import Integral
 from os import PathLike
@@ -23,6 +23,7 @@ from h2e._ensemble.stack import MIN_GROUPS, STACKS, Stack, StackKind, cross_fitt
 from h2e._ensemble.transforms import TRANSFORMS, Transform, TransformKind, fit_transform
 from h2e._learners.folds import Fold, derive_seed
 from h2e._learners.learner import Learner, Model, checked_arrays
+from h2e._parallel import in_parallel, send
 from h2e._statistics import center_by_slide
 
 if TYPE_CHECKING:
@@ -86,11 +87,16 @@ def fit_members(spots: Spots, folds: Sequence[Fold], config: FitConfig, bar: tqd
 
 def progress_of(config: FitConfig, parts: Sequence[tuple[Sequence[Fold], np.ndarray]]) -> tqdm:
     """A bar over the models of several trainings, each the folds of its spots and their groups."""
-    pairs = sum(comb(len(folds), 2) for folds, groups in parts if _stack_of(config, folds, groups) == "nested")
-    n = len(config.learners) * (sum(len(folds) + 1 for folds, _ in parts) + pairs)
-    if pairs:
+    n = sum(n_models(config, *part) for part in parts)
+    if any(_stack_of(config, *part) == "nested" for part in parts):
         log.warning("the nested stack needs %d models, each trained without one group or without two", n)
     return tqdm(total=n, disable=not config.progress, desc="models", unit="model", leave=False)
+
+
+def n_models(config: FitConfig, folds: Sequence[Fold], groups: np.ndarray) -> int:
+    """How many models are trained on spots of these groups, in these folds."""
+    pairs = comb(len(folds), 2) if _stack_of(config, folds, groups) == "nested" else 0
+    return len(config.learners) * (len(folds) + 1 + pairs)
 
 
 def _stack_of(config: FitConfig, folds: Sequence[Fold], groups: np.ndarray) -> StackKind:
@@ -102,6 +108,8 @@ def _fit_all(trainer: _Trainer, folds: Sequence[Fold], kind: StackKind) -> FitRe
     """The same with a trainer, which knows the spots and the settings, and a stack that there are groups enough for."""
     spots, seed = trainer.spots, trainer.config.seed
     names = trainer.names
+    pairs = combinations(folds, 2) if kind == "nested" else ()
+    trainer.train([*((fold,) for fold in folds), (), *pairs])
     held_out, members = np.full((len(names), *spots.y.shape), np.nan, np.float32), []
     for k, name in enumerate(names):
         for fold in folds:
@@ -163,70 +171,80 @@ def averaging_ratio(spots: Spots, members: Sequence[FoldModel], names: Sequence[
 
 @dataclass(eq=False)
 class _Trainer:
-    """Trains each model once, since some stacks need the same one twice, on memory that models share where they can."""
+    """Trains the models without each combination of folds once, since some stacks need the same one twice."""
 
     spots: Spots
     config: FitConfig
     bar: tqdm
-    trained: dict[tuple[str, ...], FoldModel] = field(default_factory=dict)
-    learned: dict[tuple[str, ...], tuple[np.ndarray, Transform]] = field(default_factory=dict)
+    trained: dict[frozenset[str], dict[str, FoldModel]] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
         """Names of the learners."""
         return names_of(self.config.learners)
 
+    def train(self, left_out: Iterable[tuple[Fold, ...]]) -> None:
+        """Train the models of all learners without each of these combinations of folds."""
+        missing = {frozenset(fold.name for fold in folds): folds for folds in left_out}
+        spots, config = send([self.spots, self.config])
+        calls = [(folds, spots, config) for folds in missing.values()]
+        trained = in_parallel(train_without, calls, bar=self.bar, sizes=[len(self.names)] * len(calls))
+        self.trained = dict(zip(missing, trained, strict=True))
+
     def model(self, name: str, *left_out: Fold) -> FoldModel:
         """The model of a learner without some folds, which may be one named twice."""
-        folds = tuple(sorted({fold.name for fold in left_out}))
-        if (name, *folds) not in self.trained:
-            held_out = " and ".join(folds) or ALL
-            self.bar.set_postfix_str(f"{name}, {held_out}")
-            rows = _rows_without(left_out, len(self.spots.y))
-            if folds not in self.learned:
-                self.learned[folds] = self._what_is_learned(rows)
-            z, transform = self.learned[folds]
-            # Read-only, since rows in one piece are no copy: other models are trained on the same memory.
-            x = self.spots.x[name][rows]
-            x.flags.writeable = False
-            model, history = self._fit(name, held_out, x, z, self.spots.groups[rows])
-            self.trained[name, *folds] = FoldModel(name, held_out, model, transform, history)
-            self.bar.update()
-        return self.trained[name, *folds]
+        return self.trained[frozenset(fold.name for fold in left_out)][name]
 
-    def _what_is_learned(self, rows: np.ndarray | slice) -> tuple[np.ndarray, Transform]:
-        """What the models of some spots are trained on, and the way back to the unit of the targets."""
-        # Without x, since a selection of tiles would be a copy.
-        spots = replace(self.spots, x={}).take(rows)
-        denoised = denoise_targets(spots.y, spots.genes, spots.slides, self.config.n_programmes)
-        z, transform = fit_transform(self.config.transform, denoised, spots.slides, spots.groups)
-        # Limits are as measured: what models are trained on may be negative.
-        return z, transform.within(spots.y)
 
-    def _fit(self, name: str, held_out: str, x: np.ndarray, z: np.ndarray, groups: np.ndarray) -> tuple[Model, list]:
-        """One model and its history, from ``run_dir`` if it was trained before."""
-        learner = self.config.learners[self.names.index(name)]
-        # Who asks for a model does not matter: the seed depends on what it is trained on.
-        seed = derive_seed(self.config.seed, name, *np.unique(groups))
+def train_without(left_out: Sequence[Fold], spots: Spots, config: FitConfig) -> dict[str, FoldModel]:
+    """The model of each learner without some folds, on memory that models share where they can; by name."""
+    rows = _rows_without(left_out, len(spots.y))
+    z, transform = _what_is_learned(spots, rows, config)
+    held_out, models = " and ".join(sorted(fold.name for fold in left_out)) or ALL, {}
+    for name, learner in zip(names_of(config.learners), config.learners, strict=True):
+        # Read-only, since rows in one piece are no copy: other models are trained on the same memory.
+        x = spots.x[name][rows]
+        x.flags.writeable = False
         label = f"{name} without {held_out}" if held_out != ALL else f"{name} of all"
-        folder = folder_of(self.config.run_dir, learner, seed, groups, x, z)
-        if folder and folder.exists():
-            try:
-                about, arrays = _store.load(folder)
-            except (FileNotFoundError, ValueError) as error:
-                log.warning("training %s again: %s", label, error)
-            else:
-                log.info("%s: taken from %s", label, folder)
-                return learner.restore(arrays), about["history"]
-        model = learner.fit(x, z, groups, seed=seed, progress=self.config.progress, label=label)
-        arrays, history = checked_arrays(learner, model), list(model.history)
-        if folder:
-            # A full disk must not take this run with it.
-            try:
-                _store.save(folder, {"label": label, "history": history}, arrays, replace=True)
-            except OSError as error:
-                log.warning("%s is not kept in %s, and would be trained again: %s", label, folder.parent, error)
-        return model, history
+        # Who asks for a model does not matter: the seed depends on what it is trained on.
+        seed = derive_seed(config.seed, name, *np.unique(spots.groups[rows]))
+        model, history = _fit(learner, config, x, z, spots.groups[rows], seed=seed, label=label)
+        models[name] = FoldModel(name, held_out, model, transform, history)
+    return models
+
+
+def _what_is_learned(spots: Spots, rows: np.ndarray | slice, config: FitConfig) -> tuple[np.ndarray, Transform]:
+    """What the models of some spots are trained on, and the way back to the unit of the targets."""
+    # Without x, since a selection of tiles would be a copy.
+    some = replace(spots, x={}).take(rows)
+    denoised = denoise_targets(some.y, some.genes, some.slides, config.n_programmes)
+    z, transform = fit_transform(config.transform, denoised, some.slides, some.groups)
+    # Limits are as measured: what models are trained on may be negative.
+    return z, transform.within(some.y)
+
+
+def _fit(
+    learner: Learner, config: FitConfig, x: np.ndarray, z: np.ndarray, groups: np.ndarray, *, seed: int, label: str
+) -> tuple[Model, list]:
+    """One model and its history, from ``run_dir`` if it was trained before."""
+    folder = folder_of(config.run_dir, learner, seed, groups, x, z)
+    if folder and folder.exists():
+        try:
+            about, arrays = _store.load(folder)
+        except (FileNotFoundError, ValueError) as error:
+            log.warning("training %s again: %s", label, error)
+        else:
+            log.info("%s: taken from %s", label, folder)
+            return learner.restore(arrays), about["history"]
+    model = learner.fit(x, z, groups, seed=seed, progress=config.progress, label=label)
+    arrays, history = checked_arrays(learner, model), list(model.history)
+    if folder:
+        # A full disk must not take this run with it.
+        try:
+            _store.save(folder, {"label": label, "history": history}, arrays, replace=True)
+        except OSError as error:
+            log.warning("%s is not kept in %s, and would be trained again: %s", label, folder.parent, error)
+    return model, history
 
 
 def _rows_without(folds: Sequence[Fold], n: int) -> np.ndarray | slice:

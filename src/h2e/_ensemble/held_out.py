@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -11,14 +13,17 @@ from tqdm.auto import tqdm
 
 from h2e._ensemble.baselines import DOMAIN_FEATURES, baseline_predictions, domains_of, learners_beside
 from h2e._ensemble.ensemble import Ensemble
-from h2e._ensemble.extraction import Features
-from h2e._ensemble.fitting import FitConfig, for_averages
+from h2e._ensemble.extraction import Extracted, Features
+from h2e._ensemble.fitting import FitConfig, for_averages, n_models, progress_of
 from h2e._ensemble.fold_models import Spots, names_of
 from h2e._ensemble.stack import PER_MODEL, fit_stack
 from h2e._ensemble.training import train
 from h2e._learners.folds import Fold
+from h2e._parallel import active_client, in_parallel, send
 from h2e._sdata.target_spec import TargetSpec
 from h2e._statistics import group_mean
+
+T = TypeVar("T")
 
 LEVELS = (0.8, 0.9)
 """Intervals whose coverage is measured."""
@@ -36,13 +41,58 @@ class HeldOut:
     counts: tuple[np.ndarray, np.ndarray] | None  # raw, of the targets and, (n,), of all genes
 
 
+def every_fold(
+    features: Features,
+    spec: TargetSpec,
+    folds: Sequence[Fold],
+    nested: Sequence[Sequence[Fold]],
+    config: FitConfig,
+    baselines: Sequence[str],
+    *,
+    domains: bool,
+    then: Callable[[TargetSpec, Fold, HeldOut], T],
+) -> list[T]:
+    """Train on the spots of each fold, in the folds nested in it, predict those that it leaves out, and do ``then``.
+
+    On a cluster a fold is a task, which is sent features, and no pixels.
+    """
+    beside, on_cluster = learners_beside(baselines, domains=domains), active_client() is not None
+    learners, groups = (*config.learners, *beside.values()), features.cohort.groups
+    parts = [(inner, groups[fold.train]) for fold, inner in zip(folds, nested, strict=True)]
+    with progress_of(config, parts) as bar:
+        how = partial(_of_fold, then=then, config=config, baselines=baselines, domains=domains, bar=bar)
+        if on_cluster:
+            how = partial(how, config=replace(config, progress=False), bar=None)
+            spec = replace(spec, cohort=features.cohort.without_pixels())
+        (spec,) = send([spec])
+
+        def calls() -> Iterator[tuple]:
+            last, sent = None, None
+            for fold, inner in zip(folds, nested, strict=True):
+                extracted = features.of(learners, fold.train)
+                if extracted is not last:
+                    last, (sent,) = extracted, send([extracted])
+                yield spec, sent, fold, inner
+
+        counted = bar if on_cluster else tqdm(disable=True)
+        return in_parallel(how, calls(), bar=counted, sizes=[n_models(config, *part) for part in parts])
+
+
+def _of_fold(
+    spec: TargetSpec, extracted: Extracted, fold: Fold, inner: Sequence[Fold], *, then: Callable[..., T], **how: Any
+) -> T:
+    """What is done with the predictions of the spots that a fold leaves out."""
+    features = Features(spec.cohort, given=extracted)
+    return then(spec, fold, held_out_predictions(features, spec, fold, inner=inner, **how))
+
+
 def held_out_predictions(
     features: Features,
     spec: TargetSpec,
     fold: Fold,
+    *,
     config: FitConfig,
     baselines: Sequence[str],
-    *,
     inner: Sequence[Fold] = (),
     domains: bool = False,
     bar: tqdm | None = None,

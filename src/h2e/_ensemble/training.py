@@ -100,18 +100,21 @@ def spelled_alike(names: Iterable[str]) -> list[str]:
     return [name for alike in same.values() if len(alike) > 1 for name in alike]
 
 
-def folds_within(cohort: Cohort, spots: np.ndarray, learners: Sequence[Learner]) -> list[Fold]:
+def folds_within(
+    cohort: Cohort, spots: np.ndarray, learners: Sequence[Learner], n_folds: int | None = None
+) -> list[Fold]:
     """Folds of some spots; a quarter of a slide keeps the extent of the largest tile from the others."""
     spacing_um = cohort.spacing_um(spots)
     buffer_um = max((view.extent_um(spacing_um) for learner in learners for view in learner.views), default=0.0)
     xy, slides, groups = cohort.xy_um[spots], cohort.names[spots], cohort.groups[spots]
-    return make_folds(slides, groups, xy, buffer_um=min(buffer_um, 3 * spacing_um))
+    return make_folds(slides, groups, xy, buffer_um=min(buffer_um, 3 * spacing_um), n_folds=n_folds)
 
 
-def inner_folds(cohort: Cohort, fold: Fold, learners: Sequence[Learner]) -> list[Fold]:
+def inner_folds(cohort: Cohort, fold: Fold, learners: Sequence[Learner], n_folds: int | None = None) -> list[Fold]:
     """Folds of the training spots of a fold; without any the stack is the mean."""
-    several = len(np.unique(cohort.groups[fold.train])) > 1
-    return folds_within(cohort, fold.train, learners) if several else []
+    n_groups = len(np.unique(cohort.groups[fold.train]))
+    n_folds = None if n_folds is None else min(n_folds, n_groups)
+    return folds_within(cohort, fold.train, learners, n_folds) if n_groups > 1 else []
 
 
 def train(
@@ -132,8 +135,8 @@ def train(
     """
     cohort = features.cohort
     values = spec.measured(spots)
-    reference, spacing_um = cohort.reference_of(spots), cohort.spacing_um(spots)
-    x = features.extract((*config.learners, *beside), reference=reference, spacing_um=spacing_um)
+    extracted = features.of((*config.learners, *beside), spots)
+    x = extracted.x
     names = names_of(config.learners)
     genes = spec.genes if config.n_programmes else None
     own = {name: x[name] for name in names}
@@ -158,8 +161,8 @@ def train(
         training=training,
         history=pd.DataFrame(history, columns=list(HISTORY)).astype(HISTORY),
         thumbnails={slide.region: colours for slide, colours in seen_slides if slide.region is not None},
-        spacing_um=spacing_um,
-        reference=reference,
+        spacing_um=extracted.spacing_um,
+        reference=extracted.reference,
         quality={slide.name: cohort.quality[slide.name].known() for slide, _ in seen_slides},
         settings={
             **spec.settings,

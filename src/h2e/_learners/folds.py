@@ -23,8 +23,10 @@ class Fold:
     test: np.ndarray  # positions of the spots left out
 
 
-def make_folds(slides: np.ndarray, groups: np.ndarray, xy_um: np.ndarray, *, buffer_um: float) -> list[Fold]:
-    """Leave one group out; of a single slide, leave one quarter of its area out.
+def make_folds(
+    slides: np.ndarray, groups: np.ndarray, xy_um: np.ndarray, *, buffer_um: float, n_folds: int | None = None
+) -> list[Fold]:
+    """Leave one group out, or with ``n_folds`` several at a time; of a single slide, leave one quarter of its area out.
 
     Quarters of one slide are told apart by its medians, and training spots within ``buffer_um`` of the left-out quarter
     are not used. Wider tiles than the buffer still show some of the same surroundings on both sides.
@@ -36,6 +38,14 @@ def make_folds(slides: np.ndarray, groups: np.ndarray, xy_um: np.ndarray, *, buf
     [('A', [2], [0, 1]), ('B', [0, 1], [2])]
     """
     names = np.unique(groups)
+    if n_folds is not None and not 2 <= n_folds <= len(names):
+        msg = f"n_folds must be between 2 and the number of groups, {len(names)}, got {n_folds}."
+        raise ValueError(msg)
+    if n_folds is not None:
+        from sklearn.model_selection import GroupKFold
+
+        parts = GroupKFold(n_folds).split(groups, groups=groups)
+        return [Fold(_together(np.unique(groups[test]).tolist()), train, test) for train, test in parts]
     if len(names) > 1:
         return [Fold(str(g), np.flatnonzero(groups != g), np.flatnonzero(groups == g)) for g in names]
     if len(np.unique(slides)) > 1:
@@ -43,6 +53,17 @@ def make_folds(slides: np.ndarray, groups: np.ndarray, xy_um: np.ndarray, *, buf
         msg += "without group_key slides are left out."
         raise ValueError(msg)
     return _quarters(xy_um, buffer_um)
+
+
+def _together(names: list[str]) -> str:
+    """What groups that are left out together are called.
+
+    Examples
+    --------
+    >>> _together(["A", "B"]), _together(["A", "B", "C", "D"])
+    ('A, B', 'A and 3 others')
+    """
+    return ", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} others"
 
 
 def quarters_of(xy: np.ndarray) -> np.ndarray:

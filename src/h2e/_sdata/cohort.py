@@ -90,6 +90,13 @@ class Cohort:
         """Figures of the image of each slide, by its name."""
         return measure_slides(self.slides)
 
+    def without_pixels(self) -> Cohort:
+        """The same for who needs the pixels of the slides no more, with what was found on them."""
+        found = {"thumbnails": self.thumbnails, "quality": self.quality}
+        bare = replace(self, slides=tuple(slide.without_pixels() for slide in self.slides))
+        vars(bare).update(found)
+        return bare
+
     def of(self, spots: np.ndarray) -> list[int]:
         """Positions of the slides that some of the spots lie on."""
         names = set(self.names[spots])

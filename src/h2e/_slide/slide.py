@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import dask.array as da
 import numpy as np
 
 from h2e._slide.fraction import fraction_at
@@ -65,6 +66,11 @@ class Slide:
     def take(self, keep: np.ndarray) -> Slide:
         """The same slide with the spots ``keep`` (mask or positions) only."""
         return replace(self, xy=self.xy[keep], rows=self.rows[keep], in_tissue=self.in_tissue[keep])
+
+    def without_pixels(self) -> Slide:
+        """The same slide on an empty image of the same size."""
+        empty = da.zeros(self.image.levels[0].shape, dtype=np.uint8, chunks=-1)
+        return replace(self, image=Image(self.image.key, (empty,), (1.0,)))
 
     def tissue_fraction(self, side_px: float | None = None) -> np.ndarray:
         """Share of tissue in the square around each spot, one spacing or ``side_px`` wide, ``float32`` (n,)."""

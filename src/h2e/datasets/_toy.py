@@ -60,7 +60,7 @@ def toy_cohort(*, n_slides: int = 4, n_donors: int = 3, side: int = 10, seed: in
     Parameters
     ----------
     n_slides
-        Number of slides, ``toy_A1``, ``toy_A2``, ``toy_B1``, …
+        Number of slides, ``toy_A1``, ``toy_A2``, ``toy_B1``, …; after Z comes AA.
     n_donors
         Number of donors; the first ones have more slides if ``n_slides`` is larger.
     side
@@ -77,7 +77,7 @@ def toy_cohort(*, n_slides: int = 4, n_donors: int = 3, side: int = 10, seed: in
     Raises
     ------
     ValueError
-        There are fewer slides than donors, more than 26 donors, or too few spots.
+        There are fewer slides than donors, or too few spots.
 
     Examples
     --------
@@ -88,12 +88,12 @@ def toy_cohort(*, n_slides: int = 4, n_donors: int = 3, side: int = 10, seed: in
     >>> sdata["table"].shape[1], int(sdata["table"].var["planted"].sum())
     (60, 35)
     """
-    if not 1 <= n_donors <= min(n_slides, 26) or side < 4:
-        msg = f"toy_cohort needs 1 <= n_donors <= n_slides, at most 26 donors and side >= 4; got {n_donors=}, "
-        msg += f"{n_slides=}, {side=}."
+    if not 1 <= n_donors <= n_slides or side < 4:
+        msg = f"toy_cohort needs 1 <= n_donors <= n_slides and side >= 4; got {n_donors=}, {n_slides=}, {side=}."
         raise ValueError(msg)
     donors = sorted(index % n_donors for index in range(n_slides))
-    names = [f"toy_{string.ascii_uppercase[donor]}{donors[:i].count(donor) + 1}" for i, donor in enumerate(donors)]
+    letters = [_letters(donor) for donor in donors]
+    names = [f"toy_{donor}{letters[:i].count(donor) + 1}" for i, donor in enumerate(letters)]
     genes_rng = np.random.default_rng([seed, 0])
     weights = plant_genes(genes_rng)
     levels = genes_rng.normal(0, 0.15, (n_donors, N_GENES))
@@ -104,12 +104,24 @@ def toy_cohort(*, n_slides: int = 4, n_donors: int = 3, side: int = 10, seed: in
         pixels = stain_tissue(tissue, rng)
         image = multiscale_image([da.from_array(level, chunks=(3, 128, 128)) for level in pyramid(pixels, 3)], name)
         shift_px[name] = np.array(SHIFT if index == 1 else (0.0, 0.0)) * PITCH_PX
-        table, xy = measure(tissue, weights, levels[donor], rng, name=name, donor=string.ascii_uppercase[donor])
+        table, xy = measure(tissue, weights, levels[donor], rng, name=name, donor=letters[index])
         sections.append(Section(name, image, table, xy + shift_px[name], RADIUS_PX))
     sdata = assemble(sections)
     sdata["table"].var["planted"] = np.arange(N_GENES) < N_PLANTED
     sdata["table"].uns["toy"] = {"shift_px": shift_px}
     return sdata
+
+
+def _letters(number: int) -> str:
+    """Name of a donor.
+
+    Examples
+    --------
+    >>> [_letters(number) for number in (0, 25, 26, 701, 702)]
+    ['A', 'Z', 'AA', 'ZZ', 'AAA']
+    """
+    before = _letters(number // 26 - 1) if number >= 26 else ""
+    return before + string.ascii_uppercase[number % 26]
 
 
 def plant_genes(rng: np.random.Generator) -> np.ndarray:

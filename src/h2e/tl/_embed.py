@@ -103,7 +103,7 @@ def embed(
     )
     made = Features(cohort, progress).extract([learner], reference=cohort.reference, spacing_um=spacing)
     with np.errstate(over="ignore"):
-        (x,) = (features.astype(dtype) for features in made.values())
+        (x,) = (features.astype(dtype) for features in made.x.values())
     if not np.isfinite(x).all():
         msg = f"features must be finite as {dtype}, but some are not; pass dtype='float32'."
         raise ValueError(msg)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,8 @@ import pandas as pd
 
 from h2e._ensemble.baselines import BASELINES, BaselineName
 from h2e._ensemble.extraction import Features
-from h2e._ensemble.fitting import FitConfig, progress_of
-from h2e._ensemble.held_out import HeldOut, held_out_predictions
+from h2e._ensemble.fitting import FitConfig
+from h2e._ensemble.held_out import HeldOut, every_fold
 from h2e._ensemble.stack import StackKind
 from h2e._ensemble.training import check_cohort, folds_within, inner_folds, learners_of
 from h2e._ensemble.transforms import TransformKind
@@ -37,6 +38,10 @@ COUNTS = ("counts", "totals")
 """What is there where targets are genes whose values are counts."""
 
 
+MANY = 16
+"""Groups from which on leaving out several at a time is worth a word."""
+
+
 def evaluate(
     sdata: SpatialData,
     *,
@@ -51,6 +56,7 @@ def evaluate(
     baselines: BaselineName | Sequence[BaselineName] = BASELINES,
     metrics: str | Sequence[str] | None = None,
     return_predictions: bool = False,
+    n_folds: int | None = None,
     n_targets: int = 35,
     transform: TransformKind = "mixed",
     n_programmes: int = 10,
@@ -107,6 +113,10 @@ def evaluate(
         Names of metrics, ``"all"`` or ``None``, as in :func:`h2e.metrics.score`. Domains are those of the baseline.
     return_predictions
         Return the ensemble's predictions, too.
+    n_folds
+        Leave so many parts of the groups out in turn, each about as many spots, in place of one group at a time: for
+        cohorts of many donors. Without it, ``n`` groups are ``n²`` models a learner, with it ``n_folds (n_folds + 1)``.
+        Models then see fewer groups than those of :func:`h2e.tl.fit` without ``n_folds``.
     n_targets
         How many genes to choose where ``targets=None``.
     transform
@@ -169,10 +179,14 @@ def evaluate(
         check_metrics(named, missing=() if obsm is None else COUNTS)
     keys = Keys(table_key, image_key, tissue_mask_key, normalized_key, library_key, group_key, um_per_px)
     n_spots, n_slides, n_groups = size_of(sdata, keys)
-    n = len(config.learners) * n_groups * (n_groups if n_slides > 1 and n_groups > 2 else 1)
+    outer = n_folds or n_groups
+    inner = 0 if n_slides == 1 or n_groups == 2 else n_folds or n_groups - 1
     # Normalized images are brought to another reference without each group, and are read anew.
-    passes = n_groups if get_provenance(sdata, _keys.STAINS) else 1
-    announce_models("evaluate", n_spots, n_slides, config.learners, n, passes=passes, progress=progress)
+    passes, n = outer if get_provenance(sdata, _keys.STAINS) else 1, len(config.learners) * outer * (inner + 1)
+    what = "evaluate" if n_folds is None else f"evaluate, {n_groups} groups in {n_folds} folds"
+    if n_folds is None and n_groups > MANY:
+        what += f" each of {n_groups} groups (n_folds=8 trains {len(config.learners) * 8 * 9} models)"
+    announce_models(what, n_spots, n_slides, config.learners, n, passes=passes, progress=progress)
     cohort = open_cohort(sdata, keys)
     spec = TargetSpec(cohort, targets, n_targets, obsm, layer, log_normalized).with_values()
     cohort = spec.cohort
@@ -180,24 +194,17 @@ def evaluate(
         check_metrics(named, missing=COUNTS if spec.in_obs else COUNTS[1:])
     check_cohort(cohort, spec, group_key)
     warn_of_choices(spec)
-    folds = folds_within(cohort, np.arange(len(cohort.rows)), config.learners)
+    folds = folds_within(cohort, np.arange(len(cohort.rows)), config.learners, n_folds)
     _refuse_few_spots(cohort, folds)
     if set(named) & set(LIMITED):
         check_metrics(named, truth=spec.measured(folds[0].train))
     domains = not named or "within_domain" in named
     features = Features(cohort, progress)
-    inner = [inner_folds(cohort, fold, config.learners) for fold in folds]
-    parts, predictions = [], []
-    with progress_of(config, [(of, cohort.groups[fold.train]) for of, fold in zip(inner, folds, strict=True)]) as bar:
-        for fold, of in zip(folds, inner, strict=True):
-            held_out = held_out_predictions(features, spec, fold, config, baselines, inner=of, domains=domains, bar=bar)
-            groups = cohort.groups[fold.test]
-            if len(cohort.slides) == 1:
-                groups = np.full(len(fold.test), f"within slide: {fold.name}")
-            slides, xy = cohort.names[fold.test], cohort.xy_um[fold.test]
-            parts.append(_scores(held_out, slides, groups, metrics, xy, genes=spec.genes is not None))
-            own = held_out.predictions["ensemble"]
-            predictions.append(pd.DataFrame(own, held_out.truth.index, held_out.truth.columns))
+    nested = [inner_folds(cohort, fold, config.learners, n_folds) for fold in folds]
+    done = every_fold(
+        features, spec, folds, nested, config, baselines, domains=domains, then=partial(_scores, metrics=metrics)
+    )
+    parts, predictions = zip(*done, strict=True)
     scores = pd.concat(parts, ignore_index=True)
     return (scores, pd.concat(predictions).reindex(cohort.table.obs_names)) if return_predictions else scores
 
@@ -214,18 +221,15 @@ def _refuse_few_spots(cohort: Cohort, folds: Sequence[Fold]) -> None:
 
 
 def _scores(
-    held_out: HeldOut,
-    slides: np.ndarray,
-    groups: np.ndarray,
-    metrics: str | Sequence[str] | None,
-    xy: np.ndarray,
-    *,
-    genes: bool,
-) -> pd.DataFrame:
-    """Scores of each method, of the ensemble's intervals, and the ceiling."""
-    truth = held_out.truth
+    spec: TargetSpec, fold: Fold, held_out: HeldOut, *, metrics: str | Sequence[str] | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores of each method, of the ensemble's intervals, and the ceiling; and the ensemble's predictions."""
+    truth, cohort = held_out.truth, spec.cohort
+    slides, groups, xy = cohort.names[fold.test], cohort.groups[fold.test], cohort.xy_um[fold.test]
+    if len(cohort.slides) == 1:
+        groups = np.full(len(fold.test), f"within slide: {fold.name}")
     # Without totals is only asked whether counts are above 0.
-    counts, totals = held_out.counts or (truth.to_numpy() if genes else None, None)
+    counts, totals = held_out.counts or (None if spec.genes is None else truth.to_numpy(), None)
     options = {"baseline": held_out.mean, "domains": held_out.domains, "counts": counts, "totals": totals, "xy": xy}
     scores = score_methods(held_out.predictions, truth, slides=slides, groups=groups, metrics=metrics, **options)
     scored, parts = set(scores["metric"]), [scores]
@@ -246,4 +250,5 @@ def _scores(
             pd.DataFrame(about | {"method": method, "metric": metric, "value": value})
             for (method, metric), value in values.items()
         ]
-    return pd.concat(parts, ignore_index=True)
+    own = pd.DataFrame(held_out.predictions["ensemble"], truth.index, truth.columns)
+    return pd.concat(parts, ignore_index=True), own

@@ -170,7 +170,7 @@ def _values(
     # Of slides that were trained on no tile is read: their held-out predictions are in the ensemble.
     if new.any():
         features = Features(cohort.take(new), progress)
-        x = features.extract(ensemble.learners, spacing_um=ensemble.spacing_um, reference=ensemble.reference)
+        x = features.extract(ensemble.learners, spacing_um=ensemble.spacing_um, reference=ensemble.reference).x
         mean, spread = ensemble.predict(x)
         if ensemble.novelty is not None:
             novelty[rows] = ensemble.novelty.of(x[ensemble.novelty.learner])
