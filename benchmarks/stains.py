@@ -189,12 +189,12 @@ def measure_peak(side: int, method: str) -> str:
     warm = slide(1024)
     small = replace(Slide.without_spots(warm, None, ""), tissue=(mask[:32, :32], 32.0))
     reference = fit_reference([small], method=method)
-    normalize_image(warm, (mask[:32, :32], 32.0), reference).levels[0].compute(scheduler="synchronous")
+    normalize_image(warm, (mask[:32, :32], 32.0), reference, um_per_px=None).levels[0].compute(scheduler="synchronous")
     # The kernel forgets the highest so far.
     STATUS.with_name("clear_refs").write_text("5")
     before = resident("VmRSS")
     start = time.process_time()
-    level = normalize_image(slide(side), (mask, 32.0), reference).levels[0]
+    level = normalize_image(slide(side), (mask, 32.0), reference, um_per_px=None).levels[0]
     with dask.config.set(scheduler="synchronous"):
         level.map_blocks(lambda b: b[:, :1, :1].copy(), dtype=np.uint8, chunks=(3, 1, 1)).compute()
     return f"{resident('VmHWM') - before} {time.process_time() - start}"

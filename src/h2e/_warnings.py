@@ -1,4 +1,4 @@
-"""What users are told: warnings that name their own line, and how long a call will take."""
+"""What users are told: refusals, warnings that name their own line, and how long a call will take."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import logging
 import sys
 import warnings
 from functools import partial
+
+
+def refuse_if(wrong: object, message: str, kind: type[Exception] = ValueError) -> None:
+    """Raise an error with this message if something is wrong: for settings, whose message takes no time to write."""
+    if wrong:
+        raise kind(message)
 
 
 def warn(message: str) -> None:

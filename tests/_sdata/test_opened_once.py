@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import h2e
-from h2e._sdata import images, normalized, pairing, regions, scenes, slides
+from h2e._sdata import images, normalized, pairing, regions, slides
 from h2e._slide.tiles import View
 
 FIT = {
@@ -31,8 +31,8 @@ def counts(monkeypatch) -> Counter:
     count(pairing.Pairing, "image_of", lambda _, region, *a: ("paired", region))
     count(slides, "to_pixels", lambda _, region, key: ("placed", region))
     count(regions, "open_image", lambda _, key: ("opened", key))
-    count(scenes, "open_image", lambda _, key: ("opened", key))
-    count(scenes, "read_coarse", lambda image, _: ("read", image.key))
+    count(pairing, "open_image", lambda _, key: ("opened", key))
+    count(pairing, "read_coarse", lambda image, _: ("read", image.key))
     count(slides, "open_image", lambda _, key: ("opened", key))
     count(normalized, "open_image", lambda _, key: ("opened", key))
     return seen

@@ -9,7 +9,7 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import Affine, Identity, Scale, set_transformation
 
 import h2e
-from h2e._sdata import scenes
+from h2e._sdata import pairing
 from h2e._sdata.keys import Keys
 from h2e._sdata.pairing import find_pairing
 from h2e._sdata.slides import open_images
@@ -112,8 +112,8 @@ def test_slides_without_spots_that_contradict_each_other_are_refused(cohort):
 
 
 def test_pixels_are_read_once_and_only_where_several_images_may_be_one_scene(cohort, monkeypatch):
-    read, real = [], scenes.read_coarse
-    monkeypatch.setattr(scenes, "read_coarse", lambda image, scale: read.append(image.key) or real(image, scale))
+    read, real = [], pairing.read_coarse
+    monkeypatch.setattr(pairing, "read_coarse", lambda image, scale: read.append(image.key) or real(image, scale))
     h2e.pp.normalize(cohort)
     assert read == []
     rgb = pixels_of(cohort, "toy_A1_image")

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from h2e._slide.orientation import ORIENTATIONS, orient
-from h2e._slide.scene import SAME_SCENE, compare, picture_of
+from h2e._slide.orientation import ORIENTATIONS, SAME_SCENE, compare, orient, picture_of
 
 RECIPES = {
     "half": lambda rgb: resized(rgb, 2),

@@ -21,8 +21,7 @@ from h2e._slide.slide import Slide
 from h2e._stains.estimation import density, estimate_stains, macenko_vectors, sparse_codes, stained, vahadane_vectors
 from h2e._stains.kernels import boxes_of, map_density, map_lab
 from h2e._stains.maps import map_block, settings_of, shrink_to_reference
-from h2e._stains.samples import sample_tissue
-from h2e._stains.slides import as_reference, fit_reference, normalize_image, slide_stains
+from h2e._stains.slides import as_reference, fit_reference, normalize_image, sample_tissue, slide_stains
 from h2e._stains.spaces import to_lab, to_rgb
 from h2e.pl import stains as plot_stains
 from h2e.pp import StainReference, fit_stain_reference, normalize_stains
@@ -85,7 +84,7 @@ def test_a_slide_normalized_with_its_own_reference_changes_by_rounding_only(meth
     pixels, mask = slide(stains=random_stains(random), amounts=tuple(random.uniform(0.5, 1.5, 2)), seed=seed)
     image = pyramid(pixels)
     reference = fit_reference([bare(image, mask)], method=method)
-    result = normalize_image(image, (mask, 1.0), reference).levels[0].compute().astype(int)
+    result = normalize_image(image, (mask, 1.0), reference, um_per_px=None).levels[0].compute().astype(int)
     assert np.abs(result - pixels)[:, mask].max() <= 1
     assert (result == pixels)[:, ~mask].all()
     if method != "reinhard":
@@ -99,7 +98,7 @@ def test_masked_background_is_untouched_and_tissue_is_not(method: str) -> None:
     pixels[:, -10:] = 0
     other = pyramid(slide(stains=random_stains(np.random.default_rng(3)), amounts=(0.6, 1.3))[0])
     reference = fit_reference([bare(other, mask)], method=method)
-    result = normalize_image(pyramid(pixels), (mask, 1.0), reference).levels[0].compute()
+    result = normalize_image(pyramid(pixels), (mask, 1.0), reference, um_per_px=None).levels[0].compute()
     assert (result == pixels)[:, ~mask].all()
     assert (result != pixels)[:, mask].mean() > 0.5
 
@@ -247,7 +246,7 @@ def test_compiled_kernels_do_what_the_python_does() -> None:
         one, other = (estimate_stains(painted((90, 90), seed=s).reshape(3, -1).T, method) for s in (0, 1))
         settings = settings_of(one, replace(other, concentrations=(2.0, 0.9)) if method == "macenko" else other)
         plain = block.copy()
-        kernel(block, plain, boxes, *settings[1])
+        kernel(block, plain, boxes, settings[1])
         assert np.abs(plain.astype(int) - map_block(block, settings)).max() <= 1
 
 
@@ -256,7 +255,8 @@ def test_the_result_does_not_depend_on_how_a_slide_is_cut_into_chunks(method: st
     pixels, mask = slide((257, 301))
     reference = fit_reference([bare(pyramid(slide(seed=4, amounts=(1.5, 0.5))[0]), slide()[1])], method=method)
     whole, cut = (
-        normalize_image(pyramid(pixels, 1, chunk), (mask, 1.0), reference).levels[0].compute() for chunk in (400, 37)
+        normalize_image(pyramid(pixels, 1, chunk), (mask, 1.0), reference, um_per_px=None).levels[0].compute()
+        for chunk in (400, 37)
     )
     assert np.array_equal(whole, cut)
 
@@ -365,7 +365,7 @@ def test_only_the_sampled_patches_are_read_until_the_result_is() -> None:
     reads: list[tuple[int, int]] = []
     image = Image("he", (counting(pixels, reads),), (1.0,))
     reference = StainReference("macenko", stains=HE, concentrations=(2, 1), n_patches=3, patch_px=100)
-    result = normalize_image(image, (mask, 1.0), reference)
+    result = normalize_image(image, (mask, 1.0), reference, um_per_px=None)
     assert len(reads) == 3
     reads.clear()
     result.levels[0][:, 150:180, 320:350].compute(scheduler="synchronous")
@@ -376,7 +376,7 @@ def test_the_sample_is_tissue_and_follows_the_seed() -> None:
     pixels, mask = slide((600, 700))
     image = pyramid(pixels)
     samples = [
-        sample_tissue(image, mask[::4, ::4], 4.0, um_per_px=2.0, n_patches=3, patch_px=64, seed=s) for s in (0, 0, 1)
+        sample_tissue(image, (mask[::4, ::4], 4.0), um_per_px=2.0, n_patches=3, patch_px=64, seed=s) for s in (0, 0, 1)
     ]
     assert np.array_equal(samples[0], samples[1])
     assert not np.array_equal(samples[0], samples[2])
@@ -387,14 +387,14 @@ def test_tissue_smaller_than_a_patch_is_sampled() -> None:
     pixels, _ = slide((400, 400))
     mask = np.zeros((400, 400), bool)
     mask[100:130, 100:140] = True
-    sample = sample_tissue(pyramid(pixels, 1), mask, 1.0)
+    sample = sample_tissue(pyramid(pixels, 1), (mask, 1.0), um_per_px=None)
     assert sorted(map(tuple, sample)) == sorted(map(tuple, pixels[:, mask].T))
 
 
 def test_all_levels_are_mapped_alike() -> None:
     pixels, mask = slide((320, 384))
     other = fit_reference([bare(pyramid(slide(seed=9, amounts=(1.6, 0.5))[0]), slide()[1])])
-    result = normalize_image(pyramid(pixels), (mask, 1.0), other)
+    result = normalize_image(pyramid(pixels), (mask, 1.0), other, um_per_px=None)
     fine = result.levels[0].compute()
     inner = np.s_[:, 20:60, 24:80]  # at the border of the mask a coarser pixel may fall on the other side
     for step, level in ((2, result.levels[1]), (4, result.levels[2])):

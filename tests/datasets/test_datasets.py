@@ -19,7 +19,7 @@ from PIL import Image
 from spatialdata.transformations import get_transformation
 
 from h2e import datasets
-from h2e.datasets import _fetch, _her2st, _pyramids
+from h2e.datasets import _fetch, _her2st
 from h2e.datasets._cohort import pyramid
 
 pytestmark = [
@@ -252,7 +252,7 @@ def test_pixels_are_those_of_the_picture_and_are_decoded_once(folder, monkeypatc
     read = np.asarray(sdata["B2_image"]["scale0"]["image"].data)
     np.testing.assert_array_equal(read, truth[:, :288, :304])  # multiples of 16
     assert len(sdata["B2_image"].children) == 5
-    monkeypatch.setattr(_pyramids, "read_picture", None)  # a second conversion would fail
+    monkeypatch.setattr(_fetch, "read_picture", None)  # a second conversion would fail
     again = datasets.her2st(folder, progress=False)
     assert np.array_equal(np.asarray(again["B2_image"]["scale0"]["image"].data), read)
 

@@ -23,7 +23,7 @@ from spatialdata.transformations import Scale, get_transformation
 import h2e
 import h2e.datasets
 from h2e._sdata.targets import measured
-from h2e.pl._underlay import read_box, round_length
+from h2e.pl._canvas import read_box, round_length
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

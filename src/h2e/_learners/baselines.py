@@ -11,6 +11,7 @@ from h2e._learners.heads import check_training
 from h2e._learners.learner import Learner, Model
 from h2e._learners.nearest import NearestModel
 from h2e._statistics import group_mean
+from h2e._warnings import refuse_if
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,7 @@ class Coordinates(Learner):
     k: int = 8
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            msg = f"k must be at least 1, got {self.k}."
-            raise ValueError(msg)
+        refuse_if(self.k < 1, f"k must be at least 1, got {self.k}.")
 
     def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, **_: Any) -> NearestModel:
         """Keep the spots."""

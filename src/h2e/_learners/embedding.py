@@ -20,6 +20,7 @@ from h2e._learners.known_encoders import SHELL, SHELL_PX
 from h2e._learners.learner import Uses
 from h2e._learners.shell import Encode, Precision
 from h2e._slide.tiles import View
+from h2e._warnings import refuse_if
 
 PX = 80
 """Side of the images of an encoder that is code and does not say its own."""
@@ -115,9 +116,7 @@ class Embedding(HeadLearner):
         if self.precision not in get_args(Precision):
             msg = f"precision must be one of {list(get_args(Precision))}, got {self.precision!r}."
             raise ValueError(msg)
-        if self.obsm is not None and encoder not in (None, SHELL):
-            msg = "pass an encoder or an obsm key, not both."
-            raise ValueError(msg)
+        refuse_if(self.obsm is not None and encoder not in (None, SHELL), "pass an encoder or an obsm key, not both.")
         if self.obsm is None and not known and not callable(encoder):
             msg = f"encoder must be a name, a torch module or a callable, got {type(encoder).__name__}."
             raise TypeError(msg)
@@ -157,13 +156,10 @@ class Embedding(HeadLearner):
         :meta private:
         """
         reference = "" if stains is None else json.dumps(stains, sort_keys=True)
-        return {
-            "function": "embed",
-            **encoder_record(self.encoder),
-            "views_um": [view.extent_um(spacing_um) for view in self.views],
-            "views_px": [view.px for view in self.views],
-            "image": f"normalized, {hashlib.sha256(reference.encode()).hexdigest()[:16]}" if reference else AS_IT_IS,
-        }
+        image = f"normalized, {hashlib.sha256(reference.encode()).hexdigest()[:16]}" if reference else AS_IT_IS
+        extents, sides = ([view.extent_um(spacing_um) for view in self.views], [view.px for view in self.views])
+        record = {"function": "embed", **encoder_record(self.encoder)}
+        return record | {"views_um": extents, "views_px": sides, "image": image}
 
     @cached_property
     def _encode(self) -> Encode:

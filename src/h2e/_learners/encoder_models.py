@@ -12,6 +12,7 @@ import numpy as np
 
 from h2e._learners.known_encoders import registry
 from h2e._learners.shell import Encode, Precision, in_batches
+from h2e._warnings import refuse_if
 
 if TYPE_CHECKING:
     import torch
@@ -35,8 +36,7 @@ def told(name: str) -> Iterator[None]:
     except Exception as error:
         why = str(error).strip().partition("\n")[0].partition(". ")[0]
         msg = f"encoder {name!r} could not be loaded ({type(error).__name__}: {why}); if it is gated, accept its terms "
-        msg += "on huggingface.co and run 'hf auth login'; without a network, set HF_HOME to a folder that holds it or "
-        msg += "pass weights= a local file."
+        msg += "on huggingface.co and run 'hf auth login'; without a network, set HF_HOME or pass weights= a file."
         raise RuntimeError(msg) from error
 
 
@@ -79,9 +79,7 @@ def lazyslide_model(name: str) -> Any:
     """A model of LazySlide's registry."""
     with told(f"lazyslide:{name}"):
         known = registry()
-    if name not in known:
-        msg = f"encoder must be one of LazySlide's image encoders {list(known)}, got 'lazyslide:{name}'."
-        raise ValueError(msg)
+    refuse_if(name not in known, f"encoder must be one of LazySlide's {list(known)}, got 'lazyslide:{name}'.")
     with told(f"lazyslide:{name}"):
         return known[name]()
 

@@ -85,7 +85,7 @@ class Encoder:
         args = {key: tuple(v) if isinstance(v, list) else v for key, v in dict(self.model_args).items()}
         # A file that names an encoder chooses neither where its weights come from nor where they are kept.
         if (kind != "timm" and (args or self.weights)) or any(key.startswith(OF_TIMM) for key in args):
-            msg = f"model_args must be of the network of a model of timm, as weights are, got {list(args)} of {self.name!r}."
+            msg = f"model_args and weights must be of the network of a timm model, got {list(args)} of {self.name!r}."
             raise ValueError(msg)
         px, um_per_px = (SHELL_PX, None) if kind == SHELL else known_tile(self.name)
         um_per_px = self.um_per_px or um_per_px
@@ -119,9 +119,8 @@ class Encoder:
             msg += f"not {self.sha256[:8]}…); pass the same weights, or train again."
             raise ValueError(msg)
         timm = self.name.startswith("timm:")
-        return (encoder_models.as_function if timm else encoder_models.lazyslide_function)(
-            network, precision, self.pool
-        )
+        make = encoder_models.as_function if timm else encoder_models.lazyslide_function
+        return make(network, precision, self.pool)
 
     def digest(self, device: str | None = None) -> str:
         """Give the SHA-256 of the weights, which are loaded if they are not yet."""
@@ -180,20 +179,16 @@ class MissingEncoder:
             return encoder
         if isinstance(encoder, str):
             encoder = Encoder(encoder, px=self.encoder.px, um_per_px=self.encoder.um_per_px)
-        own = {key: getattr(encoder, key) for key in OF_USER}
-        return replace(
-            self.encoder if encoder.name == self.encoder.name else encoder, **own, sha256=self.encoder.sha256
-        )
+        own = {key: getattr(encoder, key) for key in OF_USER} | {"sha256": self.encoder.sha256}
+        return replace(self.encoder if encoder.name == self.encoder.name else encoder, **own)
 
 
 def encoder_record(encoder: Any) -> dict[str, str]:
     """What tells an encoder from others, its weights aside: its name and how it pools; of code only its name."""
     encoder = encoder.encoder or encoder if isinstance(encoder, MissingEncoder) else encoder
     if isinstance(encoder, Encoder):
-        return {
-            "encoder": encoder.name,
-            "options": " ".join(map(str, filter(None, (encoder.pool, encoder.model_args)))),
-        }
+        options = " ".join(map(str, filter(None, (encoder.pool, encoder.model_args))))
+        return {"encoder": encoder.name, "options": options}
     return {"encoder": getattr(encoder, "__name__", type(encoder).__name__)}
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from h2e._warnings import refuse_if
+
 QUARTERS = ("left, upper", "right, upper", "left, lower", "right, lower")
 """Of a slide that is cut into four."""
 
@@ -81,9 +83,7 @@ def _quarters(xy_um: np.ndarray, buffer_um: float) -> list[Fold]:
     """The four quarters of a slide, each with the spots that are further from it than the buffer."""
     from scipy.spatial import KDTree
 
-    if len(xy_um) < 8:
-        msg = f"spots on tissue must be at least 8 for folds within a slide, got {len(xy_um)}."
-        raise ValueError(msg)
+    refuse_if(len(xy_um) < 8, f"spots on tissue must be at least 8 for folds within a slide, got {len(xy_um)}.")
     quarter, folds = quarters_of(xy_um), []
     for name in QUARTERS:
         inside = quarter == name

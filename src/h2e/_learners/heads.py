@@ -13,6 +13,7 @@ import numpy as np
 from h2e._learners.learner import Learner, Model
 from h2e._learners.linear import LinearModel, fit_linear
 from h2e._learners.nearest import NearestModel, fit_nearest
+from h2e._warnings import refuse_if
 
 Head = Literal["ridge", "knn", "pls"]
 HEADS = get_args(Head)
@@ -26,12 +27,8 @@ class HeadLearner(Learner):
     setting: float | None
 
     def __post_init__(self) -> None:
-        if self.head not in HEADS:
-            msg = f"head must be one of {list(HEADS)}, got {self.head!r}."
-            raise ValueError(msg)
-        if self.k < 1:
-            msg = f"k must be at least 1, got {self.k}."
-            raise ValueError(msg)
+        refuse_if(self.head not in HEADS, f"head must be one of {list(HEADS)}, got {self.head!r}.")
+        refuse_if(self.k < 1, f"k must be at least 1, got {self.k}.")
 
     @property
     def feature_key(self) -> Learner:

@@ -59,9 +59,8 @@ def list_encoders() -> pd.DataFrame:
     installed = find_spec("lazyslide_models") is not None
     kinds = registry() if installed else dict.fromkeys(known().index)
     table = known().reindex(list(kinds))
-    table["licence"] = [
-        ", ".join([one] if isinstance(one, str) else one or []) or None for one in _of(kinds, "license")
-    ]
+    licences = ([one] if isinstance(one, str) else one or [] for one in _of(kinds, "license"))
+    table["licence"] = [", ".join(names) or None for names in licences]
     table = table.assign(parameters=_of(kinds, "param_size"), gated=_of(kinds, "is_gated"), installed=installed)
     table = table.assign(trust=table["plain"] != 1).set_axis([f"lazyslide:{name}" for name in kinds])
     shell = {"parameters": "1.5M", "licence": "MIT", "gated": False, "px": SHELL_PX, "trust": False, "installed": True}

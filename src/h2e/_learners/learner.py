@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from h2e._slide.tiles import View
+from h2e._warnings import refuse_if
 
 Uses = Literal["tiles", "xy", "obsm"]
 
@@ -162,9 +163,8 @@ def check_interface(learner: Learner) -> None:
     if not isinstance(name, str) or not name.isidentifier() or name == "ensemble":
         msg = f"name of learner {kind.__name__} must be an identifier other than 'ensemble', got {name!r}."
         raise ValueError(msg)
-    if uses not in get_args(Uses):
-        msg = f"uses of learner {name!r} must be one of {list(get_args(Uses))}, got {uses!r}."
-        raise ValueError(msg)
+    known = list(get_args(Uses))
+    refuse_if(uses not in known, f"uses of learner {name!r} must be one of {known}, got {uses!r}.")
     has = {
         "views": uses != "tiles" or learner.views,
         "extract_features": uses != "tiles" or kind.extract_features is not Learner.extract_features,

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from h2e._learners.folds import validation_group
-from h2e._learners.heads import check_training
+from h2e._learners import folds, heads, standardization
 from h2e._learners.learner import Learner, Model
-from h2e._learners.standardization import mean_and_std
 from h2e._learners.training_config import TrainingConfig
 from h2e._slide.tiles import View
+from h2e._warnings import refuse_if
 
 if TYPE_CHECKING:
     from h2e._learners.network import MultiscaleNetwork, NetworkConfig
@@ -133,9 +132,7 @@ class Multiscale(TrainingConfig, Learner):
         if self.stopping not in get_args(Stopping):
             msg = f"stopping must be one of {list(get_args(Stopping))}, got {self.stopping!r}."
             raise ValueError(msg)
-        if self.extent <= 0:
-            msg = f"extent must be positive, got {self.extent}."
-            raise ValueError(msg)
+        refuse_if(self.extent <= 0, f"extent must be positive, got {self.extent}.")
 
     @property
     def views(self) -> tuple[View, ...]:  # type: ignore[override]
@@ -152,11 +149,11 @@ class Multiscale(TrainingConfig, Learner):
         """Train on targets of mean 0 and standard deviation 1."""
         from h2e._learners.training import train
 
-        check_training(x, y, groups)
-        mean, scale = mean_and_std(y)
+        heads.check_training(x, y, groups)
+        mean, scale = standardization.mean_and_std(y)
         z, best = ((y - mean) / scale).astype(np.float32), None
         if self.stopping == "inner group" and len(np.unique(groups)) > 1:
-            outer = validation_group(groups)
+            outer = folds.validation_group(groups)
             best = BestEpoch(x[outer], z[outer], device=self.device)
             x, z = x[~outer], z[~outer]
         config, device = self._config(z.shape[1]), self.device

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from h2e._warnings import refuse_if
+
 Module = TypeVar("Module", bound=nn.Module)
 
 ENCODERS = ("tile", "subtiles", "center")
@@ -50,16 +52,12 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "encoders", tuple(self.encoders))
-        if self.n_targets < 1:
-            msg = f"n_targets must be at least 1, got {self.n_targets}."
-            raise ValueError(msg)
+        refuse_if(self.n_targets < 1, f"n_targets must be at least 1, got {self.n_targets}.")
         if not 16 <= self.subtile_px <= self.tile_px or self.tile_px < 26 or (self.tile_px - self.subtile_px) % 2:
             msg = "tile_px must be at least 26, subtile_px at least 16 and no more than tile_px, and both even or both "
             msg += f"odd so that one subtile is central, got tile_px={self.tile_px}, subtile_px={self.subtile_px}."
             raise ValueError(msg)
-        if not 0 <= self.dropout < 1:
-            msg = f"dropout must be in [0, 1), got {self.dropout}."
-            raise ValueError(msg)
+        refuse_if(not 0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}.")
         if not self.encoders or not set(self.encoders) <= set(ENCODERS):
             msg = f"encoders must be some of {list(ENCODERS)}, got {list(self.encoders)}."
             raise ValueError(msg)
@@ -178,10 +176,8 @@ def subtiles(tile: Tensor, side: int) -> Tensor:
     tensor([[14, 15],
             [20, 21]])
     """
-    step = (tile.shape[-1] - side) // 2
-    return torch.stack(
-        [tile[:, :, y : y + side, x : x + side] for y in (0, step, 2 * step) for x in (0, step, 2 * step)], dim=1
-    )
+    starts = [k * ((tile.shape[-1] - side) // 2) for k in range(3)]
+    return torch.stack([tile[:, :, y : y + side, x : x + side] for y in starts for x in starts], dim=1)
 
 
 def build(config: NetworkConfig, *, seed: int) -> MultiscaleNetwork:

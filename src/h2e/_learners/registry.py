@@ -17,6 +17,7 @@ from h2e._learners.learner import OF_MACHINE, Learner, check_interface
 from h2e._learners.multiscale import Multiscale
 from h2e._learners.texture import Texture
 from h2e._slide.tiles import View
+from h2e._warnings import refuse_if
 
 LearnerName = Literal["texture", "knn", "pls", "embedding", "multiscale", "mean", "coordinates"]
 
@@ -98,9 +99,7 @@ def from_json(text: str, learners: Mapping[str, Callable[..., Learner]] | None =
         msg += f"a file does not choose code: h2e.Ensemble.load(folder, learners={{{name!r}: its class}})."
         raise ValueError(msg)
     unknown = set(settings) - set(LEARNERS[name]().settings()) if name in LEARNERS else set()
-    if unknown:
-        msg = f"learner {name!r} has no settings {sorted(unknown)}; was it saved by a newer version of h2e?"
-        raise ValueError(msg)
+    refuse_if(unknown, f"learner {name!r} has no settings {sorted(unknown)}; was it saved by a newer version of h2e?")
     if "views" in settings:
         settings["views"] = tuple(View(**view) for view in settings["views"])
     if settings.get("encoder", SHELL) != SHELL and settings.get("obsm") is None:
@@ -108,9 +107,7 @@ def from_json(text: str, learners: Mapping[str, Callable[..., Learner]] | None =
         stored = {"name": stored, "px": settings["px"]} if isinstance(stored, str) else stored
         settings["encoder"] = MissingEncoder(Encoder(**stored) if stored else None)
     learner = learner_of(make(**settings))
-    if learner.name != name:
-        msg = f"learners[{name!r}] must make a learner of that name, got {learner.name!r}."
-        raise ValueError(msg)
+    refuse_if(learner.name != name, f"learners[{name!r}] must make a learner of that name, got {learner.name!r}.")
     return learner
 
 

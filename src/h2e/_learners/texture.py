@@ -9,6 +9,7 @@ import numpy as np
 from h2e._learners.heads import Head, HeadLearner
 from h2e._learners.texture_features import texture_features
 from h2e._slide.tiles import View
+from h2e._warnings import refuse_if
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,7 @@ class Texture(HeadLearner):
     def __post_init__(self) -> None:
         object.__setattr__(self, "views", tuple(self.views))
         super().__post_init__()
-        if not self.views:
-            msg = "views must name at least one view, got none."
-            raise ValueError(msg)
+        refuse_if(not self.views, "views must name at least one view, got none.")
 
     @property
     def label(self) -> str:

@@ -36,8 +36,7 @@ def remove_corrections(sdata: SpatialData, table: AnnData) -> None:
             _remove_correction(sdata, region, np.asarray(earlier["matrix"]))
             log.info("region %r: the earlier realignment was taken away", region)
         else:
-            what = "region %r: the spots are on record as moved, but their transformations do not move them (stored "
-            what += "without them?); the record is dropped"
+            what = "region %r: spots are on record as moved, and not moved (stored without?); the record is dropped"
             log.warning(what, region)
         set_provenance(table, _keys.REALIGN, region, {**earlier, "moved": False})
 

@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from h2e._sdata.table import array_of, labels_of, words_of
 from h2e._statistics import Matrix, is_sparse, log_normalize
+from h2e._warnings import refuse_if
 
 LARGEST_LOG = 25.0
 """More than the logarithm of any normalized count, to base 2 of ten million, too."""
@@ -105,9 +106,7 @@ def gene_values(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
 def values_of(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
     """``adata.X`` or a layer of it, in memory, and what to call it in an error."""
     layers, name = layer_names(adata), "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-    if layer is not None and layer not in layers:
-        msg = f"{layer!r} is not in adata.layers; it has {layers}."
-        raise KeyError(msg)
+    refuse_if(layer not in [None, *layers], f"{layer!r} is not in adata.layers; it has {layers}.", KeyError)
     values = adata.X if layer is None else adata.layers[layer]
     if values is None:
         hint = f"one of {layers}" if layers else "which the table has none of yet, or obsm= or columns of obs"
@@ -127,9 +126,8 @@ def values_of(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
 def check_values(values: Matrix, name: str) -> None:
     """Refuse missing, infinite and negative values."""
     stored = _stored(values)
-    if n := int((~np.isfinite(stored)).sum()):
-        msg = f"{name} holds {n} NaN or infinite values; drop or fill these spots or genes first."
-        raise ValueError(msg)
+    n = int((~np.isfinite(stored)).sum())
+    refuse_if(n, f"{name} holds {n} NaN or infinite values; drop or fill these spots or genes first.")
     if n := int((stored < 0).sum()):
         msg = f"{name} holds {n} negative values (smallest {stored.min():g}); pass layer= with counts or logarithms of "
         msg += "them (those in adata.raw: adata.layers['counts'] = adata.raw[:, adata.var_names].X)."
@@ -188,8 +186,7 @@ def stored_positions(adata: AnnData) -> np.ndarray:
     values = adata.obsm["spatial"]
     if isinstance(values, pd.DataFrame):
         if not {"x", "y"} <= set(values):
-            msg = f"obsm['spatial'] must be an array of x and y, or have columns of these names, got {list(values)}; "
-            msg += "rename them, since some tools put y first."
+            msg = f"obsm['spatial'] must be x and y, or have columns of these names, got {list(values)}; rename them."
             raise ValueError(msg)
         values = values[["x", "y"]]
     return np.asarray(values, dtype=np.float64)[:, :2]

@@ -11,7 +11,6 @@ from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.images import systems_of
-from h2e._sdata.keys import Keys
 from h2e._sdata.masks import with_tissue
 from h2e._sdata.pairing import find_pairing
 from h2e._sdata.provenance import check_free, get_provenance, set_provenance
@@ -33,7 +32,9 @@ MANY = 20
 """Polygons from which on they are most likely cells or bins; outlines of regions are fewer."""
 
 
-def lay_grids(sdata: SpatialData, keys: Keys, *, spacing_um: float, key_added: str | None, overwrite: bool) -> None:
+def lay_grids(
+    sdata: SpatialData, keys: _keys.Keys, *, spacing_um: float, key_added: str | None, overwrite: bool
+) -> None:
     """Add shapes and rows of the table for each image that no spots lie on, or for the one that ``image_key`` names."""
     check_sdata(sdata)
     if key_added is not None and keys.image_key is None:
@@ -68,7 +69,7 @@ def lay_grids(sdata: SpatialData, keys: Keys, *, spacing_um: float, key_added: s
     _replace(sdata.tables, keys.table_key, table)
 
 
-def adopt_spots(sdata: SpatialData, keys: Keys) -> bool:
+def adopt_spots(sdata: SpatialData, keys: _keys.Keys) -> bool:
     """Make a table of the spots that lie on images without a table; whether images are left that have none.
 
     Spots are circles or squares that no tool derived: neither a grid of quality control or of tiles nor one of h2e's.
@@ -86,19 +87,16 @@ def adopt_spots(sdata: SpatialData, keys: Keys) -> bool:
             spots.setdefault(pairing.image_of(name, image_key), []).append(name)
     for image, names in spots.items():
         if len(names) > 1:
-            msg = f"sdata.shapes has several sets of spots on image {image!r}, {names}, and no table says which is meant. "
-            msg += "Make a table that annotates one (spatialdata.models.TableModel.parse), or lay a grid with "
-            msg += "h2e.pp.make_spots."
+            msg = f"sdata.shapes has several sets of spots on image {image!r}, {names}, and no table says which "
+            msg += "is meant; make one (spatialdata.models.TableModel.parse), or lay a grid with h2e.pp.make_spots."
             raise ValueError(msg)
-    table = None
-    for (name,) in spots.values():
+    table, every = None, [name for (name,) in spots.values()]
+    for name in every:
         table = _add_rows(table, name, sdata.shapes[name].index.to_numpy())
         log.info("the %d spots of shapes[%r] are taken: tables[%r]", len(sdata.shapes[name]), name, keys.table_key)
     if table is not None:
         sdata.tables[keys.table_key] = table
-    if image_key is not None:
-        return not spots
-    return bool(pairing.images_without_spots([name for (name,) in spots.values()]))
+    return bool(pairing.images_without_spots(every)) if image_key is None else not spots
 
 
 def _points_on_tissue(slide: Slide, spacing_um: float) -> tuple[np.ndarray, np.ndarray]:
@@ -110,9 +108,8 @@ def _points_on_tissue(slide: Slide, spacing_um: float) -> tuple[np.ndarray, np.n
     on_tissue = np.zeros(len(xy), bool)
     on_tissue[inside] = mask[at[inside, 1], at[inside, 0]]
     if not on_tissue.any():
-        msg = f"no point of a grid of {spacing_um:g} µm ({spacing_px:.0f} px) lies on the tissue of "
-        msg += f"image {slide.image.key!r}, of which {100 * mask.mean():.1f} % is tissue. Check the mask, um_per_px "
-        msg += "and spacing_um."
+        msg = f"no point of a grid of {spacing_um:g} µm ({spacing_px:.0f} px) lies on the tissue of image "
+        msg += f"{slide.image.key!r}, {100 * mask.mean():.1f} % of it; check the mask, um_per_px and spacing_um."
         raise ValueError(msg)
     return xy[on_tissue], array[on_tissue]
 
@@ -130,8 +127,7 @@ def _circles(sdata: SpatialData, image_key: str, xy: np.ndarray, radius: float, 
 
 def _replace(elements: MutableMapping, name: str, new: object) -> None:
     """Put an element in the place of one that may be there (assignment alone would warn)."""
-    if name in elements:
-        del elements[name]
+    elements.pop(name, None)
     elements[name] = new
 
 

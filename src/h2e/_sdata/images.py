@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from h2e._slide.image import Image
+from h2e._warnings import refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -22,14 +23,11 @@ def open_image(sdata: SpatialData, key: str) -> Image:
     arrays = _levels(sdata.images[key])
     first = arrays[0]
     if first.dtype != np.uint8:
-        msg = f"image {key!r} must be 8-bit RGB, got {first.dtype}. Convert it first (of a pyramid the array of each "
-        msg += "scale), with (image // 257).astype('uint8') if its values reach to 65535, with (image * "
-        msg += "255).round().astype('uint8') if to 1, with image.astype('uint8') if to 255; or say with image_key "
-        msg += "which image is an H&E."
+        msg = f"image {key!r} must be 8-bit RGB, got {first.dtype}. Convert it (of a pyramid each scale) with (image "
+        msg += "// 257).astype('uint8') if its values reach to 65535, with (image * 255).round().astype('uint8') if to "
+        msg += "1, with image.astype('uint8') if to 255; or name the H&E with image_key."
         raise ValueError(msg)
-    if 0 in first.shape[1:]:
-        msg = f"image {key!r} is empty: its shape is {first.shape}."
-        raise ValueError(msg)
+    refuse_if(0 in first.shape[1:], f"image {key!r} is empty: its shape is {first.shape}.")
     channels = rgb_channels(first, key)
     levels = tuple(a.data if channels == [0, 1, 2] and a.sizes["c"] == 3 else a.data[channels] for a in arrays)
     scales = tuple(_scale(np.array(first.shape[1:]), np.array(a.shape[1:])) for a in arrays)
@@ -38,9 +36,7 @@ def open_image(sdata: SpatialData, key: str) -> Image:
 
 def check_image_key(sdata: SpatialData, key: str) -> None:
     """Refuse the name of an image that is not there."""
-    if key not in sdata.images:
-        msg = f"{key!r} is not in sdata.images; it has {sorted(sdata.images)}."
-        raise KeyError(msg)
+    refuse_if(key not in sdata.images, f"{key!r} is not in sdata.images; it has {sorted(sdata.images)}.", KeyError)
 
 
 def systems_of(element: object) -> list[str]:
@@ -48,8 +44,7 @@ def systems_of(element: object) -> list[str]:
     from spatialdata.transformations import get_transformation
 
     if getattr(element, "children", None) and "scale0" not in element.children:  # type: ignore[attr-defined]
-        msg = f"an image must have its finest level, scale0, got {sorted(element.children)}; make it anew of these, "  # type: ignore[attr-defined]
-        msg += "with spatialdata.models.Image2DModel.parse."
+        msg = f"an image must have its finest level, scale0, got {sorted(element.children)}; make it anew of these."  # type: ignore[attr-defined]
         raise ValueError(msg)
     return list(get_transformation(element, get_all=True))
 
@@ -74,9 +69,8 @@ def affine_to_image(sdata: SpatialData, image_key: str, element: object, what: s
     corners = corners_of(sdata, image_key) @ np.linalg.inv(first).T
     for system, other in zip(shared[1:], others, strict=True):
         if (apart := np.abs((corners @ (other - first).T)[:, :2]).max()) > AGREE_PX:
-            msg = f"coordinate systems {shared[0]!r} and {system!r} disagree by up to {apart:.0f} px where {what} "
-            msg += f"lies on image {image_key!r}. Remove the one that is wrong, from both, with "
-            msg += "spatialdata.transformations.remove_transformation(element, name)."
+            msg = f"coordinate systems {shared[0]!r} and {system!r} disagree by up to {apart:.0f} px where {what} lies "
+            msg += f"on image {image_key!r}; remove the wrong one from both with spatialdata's remove_transformation."
             raise ValueError(msg)
     return first
 

@@ -16,6 +16,7 @@ from h2e._sdata.provenance import check_free, get_provenance, is_ours, set_prove
 from h2e._slide.image import Image
 from h2e._slide.slide import Slide, by_image
 from h2e._slide.tissue import Method, Tissue, tissue_mask
+from h2e._warnings import refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -32,8 +33,7 @@ def write_mask(sdata: SpatialData, image_key: str, name: str, mask: np.ndarray, 
     from spatialdata.models import Labels2DModel
     from spatialdata.transformations import Scale, Sequence, get_transformation
 
-    if name in sdata.labels:
-        del sdata.labels[name]
+    sdata.labels.pop(name, None)
     resize = Scale([scale, scale], axes=("x", "y"))
     placed = get_transformation(sdata.images[image_key], get_all=True).items()
     transformations = {system: Sequence([resize, to]) for system, to in placed}
@@ -63,8 +63,8 @@ def find_mask(sdata: SpatialData, image: Image, tissue_mask_key: str | None = No
         return _from_polygons(sdata, image, name)
     if not tissue_mask_key:
         return None
-    msg = f"{name!r} is neither in sdata.labels nor in sdata.shapes; they have {sorted(sdata.labels)} and "
-    msg += f"{sorted(sdata.shapes)}."
+    msg = f"{name!r} is neither in sdata.labels nor in sdata.shapes; they have "
+    msg += f"{sorted([*sdata.labels, *sdata.shapes])}."
     raise KeyError(msg)
 
 
@@ -80,10 +80,9 @@ def detect_masks(
     """Find the tissue of images and store it under a name each; masks by image. None is written before all are made."""
     for name in names.values():
         check_mask_free(sdata, name, overwrite=overwrite)
-    masks = {
-        key: tissue_mask(slide.image, method=method, um_per_px=slide.um_per_px, scale=scale)
-        for key, slide in slides.items()
-    }
+    masks = {}
+    for key, slide in slides.items():
+        masks[key] = tissue_mask(slide.image, method=method, um_per_px=slide.um_per_px, scale=scale)
     for key, tissue in masks.items():
         write_mask(sdata, key, names[key], *tissue, method=method)
         if not tissue[0].any():
@@ -178,9 +177,7 @@ def _from_polygons(sdata: SpatialData, image: Image, name: str) -> Tissue:
     scale = max(1.0, max(height, width) / SIDE_PX)
     mask = np.zeros((int(np.ceil(height / scale)), int(np.ceil(width / scale))), bool)
     for part in sdata.shapes[name].geometry.explode():
-        if part.geom_type != "Polygon":
-            msg = f"mask {name!r} must be labels or polygons, got a {part.geom_type}."
-            raise ValueError(msg)
+        refuse_if(part.geom_type != "Polygon", f"mask {name!r} must be labels or polygons, got a {part.geom_type}.")
         piece = np.zeros_like(mask)
         for ring, value in [(part.exterior, True), *((hole, False) for hole in part.interiors)]:
             xy = (np.asarray(ring.coords)[:, :2] @ to_image[:2, :2].T + to_image[:2, 2]) / scale - 0.5

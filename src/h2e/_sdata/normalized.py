@@ -19,7 +19,7 @@ from h2e._slide.slide import Slide
 from h2e._stains.maps import map_image
 from h2e._stains.reference import StainReference
 from h2e._stains.slides import slide_stains
-from h2e._warnings import warn
+from h2e._warnings import refuse_if, warn
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -27,21 +27,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ONE_REFERENCE = "bring all to one reference with h2e.pp.normalize(sdata, overwrite=True)."
+
 
 def check_normalized_free(
     sdata: SpatialData, image_keys: Sequence[str], key_added: str | None, *, overwrite: bool
 ) -> dict[str, str]:
     """Where the normalized version of each image goes; refuses a key that something else holds."""
     if key_added is not None and len(image_keys) > 1:
-        msg = f"key_added must be None for several images, got one key {key_added!r} for {list(image_keys)}; pass "
-        msg += "image_key as well, or leave key_added out."
+        msg = f"key_added must be None for several, got one key {key_added!r} for {list(image_keys)}; pass image_key."
         raise ValueError(msg)
     written = get_provenance(sdata, _keys.STAINS)
     targets = {key: key_added or _keys.normalized(key) for key in image_keys}
     for target in targets.values():
-        if target in image_keys:
-            msg = f"key_added={target!r} is the image itself; choose another key."
-            raise ValueError(msg)
+        refuse_if(target in image_keys, f"key_added={target!r} is the image itself; choose another key.")
         check_free(sdata, "images", target, ours=target in written, overwrite=overwrite)
     return targets
 
@@ -68,15 +67,9 @@ def write_normalized(
         target = targets[key]
         did = "replaced" if target in sdata.images else "wrote"
         sdata.images[target] = image_like(sdata.images[key], image)
-        facts = {
-            "image": key,
-            "reference": reference.to_dict(),
-            "slide": None if own is None else own.to_dict(),
-            "pooled": pooled,
-            "keep_residual": keep_residual,
-            "tissue_mask_key": tissue_mask_key or "",
-        }
-        set_provenance(sdata, _keys.STAINS, target, facts)
+        facts = {"image": key, "reference": reference.to_dict(), "slide": None if own is None else own.to_dict()}
+        how = {"pooled": pooled, "keep_residual": keep_residual, "tissue_mask_key": tissue_mask_key or ""}
+        set_provenance(sdata, _keys.STAINS, target, facts | how)
         log.info("%s images[%r]: %s, lazily", did, target, reference.method)
 
 
@@ -89,8 +82,7 @@ def normalized_of(
         named = normalized_key.get(key) if isinstance(normalized_key, Mapping) else normalized_key
         made = sorted(name for name, facts in stains.items() if facts["image"] == key and name in sdata.images)
         if named is not None and named not in made:
-            msg = f"normalized_key={named!r} was not made from image {key!r} by h2e.pp.normalize_stains; on record "
-            msg += f"are {made}."
+            msg = f"normalized_key={named!r} was not made from image {key!r} by h2e.pp.normalize_stains, but {made}."
             raise ValueError(msg)
         if named is None and _keys.normalized(key) in sdata.images:
             named = _keys.normalized(key)
@@ -138,32 +130,24 @@ def stored_reference(
     versions = normalized_of(sdata, image_keys, normalized_key)
     if not versions:
         if lost := [key for key in map(_keys.normalized, image_keys) if key in stains]:
-            msg = f"images {lost} were made once and are not there: models see the images as they are. Run "
-            msg += "h2e.pp.normalize again if they should not."
+            msg = f"images {lost} were made once and are not there: models see raw images; run h2e.pp.normalize."
             warn(msg)
         return None, True, True
     foreign = [name for name in versions.values() if name not in stains]
     if foreign:
-        msg = (
-            f"images {foreign} were not normalized by h2e, or the record of it is lost (spatialdata.concatenate drops "
-        )
-        msg += (
-            "it, h2e.pp.join_slides keeps it), so new slides could not be treated alike. Run h2e.pp.normalize(sdata, "
-        )
-        msg += "overwrite=True), or pass them as image_key to use them as they are."
+        msg = f"images {foreign} were not normalized by h2e, or the record is lost (spatialdata.concatenate drops "
+        msg += "it, h2e.pp.join_slides keeps it), so new slides could not be treated alike. Run "
+        msg += "h2e.pp.normalize(sdata, overwrite=True), or pass them as image_key to use them as they are."
         raise ValueError(msg)
-    if missing := sorted(set(image_keys) - set(versions)):
-        msg = f"images {missing} are not normalized, {sorted(versions.values())} are. Bring all to one reference with "
-        msg += "h2e.pp.normalize(sdata, overwrite=True)."
-        raise ValueError(msg)
+    missing = sorted(set(image_keys) - set(versions))
+    refuse_if(missing, f"images {missing} are not normalized, {sorted(versions.values())} are; {ONE_REFERENCE}")
     made = {name: stains[name] for name in versions.values()}
     first, how = next(iter(made.items()))
     reference = StainReference.from_dict(how["reference"])
     for name, facts in made.items():
         same = StainReference.from_dict(facts["reference"]) == reference
         if not same or facts["keep_residual"] != how["keep_residual"]:
-            msg = f"images {first!r} and {name!r} were normalized to different references. Bring all to one with "
-            msg += "h2e.pp.normalize(sdata, overwrite=True)."
+            msg = f"images {first!r} and {name!r} were normalized to different references; {ONE_REFERENCE}"
             raise ValueError(msg)
     pooled = all(facts.get("pooled", True) for facts in made.values())
     return reference, pooled, bool(how["keep_residual"])

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
+from h2e._sdata import corrections, expression, provenance
 from h2e._sdata import keys as _keys
-from h2e._sdata.corrections import apply_correction, is_in_place
-from h2e._sdata.expression import gene_values, genes_of
-from h2e._sdata.provenance import get_provenance, replace_provenance
 from h2e._slide.orientation import AS_THEY_ARE, CLEAR, ORIENTATIONS, Orientation, orientation, score_here
 from h2e._slide.orientation import MIN_LEAD as FITS_BETTER
 from h2e._slide.registration import Placement, place, rotation
@@ -51,18 +49,18 @@ def move_spots(
     for region, slide in by_region(slides).items():
         report[region], pixels[region] = estimate(table, slide, reorient=reorient, **limits)
         if report[region]["moved"]:
-            apply_correction(sdata, region, report[region]["matrix"])
+            corrections.apply_correction(sdata, region, report[region]["matrix"])
         log.info("region %r: %s", region, report[region]["reason"])
-    replace_provenance(table, _keys.REALIGN, report)
+    provenance.replace_provenance(table, _keys.REALIGN, report)
     moved = {region for region, facts in report.items() if facts["moved"]}
     return report, [_moved(slide, pixels[slide.region]) if slide.region in moved else slide for slide in slides]
 
 
 def placement_of(sdata: SpatialData, table: AnnData, region: str, slide: Slide) -> dict[str, Any]:
     """What was done about the place of the spots of a region or, if nothing was, what ``move_spots`` would do."""
-    done = get_provenance(table, _keys.REALIGN).get(region)
+    done = provenance.get_provenance(table, _keys.REALIGN).get(region)
     # What was not moved may lie elsewhere since.
-    if done is not None and done["moved"] and is_in_place(sdata, region, done):
+    if done is not None and done["moved"] and corrections.is_in_place(sdata, region, done):
         return dict(done)
     facts, _ = estimate(table, slide)
     if facts["moved"]:
@@ -83,9 +81,8 @@ def warn_of_misplaced(placements: Mapping[str, Mapping[str, Any]]) -> None:
         elif facts["shift"] >= BESIDE:
             beside.append(f"{region!r} by {facts['shift']:.1f} spacings ({scores})")
     if turned:
-        msg = f"spots fit the tissue better in another orientation: {', '.join(turned)}. Are rows taken for columns, "
-        msg += "or is the image turned, mirrored or another's? h2e.pp.realign_spots(sdata, reorient=True) turns the "
-        msg += "spots; look at h2e.pl.tissue before and after."
+        msg = f"spots fit the tissue better in another orientation: {', '.join(turned)}. Is the image turned, mirrored "
+        msg += "or another's? h2e.pp.realign_spots(sdata, reorient=True) turns the spots; look at h2e.pl.tissue then."
         warn(msg)
     if beside:
         msg = f"spots lie beside the tissue: {', '.join(beside)}. h2e.pp.realign_spots(sdata, max_shift=…) moves them "
@@ -138,8 +135,8 @@ def _evident(table: AnnData, slide: Slide) -> np.ndarray:
 
 def with_counts(table: AnnData, rows: np.ndarray, share: float) -> np.ndarray | None:
     """Which of some rows have more than a share of the median count, (n,); ``None`` where there are no amounts."""
-    if table.X is not None and len(genes_of(table)):
-        counts = np.asarray(gene_values(table[rows], None)[0].sum(axis=1), dtype=float).ravel()
+    if table.X is not None and len(expression.genes_of(table)):
+        counts = np.asarray(expression.gene_values(table[rows], None)[0].sum(axis=1), dtype=float).ravel()
         if (np.isfinite(counts) & (counts >= 0)).all():
             return (counts > 0) & (counts >= share * np.median(counts))
     return None
@@ -187,17 +184,7 @@ def _describe(best: Placement, spacing: float, max_shift: float, correction: np.
     else:
         moved = True
         reason = f"moved by {shift:.2f} spacings: correlation {best.score_before:.2f} → {best.score:.2f}"
-    return {
-        "shift_x_px": best.shift[0] * spacing,
-        "shift_y_px": best.shift[1] * spacing,
-        "shift": shift,
-        "rotation_deg": best.rotation_deg,
-        "zoom": best.zoom,
-        "score_before": best.score_before,
-        "score": best.score,
-        "gain": gain,
-        "lead": lead,
-        "moved": moved,
-        "reason": reason,
-        "matrix": correction,
-    }
+    facts = {"shift_x_px": best.shift[0] * spacing, "shift_y_px": best.shift[1] * spacing, "shift": shift}
+    facts |= {"rotation_deg": best.rotation_deg, "zoom": best.zoom, "score_before": best.score_before}
+    facts |= {"score": best.score, "gain": gain, "lead": lead}
+    return facts | {"moved": moved, "reason": reason, "matrix": correction}

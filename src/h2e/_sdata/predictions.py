@@ -123,8 +123,7 @@ def check_predictions_free(table: AnnData, key: str, *, overwrite: bool) -> None
     """Refuse to replace what h2e did not write, and keys that would be taken for what stands beside predictions."""
     beside = [key_of(key) for key_of in _keys.BESIDE]
     if _keys.base_of(key) != key:
-        msg = f"key_added={key!r} ends like the keys that are stored beside predictions, such as {beside[:2]}; pass "
-        msg += "another name."
+        msg = f"key_added={key!r} ends like keys that are stored beside predictions, {beside[:2]}; pass another name."
         raise ValueError(msg)
     about = table.uns.get(key, {})
     ours = isinstance(about, Mapping) and "training_slides" in about

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from anndata import AnnData
 
@@ -13,6 +13,8 @@ from h2e._sdata import keys as _keys
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
+    Container: TypeAlias = SpatialData | AnnData
+
 ELEMENTS = ("images", "labels", "points", "shapes", "tables")
 
 SLOT_OF = {"tissue_fraction": "obs", "select_targets": "var", "make_spots": "shapes", "attach_features": "obsm",
@@ -20,12 +22,12 @@ SLOT_OF = {"tissue_fraction": "obs", "select_targets": "var", "make_spots": "sha
 """Where each function writes; what is on record without a function is a layer of ranks."""
 
 
-def set_provenance(container: SpatialData | AnnData, kind: str, key: str, facts: Mapping[str, Any]) -> None:
+def set_provenance(container: Container, kind: str, key: str, facts: Mapping[str, Any]) -> None:
     """Keep facts about a key, in ``uns["h2e"][kind]`` of a table or ``attrs["h2e"][kind]`` of a SpatialData."""
     replace_provenance(container, kind, {**_records(container).get(kind, {}), key: dict(facts)})
 
 
-def replace_provenance(container: SpatialData | AnnData, kind: str, facts: Any) -> None:
+def replace_provenance(container: Container, kind: str, facts: Any) -> None:
     """Keep all facts of a kind, in new dicts: subsets and crops of a SpatialData share the ``attrs`` of the whole."""
     records = {**_records(container), kind: facts}
     if hasattr(container, "uns"):
@@ -34,7 +36,7 @@ def replace_provenance(container: SpatialData | AnnData, kind: str, facts: Any) 
         container.attrs = {**container.attrs, _keys.PREDICTION: records}
 
 
-def get_provenance(container: SpatialData | AnnData, kind: str) -> Mapping[str, Mapping[str, Any]]:
+def get_provenance(container: Container, kind: str) -> Mapping[str, Mapping[str, Any]]:
     """All facts of a kind, by key."""
     facts = _records(container).get(kind, {})
     # Version 0.1 kept the settings of predictions beside the records of keys.
@@ -57,25 +59,18 @@ def is_ours(table: AnnData, slot: str, key: str) -> bool:
 
 
 def check_free(
-    container: SpatialData | AnnData,
-    slot: str,
-    key: str,
-    *,
-    ours: bool,
-    overwrite: bool,
-    changed: bool = False,
-    hint: str = "key_added",
+    data: Container, slot: str, key: str, *, ours: bool, overwrite: bool, changed: bool = False, hint: str = "key_added"
 ) -> None:
     """Refuse to write where there is something that h2e did not write, or what could not be stored.
 
     Names of elements are unique over all kinds, those of a slot of a table within it; upper and lower case are one.
     What h2e wrote and somebody ``changed`` is theirs.
     """
-    what = "sdata" if hasattr(container, "tables") else "adata"
+    what = "sdata" if hasattr(data, "tables") else "adata"
     check_storable(key)
-    _records(container)
+    _records(data)
     for kind in ELEMENTS if what == "sdata" else (slot,):
-        names = [str(name) for name in getattr(container, kind) if name is not None]
+        names = [str(name) for name in getattr(data, kind) if name is not None]
         taken = next((name for name in names if name.lower() == key.lower()), None)
         same = kind == slot and taken == key
         if taken is None or (same and (ours or overwrite)):
@@ -101,7 +96,7 @@ def check_storable(key: str, what: str = "key_added") -> None:
         raise ValueError(msg)
 
 
-def _records(container: SpatialData | AnnData) -> Mapping[str, Any]:
+def _records(container: Container) -> Mapping[str, Any]:
     """All that h2e has on record about a SpatialData or a table."""
     slot = "uns" if hasattr(container, "uns") else "attrs"
     records = getattr(container, slot).get(_keys.PREDICTION, {})

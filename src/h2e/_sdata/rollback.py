@@ -40,9 +40,6 @@ def all_or_nothing(sdata: SpatialData, table_key: str = _keys.TABLE) -> Iterator
 
 def _put_back(group: MutableMapping[str, object], elements: dict[str, object]) -> None:
     """Drop the elements that are new, and return those that were replaced."""
-    for key in list(group):
-        if key not in elements or group[key] is not elements[key]:
-            del group[key]
-    for key, element in elements.items():
-        if key not in group:
-            group[key] = element
+    for key in [key for key, element in group.items() if elements.get(key) is not element]:
+        del group[key]
+    group.update({key: element for key, element in elements.items() if key not in group})

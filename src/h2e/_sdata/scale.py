@@ -13,6 +13,7 @@ from h2e._sdata import keys as _keys
 from h2e._sdata.images import affine_of, systems_of
 from h2e._slide.image import Image
 from h2e._slide.slide import Slide
+from h2e._warnings import refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -51,10 +52,9 @@ def settle(evidence: Sequence[Evidence], name: str, image: Image, *, missing: st
     for other in others:
         if not 1 / AGREE <= other.um_per_px / first.um_per_px <= AGREE:
             height, width = image.shape
-            msg = f"the size of a pixel of slide {name!r} must be one, got {first.um_per_px:.4g} µm "
-            msg += f"({first.source}) and {other.um_per_px:.4g} µm ({other.source}) for image {image.key!r} "
-            msg += f"({width} × {height} px). um_per_px is µm per pixel of this image at its finest level, not of a "
-            msg += "scan that it is a smaller copy of; remove or correct what is wrong."
+            msg = f"the size of a pixel of slide {name!r} must be one, got {first.um_per_px:.4g} µm ({first.source}) "
+            msg += f"and {other.um_per_px:.4g} µm ({other.source}) for image {image.key!r} ({width} × {height} px): "
+            msg += "that of its finest level, not of a scan that it is a smaller copy of; correct what is wrong."
             raise ValueError(msg)
     return first.um_per_px, first.source
 
@@ -74,9 +74,7 @@ def size_in_obs(obs: pd.DataFrame, name: str) -> list[Evidence]:
     # Read from a CSV file, they may be text or categories; mostly all are one.
     column = obs[_keys.UM_PER_PX].dropna().astype(object)
     sizes = column.map({size: positive(size, what) for size in column.unique()}).astype(float)
-    if sizes.max() > AGREE * sizes.min():
-        msg = f"{what} must be one number, got {sizes.min():g} to {sizes.max():g}."
-        raise ValueError(msg)
+    refuse_if(sizes.max() > AGREE * sizes.min(), f"{what} must be one number, got {sizes.min():g} to {sizes.max():g}.")
     return [Evidence(float(sizes.median()), "table.obs")]
 
 
@@ -124,9 +122,8 @@ def check_not_of_scan(sdata: SpatialData, image: Image, um_per_px: float) -> Non
     # An image that is scaled by the size of its own pixels lies in a system in µm.
     if side_mm >= NARROW_MM or unit < 1.5 or 1 / AGREE <= unit / um_per_px <= AGREE:
         return
-    msg = f"um_per_px={um_per_px:g} would make image {image.key!r} {side_mm:.2g} mm wide. A pixel of it is {unit:g} "
-    msg += "units of its coordinate system wide: it is a smaller copy of a scan. um_per_px is µm per pixel of this "
-    msg += f"image: pass {um_per_px * unit:.4g} if {um_per_px:g} is that of the scan."
+    msg = f"um_per_px={um_per_px:g} would make image {image.key!r} {side_mm:.2g} mm wide: it is a smaller copy of a "
+    msg += f"scan, by {unit:g} in its coordinates; pass {um_per_px * unit:.4g} if {um_per_px:g} is that of the scan."
     raise ValueError(msg)
 
 
@@ -148,9 +145,7 @@ def positive(value: Any, what: str, *, unit: str = " of µm") -> float:
         number = float(value) if np.ndim(value) == 0 and not isinstance(value, bool | np.bool_) else np.nan
     except (TypeError, ValueError):
         number = np.nan
-    if not (np.isfinite(number) and number > 0):
-        msg = f"{what} must be a positive number{unit}, got {value!r}."
-        raise ValueError(msg)
+    refuse_if(not (np.isfinite(number) and number > 0), f"{what} must be a positive number{unit}, got {value!r}.")
     return number
 
 

@@ -16,6 +16,7 @@ from h2e._sdata.expression import genes_of
 from h2e._sdata.targets import refuse_duplicates
 from h2e._slide.lattice import lattice
 from h2e._statistics import Matrix, morans_i
+from h2e._warnings import refuse_if
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +70,8 @@ def choose_targets(
             candidate &= [re.search(exclude, name, re.IGNORECASE) is None for name in searched]
     if candidate.sum() < n_targets:
         msg = f"n_targets={n_targets} genes were asked for, {candidate.sum()} of {len(names)} are in {min_frac:.0%} of "
-        msg += f"the spots of each group of {np.unique(groups).tolist()}; lower n_targets, or name the genes, "
-        msg += "which h2e.pp.select_targets can choose with a lower min_frac."
+        msg += f"spots of each group of {np.unique(groups).tolist()}; lower n_targets, or name the genes, which "
+        msg += "h2e.pp.select_targets can choose with a lower min_frac."
         raise ValueError(msg)
     names, x_log = names[candidate], x_log[:, np.flatnonzero(candidate)]
     score = np.mean(_scores_by_group(x_log, xy, slides, groups), axis=0)
@@ -131,8 +132,6 @@ def _scores_by_group(x: Matrix, xy: np.ndarray, slides: np.ndarray, groups: np.n
         parts = [np.flatnonzero((groups == group) & (slides == slide)) for slide in np.unique(slides[groups == group])]
         graphs = [(rows, neighbours_of(xy[rows])) for rows in parts]
         by_slide = [morans_i(x[rows], neighbours) for rows, neighbours in graphs if neighbours is not None]
-        if not by_slide:
-            msg = f"group {str(group)!r} must have a slide with neighbouring spots, got none; leave it out."
-            raise ValueError(msg)
+        refuse_if(not by_slide, f"group {str(group)!r} must have a slide with neighbouring spots; leave it out.")
         scores.append(np.mean(by_slide, axis=0))
     return scores

@@ -17,6 +17,7 @@ from h2e._sdata.regions import Opener, Region
 from h2e._sdata.scale import check_sizes
 from h2e._sdata.table import check_sdata, get_table, labels_of, region_keys, shapes_of
 from h2e._slide.slide import Slide, by_image
+from h2e._warnings import refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -44,9 +45,7 @@ def open_images(sdata: SpatialData, keys: Keys) -> dict[str, Slide]:
     if isinstance(keys.image_key, str):
         return by_image(open_on_image(sdata, keys.image_key, keys))
     slides = _open(sdata, keys, sdata.tables.get(keys.table_key), bare=True, lenient=True)
-    if not slides:
-        msg = f"sdata must have an image to work on; sdata.images has {sorted(sdata.images)}."
-        raise ValueError(msg)
+    refuse_if(not slides, f"sdata must have an image to work on; sdata.images has {sorted(sdata.images)}.")
     return by_image(slides)
 
 
@@ -100,10 +99,7 @@ def open_bare_images(sdata: SpatialData, keys: Keys) -> list[Slide]:
     regions = {region for table in annotating for region in labels_of(table, region_keys(table)[0])}
     measured = sorted(region for region in regions if region in sdata.shapes and region not in pairing.grids)
     slides = _images_without_spots(opener, measured)
-    if not slides:
-        msg = f"each image already has spots; sdata.images has {sorted(sdata.images)}. Pass image_key to lay a grid "
-        msg += "over one of them."
-        raise ValueError(msg)
+    refuse_if(not slides, f"each image already has spots; pass image_key, one of {sorted(sdata.images)}.")
     return slides
 
 
@@ -186,9 +182,7 @@ def _the_one(values: np.ndarray, complaint: str) -> str:
     """The value that all have in common."""
     distinct = sorted(set(values))
     if len(distinct) != 1:
-        msg = (
-            f"{complaint}: {distinct}; a slide has one. Pass as library_key a column that tells the slides apart: that "
-        )
+        msg = f"{complaint}: {distinct}; a slide has one. Pass as library_key a column that tells slides apart: that "
         msg += "of group_key, where several donors lie on one image, or one of region and donor."
         raise ValueError(msg)
     return distinct[0]

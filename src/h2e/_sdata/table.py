@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._slide.slide import Slide
-from h2e._warnings import warn
+from h2e._warnings import refuse_if, warn
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -74,9 +74,7 @@ def unused_keys(region_key: str, instance_key: str, taken: set[str]) -> tuple[st
 
 def labels_of(table: AnnData, key: str) -> np.ndarray:
     """A column of ``obs`` as strings, one per spot, none missing."""
-    if key not in table.obs:
-        msg = f"{key!r} is not in table.obs; it has {list(table.obs)}."
-        raise KeyError(msg)
+    refuse_if(key not in table.obs, f"{key!r} is not in table.obs; it has {list(table.obs)}.", KeyError)
     if missing := int(table.obs[key].isna().sum()):
         msg = f"table.obs[{key!r}] is missing for {missing} of {table.n_obs} spots; fill it, or drop these spots."
         raise ValueError(msg)
@@ -127,9 +125,7 @@ def positions_of_instances(shapes: GeoDataFrame, region: str, instances: np.ndar
 
 def radius_of(shapes: GeoDataFrame) -> float:
     """Radius of a spot in the unit of the shapes; of a bin, that of the circle of equal area."""
-    if "radius" in shapes:
-        return float(np.median(shapes["radius"]))
-    return float(np.sqrt(np.median(shapes.area) / np.pi))
+    return float(np.median(shapes["radius"]) if "radius" in shapes else np.sqrt(np.median(shapes.area) / np.pi))
 
 
 def angle_of(shapes: GeoDataFrame, to_px: np.ndarray) -> float | None:

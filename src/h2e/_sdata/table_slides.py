@@ -69,21 +69,20 @@ def slide_from_table(name: str, adata: AnnData, table_key: str) -> SpatialData:
     several = any(len(found) > 1 and found <= set(every) for found in labels)
     placed = np.isfinite(xy).all(axis=1)
     if several or not scales or not placed.all():
-        msg = f"it must be one slide, got in uns['spatial'] {sorted(every)}, with an image and its scale, such as 'hires' "
-        msg += f"and 'tissue_hires_scalef', got {sorted(facts.get('images', {}))} and "
+        msg = f"it must be one slide, got in uns['spatial'] {sorted(every)}, with an image and its scale, such as "
+        msg += f"'hires' and 'tissue_hires_scalef', got {sorted(facts.get('images', {}))} and "
         msg += f"{sorted(facts.get('scalefactors', {}))}, and a position of each spot in obsm['spatial'], got "
-        msg += f"{placed.sum()} of {len(xy)}. Of several slides pass each under its name there, as "
-        msg += "adata[adata.obs[…] == name]; a slide without images must be a SpatialData; drop spots without position."
+        msg += f"{placed.sum()} of {len(xy)}. Of several slides pass each under its name there, as adata[adata.obs[…] "
+        msg += "== name]; a slide without images must be a SpatialData; drop spots without position."
         raise ValueError(msg)
     keys, (picture, scale) = table.uns.pop("spatialdata_attrs", {}), next(iter(scales.items()))
     region_key, instance_key = region_keys(adata) if keys else unused_keys("region", "instance_id", set(table.obs))
     table.obs[region_key], table.obs[instance_key] = pd.Categorical([name] * len(xy)), np.arange(len(xy))
     # It was about obsm["spatial"], and becomes about the image.
     if _keys.UM_PER_PX in table.obs:
-        sizes = table.obs[_keys.UM_PER_PX].astype(object)
-        table.obs[_keys.UM_PER_PX] = [
-            np.nan if pd.isna(size) else positive(size, f"obs[{_keys.UM_PER_PX!r}]") * scale for size in sizes
-        ]
+        sizes, what = table.obs[_keys.UM_PER_PX].astype(object), f"obs[{_keys.UM_PER_PX!r}]"
+        sizes = [np.nan if pd.isna(size) else positive(size, what) * scale for size in sizes]
+        table.obs[_keys.UM_PER_PX] = sizes
     table.uns["spatial"] = {name: {key: value for key, value in facts.items() if key != "images"}}
     table = TableModel.parse(table, region=name, region_key=region_key, instance_key=instance_key)
     at = {name: Scale([scale, scale], axes=("x", "y"))}

@@ -59,13 +59,8 @@ class TargetSpec:
     @property
     def settings(self) -> dict[str, Any]:
         """What is stored with an ensemble about its targets."""
-        return {
-            "unit": self.unit,
-            "targets_chosen_on_all_groups": self.chosen,
-            "obsm": self.obsm or "",
-            "layer": self.layer or "",
-            "log_normalized": self.log_normalized,
-        }
+        source = {"obsm": self.obsm or "", "layer": self.layer or "", "log_normalized": self.log_normalized}
+        return {"unit": self.unit, "targets_chosen_on_all_groups": self.chosen} | source
 
     @cached_property
     def genes(self) -> Matrix | None:
@@ -90,15 +85,9 @@ class TargetSpec:
         """The targets of all spots of the cohort, spots × targets; only the training spots have a say in which."""
         cohort, targets = self.cohort, self.targets
         if self.genes is not None and targets is None:
-            targets = choose_targets(
-                self.genes[train],
-                cohort.xy_um[train],
-                genes=list(gene_names(cohort.table)),
-                slides=cohort.names[train],
-                groups=cohort.groups[train],
-                n_targets=self.n_targets,
-                symbols=symbols_of(cohort.table),
-            )
+            about: dict[str, Any] = {"genes": list(gene_names(cohort.table)), "symbols": symbols_of(cohort.table)}
+            about |= {"slides": cohort.names[train], "groups": cohort.groups[train], "n_targets": self.n_targets}
+            targets = choose_targets(self.genes[train], cohort.xy_um[train], **about)
         return measured(cohort.table[cohort.rows], targets, obsm=self.obsm, obs=self.in_obs, genes=self.genes)
 
     def with_values(self) -> TargetSpec:

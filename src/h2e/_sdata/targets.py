@@ -13,7 +13,7 @@ from anndata import AnnData
 from h2e._sdata import keys as _keys
 from h2e._sdata.expression import FEATURE_TYPES, OTHER_FEATURES, expression, gene_names, raw_counts
 from h2e._statistics import Matrix, is_sparse
-from h2e._warnings import warn
+from h2e._warnings import refuse_if, warn
 
 AS_IN_OBS = "as in obs"
 """Unit of targets that are columns of ``.obs``."""
@@ -37,9 +37,7 @@ def resolve_targets(
             raise KeyError(msg)
         targets = known[known.isin(adata.var_names[adata.var[_keys.TARGET]])]
     names = as_list(known if targets is None else targets)
-    if not names:
-        msg = f"targets must name at least one of {source}, got none."
-        raise ValueError(msg)
+    refuse_if(not names, f"targets must name at least one of {source}, got none.")
     refuse_duplicates(names, "targets")
     others = adata.var_names.difference(known) if source == GENES else ()
     if other := [name for name in names if name in others]:
@@ -116,7 +114,7 @@ def measured(
         frame = adata.obs if obsm is None else frame_of(adata, obsm)
         values = np.column_stack([_numbers(frame.iloc[:, column], source) for column in at])
         if not allow_missing and (bad := int((~np.isfinite(values)).any(axis=1).sum())):
-            msg = f"{source} holds NaN or infinite values in {bad} of {adata.n_obs} spots; fill them, or drop these spots."
+            msg = f"{source} holds NaN or infinite values in {bad} of {adata.n_obs} spots; fill or drop them."
             raise ValueError(msg)
     return pd.DataFrame(values.astype(np.float32), index=adata.obs_names, columns=columns)
 
@@ -156,16 +154,13 @@ def targets_there(adata: AnnData, targets: Sequence[str], *, obsm: str | None = 
 def refuse_duplicates(names: Sequence[str] | np.ndarray | pd.Index, source: str) -> None:
     """Refuse names that occur twice."""
     unique, counts = np.unique(names, return_counts=True)
-    if twice := unique[counts > 1].tolist():
-        msg = f"{source}: {len(twice)} names occur more than once, such as {twice[:5]}; make them unique."
-        raise ValueError(msg)
+    twice = unique[counts > 1].tolist()
+    refuse_if(twice, f"{source}: {len(twice)} names occur more than once, such as {twice[:5]}; make them unique.")
 
 
 def frame_of(adata: AnnData, key: str, *, otherwise: str = "") -> pd.DataFrame:
     """A DataFrame in ``.obsm``; ``otherwise`` says what to do where it is not there."""
-    if key not in adata.obsm:
-        msg = f"{key!r} is not in adata.obsm; it has {list(adata.obsm)}.{otherwise}"
-        raise KeyError(msg)
+    refuse_if(key not in adata.obsm, f"{key!r} is not in adata.obsm; it has {list(adata.obsm)}.{otherwise}", KeyError)
     frame = adata.obsm[key]
     if not isinstance(frame, pd.DataFrame):
         msg = f"adata.obsm[{key!r}] is a {type(frame).__name__} without names; store a DataFrame with named columns."

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial import KDTree
+
+from h2e._warnings import refuse_if
 
 VISIUM_UM, VISIUM_RADIUS = 100.0, (0.25, 0.35)
 """Pitch of Visium in µm, and the radius of its spots in pitches: they are 55 µm wide, and Space Ranger says 65."""
@@ -22,12 +25,8 @@ def lattice(xy: np.ndarray) -> tuple[float, str]:
     >>> lattice(10.0 * np.stack(np.meshgrid(np.arange(9), np.arange(7)), axis=-1).reshape(-1, 2))
     (10.0, 'square')
     """
-    from scipy.spatial import KDTree
-
     xy = np.unique(xy, axis=0)
-    if len(xy) < 2:
-        msg = f"a spot spacing needs at least 2 spots in different places, got {len(xy)}."
-        raise ValueError(msg)
+    refuse_if(len(xy) < 2, f"a spot spacing needs at least 2 spots in different places, got {len(xy)}.")
     tree = KDTree(xy)
     # The six nearest others; the first pitch is one of their distances, so that at least one link is near it.
     lengths = tree.query(xy, k=range(2, min(7, len(xy)) + 1))[0]
@@ -94,8 +93,6 @@ def is_visium(xy: np.ndarray, array: np.ndarray | None, radius: float) -> bool:
     >>> is_visium(xy, None, 2.75), is_visium(xy, None, 5.0)
     (True, False)
     """
-    from scipy.spatial import KDTree
-
     if array is not None:
         pitch, kind = lattice_of_array(xy, array) or (np.inf, "")
         regular = kind == "hexagonal"

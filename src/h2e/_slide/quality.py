@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.ndimage import find_objects, gaussian_filter
 
 from h2e._slide.image import Image, read_coarse
 from h2e._slide.slide import Slide, by_image
@@ -55,8 +56,6 @@ class Quality(NamedTuple):
 
 def measure_quality(image: Image, tissue: Tissue, um_per_px: float | None) -> Quality:
     """Figures of an image, from one reading of it; without the size of a pixel its sharpness is not known."""
-    from scipy.ndimage import find_objects
-
     mask, mask_scale = tissue
     rgb, scale = read_coarse(image, mask_scale if um_per_px is None else PIXEL_UM / um_per_px)
     opaque = opaque_areas(rgb)
@@ -94,8 +93,6 @@ def hue_of(absorbed: np.ndarray) -> float:
 
 def sharpness_of(density: np.ndarray, inside: np.ndarray, px_um: float) -> float:
     """Contrast of fine over that of coarser details in the sharpest tenth of the tissue; NaN if pixels are larger."""
-    from scipy.ndimage import gaussian_filter
-
     if px_um > PIXEL_UM * 1.01:
         return np.nan
     # A pixel is a blur by itself.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from scipy.fft import irfft2, next_fast_len, rfft2
+from scipy.ndimage import distance_transform_edt
+from scipy.spatial import KDTree
 
 from h2e._slide.fraction import fraction_at
 
@@ -19,8 +22,7 @@ REACH = 0.72
 """Half of the diagonal of a spot's cell, in spacings: nearer than this to a spot, no gap is left between spots."""
 
 
-@dataclass(frozen=True)
-class Placement:
+class Placement(NamedTuple):
     """The best placement of the spots: ``xy`` goes to ``centre + zoom · R(rotation) (xy − centre) + shift``."""
 
     shift: tuple[float, float]  # (x, y) in spacings
@@ -114,8 +116,6 @@ def correlations(
     tissue: np.ndarray, xy: np.ndarray, spacing: float, max_shift: float, cells: int, *, trim: bool = False
 ) -> np.ndarray:
     """Correlation of 'under spots' and tissue for each shift, (y, x) in cells, over spots and rim on the image."""
-    from scipy.fft import next_fast_len
-
     near, under, low = _footprint(xy * cells / spacing, cells, trim=trim)
     reach = int(np.ceil(max_shift * cells))
     size = [next_fast_len(n + 2 * reach, real=True) for n in near.shape]
@@ -127,16 +127,12 @@ def correlations(
 
 def spectra(values: np.ndarray, known: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Fourier transforms of values, 0 where they are not known, of where they are, and of their squares, (3, …)."""
-    from scipy.fft import rfft2
-
     values = values.astype(float)
     return rfft2(np.stack([values, known, values**2]), size)
 
 
 def correlate(one: np.ndarray, other: np.ndarray, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """For each shift of the second: the correlation where both are known, and in how many cells they are."""
-    from scipy.fft import irfft2
-
     n, x, y, xx, yy, xy = irfft2(one[[1, 0, 1, 2, 1, 0]] * other[[1, 1, 0, 1, 2, 0]].conj(), size)
     n = np.maximum(n, 1)
     power = (xx - x**2 / n) * (yy - y**2 / n)
@@ -145,9 +141,6 @@ def correlate(one: np.ndarray, other: np.ndarray, size: Sequence[int]) -> tuple[
 
 def _footprint(at: np.ndarray, cells: int, *, trim: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cells that the spots and their rim cover, those under spots, and the (x, y) of the first cell."""
-    from scipy.ndimage import distance_transform_edt
-    from scipy.spatial import KDTree
-
     margin = int(np.ceil(RIM * cells)) + 1
     low = np.floor(at.min(axis=0)).astype(int) - margin
     high = np.ceil(at.max(axis=0)).astype(int) + margin

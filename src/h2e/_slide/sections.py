@@ -7,6 +7,8 @@ from functools import cache
 from itertools import combinations
 
 import numpy as np
+from scipy.fft import irfft2, next_fast_len
+from scipy.spatial import KDTree
 
 from h2e._slide.fraction import fraction_at
 from h2e._slide.image import read_coarse
@@ -34,8 +36,6 @@ MIN_OVERLAP = 0.45
 
 def same_sections(slides: Sequence[Slide]) -> list[tuple[str, str]]:
     """Names of pairs of slides that show one section: on one image by the places of their spots, else by its pixels."""
-    from scipy.fft import next_fast_len
-
     pairs = [(a.name, b.name) for a, b in combinations(slides, 2) if a.image is b.image and _share_places(a, b)]
     cells, read = {slide: _cell_of(slide) for slide in slides}, cache(read_coarse)
     for cell in sorted(set(cells.values())) if len({slide.image for slide in slides}) > 1 else ():
@@ -56,8 +56,6 @@ def same_sections(slides: Sequence[Slide]) -> list[tuple[str, str]]:
 
 def _share_places(one: Slide, other: Slide) -> bool:
     """Whether most spots of one of two slides on an image lie on spots of the other."""
-    from scipy.spatial import KDTree
-
     near = 0.5 * max(one.spacing_px, other.spacing_px)
     return any((KDTree(a.xy).query(b.xy)[0] < near).mean() > 0.5 for a, b in ((one, other), (other, one)))
 
@@ -70,8 +68,6 @@ def _cell_of(slide: Slide) -> float:
 
 def _section(slide: Slide, cell: float, read: Callable[..., tuple[np.ndarray, float]]) -> tuple[np.ndarray, np.ndarray]:
     """Optical density under the spots of a slide less its mean, and which cells are under spots, (y, x) each."""
-    from scipy.spatial import KDTree
-
     side = cell * slide.spacing_px
     rgb, scale = read(slide.image, max(1.0, side / 2))
     # Between 0 and 1, as shares of tissue are.
@@ -88,8 +84,6 @@ def _section(slide: Slide, cell: float, read: Callable[..., tuple[np.ndarray, fl
 
 def _similarity(one: np.ndarray, turned: Sequence[np.ndarray], size: Sequence[int]) -> float:
     """The best correlation of two sections over all shifts, and orientations of the second, in which enough overlap."""
-    from scipy.fft import irfft2
-
     n_one, n_other, power_one, power_other = (s[k, 0, 0].real for k in (1, 2) for s in (one, turned[0]))
     enough = MIN_OVERLAP * max(n_one, n_other)
     best = 0.0

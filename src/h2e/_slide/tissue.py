@@ -6,8 +6,10 @@ from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
+from scipy import ndimage
 
 from h2e._slide.image import Image, read_coarse
+from h2e._warnings import refuse_if
 
 Tissue = tuple[np.ndarray, float]
 """A mask, and how many pixels of level 0 one of its pixels is wide."""
@@ -55,9 +57,7 @@ def tissue_mask(
     -------
     The mask (``bool``), and how many pixels of level 0 one of its pixels covers.
     """
-    if method not in METHODS:
-        msg = f"method must be one of {list(METHODS)}, got {method!r}."
-        raise ValueError(msg)
+    refuse_if(method not in METHODS, f"method must be one of {list(METHODS)}, got {method!r}.")
     if scale is not None and not 1 <= scale <= max(image.shape):
         msg = f"scale must be between 1 and {max(image.shape)} image pixels per mask pixel, got {scale!r}."
         raise ValueError(msg)
@@ -108,7 +108,6 @@ def _choose_scale(shape: tuple[int, int], method: str, um_per_px: float | None) 
 
 def opaque_areas(rgb: np.ndarray) -> np.ndarray:
     """Large black areas with their soft edge: the frame of a scan, or what an image was cut out on."""
-    from scipy.ndimage import binary_dilation
     from skimage.morphology import remove_small_objects
 
     # Channel by channel, which is ten times faster than along the last axis.
@@ -117,7 +116,7 @@ def opaque_areas(rgb: np.ndarray) -> np.ndarray:
     size = int(0.005 * black.size)
     if black.sum() <= size:
         return np.zeros_like(black)
-    return binary_dilation(remove_small_objects(black, max_size=size), iterations=2)
+    return ndimage.binary_dilation(remove_small_objects(black, max_size=size), iterations=2)
 
 
 def _insets(opaque: np.ndarray) -> np.ndarray:
@@ -154,9 +153,7 @@ def _optical_density(rgb: np.ndarray, opaque: np.ndarray) -> tuple[np.ndarray, .
 
 def _blur(channel: np.ndarray) -> np.ndarray:
     """Two running means of 5 px."""
-    from scipy.ndimage import uniform_filter
-
-    return uniform_filter(uniform_filter(channel, 5), 5)
+    return ndimage.uniform_filter(ndimage.uniform_filter(channel, 5), 5)
 
 
 def _stain_chroma(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarray:
@@ -173,10 +170,9 @@ def _clean(
     mask: np.ndarray, *, strong: np.ndarray, chroma: np.ndarray, green: np.ndarray, area_px: float
 ) -> np.ndarray:
     """Keep pieces that are large, partly of strong contrast and not gray; fill small holes in them."""
-    from scipy.ndimage import label
     from skimage.morphology import remove_small_holes
 
-    labels, n = label(mask)
+    labels, n = ndimage.label(mask)
     total = partial(np.bincount, labels.ravel(), minlength=n + 1)
     sizes = np.maximum(total(), 1)
     share_strong = total(strong.ravel()) / sizes

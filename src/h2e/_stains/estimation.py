@@ -10,6 +10,9 @@ from h2e._stains.spaces import to_lab
 FEW = 200
 """Pixels below which there is nothing to estimate."""
 
+BETA = 0.15
+"""Optical density below which nothing is stained."""
+
 
 def density(rgb: np.ndarray, background: float = 240.0) -> np.ndarray:
     """Optical density of 8-bit values, float64."""
@@ -21,8 +24,6 @@ def estimate_stains(
     method: Method = "macenko",
     *,
     background: float = 240.0,
-    alpha: float = 1.0,
-    beta: float = 0.15,
     percentile: float = 99.0,
     space: str = "cielab",
     robust: bool = True,
@@ -35,7 +36,7 @@ def estimate_stains(
     """
     od = density(rgb, background)
     if robust:
-        keep = stained(od, beta)
+        keep = stained(od)
         rgb, od = rgb[keep], od[keep]
     if len(od) < FEW:
         return None
@@ -43,18 +44,18 @@ def estimate_stains(
         lab = to_lab(rgb, space)
         mean, std = tuple(lab.mean(axis=0)), tuple(np.maximum(lab.std(axis=0), 1e-3))
         return StainReference(method, background, mean=mean, std=std, space=space, n_pixels=len(od))
-    strong = od[(od >= beta).all(axis=1)]
+    strong = od[(od >= BETA).all(axis=1)]
     # So pale that one channel or another absorbs next to nothing everywhere.
     if len(strong) < FEW:
         strong = od
-    stains = macenko_vectors(strong, alpha, centred=not robust)
+    stains = macenko_vectors(strong, centred=not robust)
     if method == "vahadane":
         stains = vahadane_vectors(strong[:: len(strong) // 20_000 + 1], stains)
     amounts = np.maximum(np.percentile(od @ np.linalg.pinv(stains), percentile, axis=0), 0.02)
     return StainReference(method, background, tuple(stains), tuple(amounts), percentile=percentile, n_pixels=len(od))
 
 
-def stained(od: np.ndarray, beta: float = 0.15) -> np.ndarray:
+def stained(od: np.ndarray) -> np.ndarray:
     """Which pixels can be haematoxylin and eosin, by their optical density.
 
     Both absorb green most. So blood, bile and brown pigment (blue absorbed more than green), blue and green ink
@@ -67,7 +68,7 @@ def stained(od: np.ndarray, beta: float = 0.15) -> np.ndarray:
     colour = ~ink & (blue < 0.85 * green + 0.05)
     grey = (od.max(axis=1) - od.min(axis=1)) < 0.12 * total / 3
     black = od.min(axis=1) > 2.3
-    keep = (od.max(axis=1) >= beta) & colour & ~grey & ~black
+    keep = (od.max(axis=1) >= BETA) & colour & ~grey & ~black
     if keep.any():
         low, high = np.percentile(total[keep], [25, 75])
         keep &= total <= high + 3 * (high - low)

@@ -18,22 +18,14 @@ LOOSE = {"error_model": "numpy", "fastmath": {"nnan", "ninf", "nsz"}}
 """The compiler may assume that there are no infinities. It may not reorder or fuse, so any split into chunks agrees."""
 
 
-def map_density(
-    block: np.ndarray,
-    out: np.ndarray,
-    boxes: np.ndarray,
-    matrix: np.ndarray,
-    offset: np.ndarray,
-    ramps: np.ndarray,
-    logs: np.ndarray,
-    powers: np.ndarray,
-) -> None:
+def map_density(block: np.ndarray, out: np.ndarray, boxes: np.ndarray, settings: tuple[np.ndarray, ...]) -> None:
     """Apply a map that is linear in optical density: ``matrix`` and ``offset`` on log2(intensity + 1).
 
     log2 is the exponent of a float and a polynomial (``logs``) of its mantissa, the power a polynomial (``powers``)
     and an exponent again. Without a branch or a table the compiler does many pixels at a time, which is twice as
     fast as nine tables of 256 factors.
     """
+    matrix, offset, ramps, logs, powers = settings
     a00, a01, a02, a10, a11, a12, a20, a21, a22 = matrix.ravel()
     c0, c1, c2 = offset
     pale_start, pale_slope, dark_start, dark_slope = ramps
@@ -92,26 +84,14 @@ def polynomials() -> tuple[np.ndarray, np.ndarray]:
     return log2.astype(np.float32), power.astype(np.float32)
 
 
-def map_lab(
-    block: np.ndarray,
-    out: np.ndarray,
-    boxes: np.ndarray,
-    sums: np.ndarray,
-    forward: np.ndarray,
-    affine: np.ndarray,
-    backward: np.ndarray,
-    limits: np.ndarray,
-    mix: np.ndarray,
-    display: np.ndarray,
-    pale: np.ndarray,
-    dark: np.ndarray,
-) -> None:
+def map_lab(block: np.ndarray, out: np.ndarray, boxes: np.ndarray, tables: tuple[np.ndarray, ...]) -> None:
     """Apply a map that is affine in a Lab space.
 
     Pixels go through ``sums`` (linear light to cone or XYZ responses, as positions in ``forward``), ``forward`` (the
     nonlinearity), ``affine`` (3 × 4), ``backward`` (its inverse, tabled between ``limits``), ``mix`` (back to linear
     light, as positions in ``display``) and ``display`` (levels).
     """
+    sums, forward, affine, backward, limits, mix, display, pale, dark = tables
     zero, half, one = np.float32(0), np.float32(0.5), np.float32(1)
     low_end, steps = limits[0], limits[1]
     last_back, last_display = np.float32(len(backward) - 1), np.float32(len(display) - 1)

@@ -143,5 +143,5 @@ def map_block(
     block = np.ascontiguousarray(block)
     whole = boxes[0].tolist() == [0, block.shape[1], 0, block.shape[2]]
     out = np.empty_like(block) if whole else block.copy()
-    colour_map(kind)(block, out, boxes, *tables)
+    colour_map(kind)(block, out, boxes, tables)
     return out

@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from h2e._warnings import refuse_if
+
 Method = Literal["macenko", "vahadane", "reinhard"]
 METHODS = get_args(Method)
 Triple = tuple[float, float, float]
@@ -69,17 +71,14 @@ class StainReference:
     images: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            msg = f"method must be one of {list(METHODS)}, got {self.method!r}."
-            raise ValueError(msg)
+        refuse_if(self.method not in METHODS, f"method must be one of {list(METHODS)}, got {self.method!r}.")
         for name, shape in {"stains": (2, 3), "concentrations": (2,), "mean": (3,), "std": (3,)}.items():
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, _plain(value, shape, name))
         object.__setattr__(self, "images", tuple(map(str, self.images)))
         needed = ("mean", "std", "space") if self.method == "reinhard" else ("stains",)
-        if missing := [name for name in needed if getattr(self, name) is None]:
-            msg = f"a reference of method {self.method!r} must have {needed}, got None for {missing}."
-            raise ValueError(msg)
+        missing = [name for name in needed if getattr(self, name) is None]
+        refuse_if(missing, f"a reference of method {self.method!r} must have {needed}, got None for {missing}.")
         if self.space not in (None, "cielab", "ruderman"):
             msg = f"space must be 'cielab' or 'ruderman', got {self.space!r}."
             raise ValueError(msg)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 
-@dataclass(frozen=True)
-class Space:
+class Space(NamedTuple):
     """A Lab space: linear light → responses → nonlinearity → opponent axes, and back."""
 
     to_response: np.ndarray

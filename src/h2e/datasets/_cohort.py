@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import anndata as ad
 import dask.array as da
@@ -25,10 +24,9 @@ if TYPE_CHECKING:
 def halve(pixels: np.ndarray) -> np.ndarray:
     """Average blocks of 2 × 2 pixels and round; a last odd row or column is left out. (c, y, x) ``uint8``."""
     height, width = (size // 2 * 2 for size in pixels.shape[1:])
-    blocks = [pixels[:, row:height:2, column:width:2] for row in (0, 1) for column in (0, 1)]
-    total = blocks[0].astype(np.uint16)
-    for block in blocks[1:]:
-        total += block
+    total = np.zeros((len(pixels), height // 2, width // 2), np.uint16)
+    for corner in range(4):
+        total += pixels[:, corner // 2 : height : 2, corner % 2 : width : 2]
     return ((total + 2) // 4).astype(np.uint8)
 
 
@@ -66,23 +64,15 @@ def multiscale_image(levels: Sequence[da.Array], system: str) -> DataTree:
 
 def spot_table(counts: pd.DataFrame, spots: pd.DataFrame, *, region: str, donor: str, um_per_px: float) -> AnnData:
     """Make the table of one slide from the counts of its spots and their columns ``x`` and rows ``y`` of the array."""
-    obs = pd.DataFrame(
-        {
-            "region": region,
-            "instance_id": np.arange(len(spots)),
-            "donor": donor,
-            "array_row": spots["y"].to_numpy(),
-            "array_col": spots["x"].to_numpy(),
-            _keys.UM_PER_PX: float(um_per_px),
-        },
-        index=pd.Index([f"{region}_{spot}" for spot in spots.index], dtype=object),
-    )
+    names = pd.Index([f"{region}_{spot}" for spot in spots.index], dtype=object)
+    obs = pd.DataFrame({"region": region, "instance_id": np.arange(len(spots)), "donor": donor}, index=names)
+    obs["array_row"], obs["array_col"] = spots["y"].to_numpy(), spots["x"].to_numpy()
+    obs[_keys.UM_PER_PX] = float(um_per_px)
     values = csr_matrix(counts.to_numpy(dtype=np.float32))
     return ad.AnnData(values, obs=obs, var=pd.DataFrame(index=pd.Index(counts.columns.astype(str), dtype=object)))
 
 
-@dataclass(frozen=True, eq=False)
-class Section:
+class Section(NamedTuple):
     """What is known of one slide."""
 
     name: str

@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 
 from h2e.datasets._cohort import Section, assemble, fit_pitch, read_counts, read_spots, spot_table
-from h2e.datasets._fetch import fetch, local_folder, locate, read_registry, require
-from h2e.datasets._pyramids import open_pyramid
+from h2e.datasets._fetch import fetch, local_folder, locate, open_pyramid, read_registry, require
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -93,10 +92,8 @@ def her2st(
     if path is None:
         path, sections = download(sections, progress=progress)
     chosen = choose_sections(path, sections)
-    parts = [
-        read_section(path, name, picture)
-        for name, picture in tqdm(chosen.items(), disable=not progress, desc="her2st", unit="section")
-    ]
+    bar = tqdm(chosen.items(), disable=not progress, desc="her2st", unit="section")
+    parts = [read_section(path, name, picture) for name, picture in bar]
     sdata = assemble(parts)
     table = sdata["table"]
     for tier in TIERS:
@@ -112,8 +109,7 @@ def download(sections: Sequence[str] | None, *, progress: bool) -> tuple[Path, l
     known = sorted(Path(path).name.removesuffix(".tsv.gz") for path in registry if "/ST-cnts/" in path)
     wanted = known if sections is None else list(sections)
     if unknown := sorted(set(wanted) - set(known)):
-        msg = f"sections {unknown} cannot be downloaded, {known} can. For the others clone github.com/almaan/her2st "
-        msg += "and pass its folder."
+        msg = f"sections {unknown} cannot be downloaded, {known} can; clone github.com/almaan/her2st for the others."
         raise ValueError(msg)
     others = [f"/{name}" for name in known if name not in wanted]
     wanted_files = {path: sha for path, sha in registry.items() if not any(other in path for other in others)}
@@ -127,17 +123,15 @@ def choose_sections(folder: Path, sections: Sequence[str] | None) -> dict[str, P
     pictures = {name: find_image(folder, name) for name in sorted(counts & spots)}
     complete = {name: picture for name, picture in pictures.items() if picture is not None}
     if not complete:
-        msg = f"{str(folder)!r} has no complete section: each needs data/ST-cnts/X.tsv.gz, "
-        msg += "data/ST-spotfiles/X_selection.tsv and an image data/ST-imgs/{donor}/X/*.jpg. Pass a clone of "
-        msg += "github.com/almaan/her2st, or None to download."
+        needed = "data/ST-cnts/X.tsv.gz, data/ST-spotfiles/X_selection.tsv and data/ST-imgs/{donor}/X/*.jpg"
+        msg = f"{str(folder)!r} has no complete section: each needs {needed}. Pass a clone of almaan/her2st, or None."
         raise FileNotFoundError(msg)
     if sections is None:
         if partial := sorted((counts | spots) - set(complete)):
             log.info("sections %s lack counts, spots or image and are left out", partial)
         return complete
     if not sections or set(sections) - set(complete):
-        msg = f"sections {list(sections)} were asked for; {str(folder)!r} has {list(complete)} with image, counts and "
-        msg += "spots. Choose from these."
+        msg = f"sections {list(sections)} were asked for; {str(folder)!r} has {list(complete)} whole; choose from it."
         raise ValueError(msg)
     return {name: picture for name, picture in complete.items() if name in sections}
 
@@ -160,8 +154,7 @@ def read_section(folder: Path, section: str, picture: Path) -> Section:
     counts = read_counts(require(folder, *files, source="almaan/her2st"))
     spots = spots[(spots["selected"] == 1) & spots.index.isin(counts.index)]
     if len(spots) < 3:
-        msg = f"section {section!r} must have at least 3 selected spots with counts, got {len(spots)}; is its spot "
-        msg += "file that of its counts?"
+        msg = f"section {section!r} must have 3 selected spots with counts, got {len(spots)}; is its spot file right?"
         raise ValueError(msg)
     xy = spots[["pixel_x", "pixel_y"]].to_numpy(dtype=float)
     if "app" in picture.relative_to(folder).parts:

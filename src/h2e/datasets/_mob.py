@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from h2e.datasets._cohort import Section, assemble, fit_pitch, read_counts, read_spots, spot_table
-from h2e.datasets._fetch import fetch, local_folder, read_registry, require
-from h2e.datasets._pyramids import open_pyramid
+from h2e.datasets._fetch import fetch, local_folder, open_pyramid, read_registry, require
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import string
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import dask.array as da
 import numpy as np
@@ -39,8 +38,7 @@ HEMATOXYLIN = np.array([0.65, 0.70, 0.29])
 EOSIN = np.array([0.07, 0.99, 0.11])
 
 
-@dataclass(frozen=True)
-class Tissue:
+class Tissue(NamedTuple):
     """What a slide shows: fields over its pixels, (y, x) each."""
 
     mask: np.ndarray

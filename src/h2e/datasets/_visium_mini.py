@@ -12,8 +12,7 @@ import numpy as np
 from h2e._sdata import keys as _keys
 from h2e._slide.lattice import VISIUM_UM, lattice
 from h2e.datasets._cohort import Section, assemble
-from h2e.datasets._fetch import fetch, local_folder, read_registry, require
-from h2e.datasets._pyramids import open_pyramid
+from h2e.datasets._fetch import fetch, local_folder, open_pyramid, read_registry, require
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -63,19 +62,16 @@ def visium_mini(folder: str | Path | None = None, *, progress: bool = True) -> S
     """
     path = local_folder(folder, "visium_mini")
     path = path or fetch("visium_mini", URL, read_registry("visium_mini"), progress=progress)
-    source, picture = (
-        require(path, file, f"{NAME}_crop/{file}", f"tests/_data/{file}", source="scverse/squidpy")
-        for file in ("test_data.h5ad", "test_img.jpg")
-    )
+    places = ("", f"{NAME}_crop/", "tests/_data/")
+    files = ([f"{place}{name}" for place in places] for name in ("test_data.h5ad", "test_img.jpg"))
+    source, picture = (require(path, *names, source="scverse/squidpy") for names in files)
     with warnings.catch_warnings():
         # The file was written by an old version, and this one reads it right.
         warnings.simplefilter("ignore", ad.OldFormatWarning)
         adata = ad.read_h5ad(source)
     xy = adata.obsm["spatial"].astype(float)
     table = ad.AnnData(adata.X.tocsr().astype(np.float32), obs=adata.obs[["leiden"]], var=adata.var[["gene_ids"]])
-    table.obs["region"] = NAME
-    table.obs["instance_id"] = np.arange(table.n_obs)
-    table.obs["donor"] = NAME
+    table.obs = table.obs.assign(region=NAME, instance_id=np.arange(table.n_obs), donor=NAME)
     table.obs[_keys.UM_PER_PX] = VISIUM_UM / lattice(xy)[0]
     (facts,) = adata.uns["spatial"].values()
     radius = facts["scalefactors"]["spot_diameter_fullres"] / 2

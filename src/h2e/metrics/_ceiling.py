@@ -68,10 +68,8 @@ def reliability(
     deep, depth = common_depth(totals) if equal_depth else (slice(None), None)
     scores = []
     for _ in range(n_draws):
-        first, second = (
-            log_normalize(part, totals=of_spots, target_sum=target_sum)
-            for part, of_spots in _halves(counts[deep], totals[deep], depth, rng)
-        )
+        halves = _halves(counts[deep], totals[deep], depth, rng)
+        first, second = (log_normalize(part, totals=n, target_sum=target_sum) for part, n in halves)
         # A half without molecules of a target agrees with nothing.
         scores.append(np.nan_to_num(correlate(first, second), nan=0.0))
     r = np.mean(scores, axis=0)

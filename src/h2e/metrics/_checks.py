@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from h2e._warnings import refuse_if
+
 NAMED = (pd.DataFrame, pd.Series)
 """Arrays that name their spots."""
 
@@ -28,9 +30,7 @@ def align(prediction: ArrayLike, truth: ArrayLike) -> tuple[np.ndarray, np.ndarr
     names = list(tables[0].columns) if tables else []
     x = matrix(in_order(prediction, names) if len(tables) == 2 else prediction, "prediction")
     y = matrix(truth, "truth")
-    if x.shape != y.shape:
-        msg = f"prediction and truth must have the same shape, got {x.shape} and {y.shape}."
-        raise ValueError(msg)
+    refuse_if(x.shape != y.shape, f"prediction and truth must have the same shape, got {x.shape} and {y.shape}.")
     return x, y, names if tables else list(range(y.shape[1]))
 
 
@@ -93,9 +93,7 @@ def positions(xy: ArrayLike, truth: ArrayLike) -> np.ndarray:
     """Coordinates of the spots of the truth as float64 (spots, 2)."""
     check_order(truth, {"xy": xy})
     xy, n_spots = np.asarray(xy, dtype=np.float64), len(matrix(truth, "truth"))
-    if xy.shape != (n_spots, 2):
-        msg = f"xy must have shape ({n_spots}, 2), one point per spot, got {xy.shape}."
-        raise ValueError(msg)
+    refuse_if(xy.shape != (n_spots, 2), f"xy must have shape ({n_spots}, 2), one point per spot, got {xy.shape}.")
     check_finite(xy, "xy")
     return xy
 
@@ -103,12 +101,9 @@ def positions(xy: ArrayLike, truth: ArrayLike) -> np.ndarray:
 def labels(values: ArrayLike, n_spots: int, name: str) -> np.ndarray:
     """One label per spot as strings; missing labels are refused."""
     column = pd.Series(np.asarray(values))
-    if len(column) != n_spots:
-        msg = f"{name} must have one label per spot, got {len(column)} labels for {n_spots} spots."
-        raise ValueError(msg)
-    if column.isna().any():
-        msg = f"{name} must have a label for every spot, got none for {int(column.isna().sum())} of {n_spots}."
-        raise ValueError(msg)
+    n, missing = len(column), int(column.isna().sum())
+    refuse_if(n != n_spots, f"{name} must have one label per spot, got {n} labels for {n_spots} spots.")
+    refuse_if(missing, f"{name} must have a label for every spot, got none for {missing} of {n_spots}.")
     return column.astype(str).to_numpy(dtype=object)
 
 

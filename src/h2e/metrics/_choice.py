@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 import pandas as pd
 
+from h2e._warnings import refuse_if
+
 from . import _correlation, _depth, _distribution, _error
 from ._checks import check_non_negative
 
@@ -60,13 +62,9 @@ def check_metrics(
     metrics: Sequence[str], *, missing: Collection[str] = (), truth: np.ndarray | pd.DataFrame | None = None
 ) -> None:
     """Refuse metrics that are unknown, that need a missing argument, or that this truth cannot have."""
-    if not len(metrics):
-        msg = f"metrics is empty; name some of {list(METRICS)}, or leave it out."
-        raise ValueError(msg)
+    refuse_if(not len(metrics), f"metrics is empty; name some of {list(METRICS)}, or leave it out.")
     for name in metrics:
-        if name not in METRICS:
-            msg = f"metric {name!r} is not known; choose from {list(METRICS)}."
-            raise ValueError(msg)
+        refuse_if(name not in METRICS, f"metric {name!r} is not known; choose from {list(METRICS)}.")
         lacking = sorted(_needs(name) & set(missing))
         if lacking:
             msg = f"metric {name!r} needs {lacking[0]}=, which was not passed."

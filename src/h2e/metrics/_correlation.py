@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from h2e._statistics import ROUNDING, center_by_slide, correlate, is_constant
+from h2e._warnings import refuse_if
 
 from ._checks import check_order, check_pair, labels, per_spot, ratio
 
@@ -157,9 +158,7 @@ def spot_rho(prediction: ArrayLike, truth: ArrayLike) -> np.ndarray:
     array([ 1., -1.])
     """
     prediction, truth = check_pair(prediction, truth)
-    if truth.shape[1] < 2:
-        msg = "spot_rho needs at least 2 targets, over which it correlates, got 1."
-        raise ValueError(msg)
+    refuse_if(truth.shape[1] < 2, "spot_rho needs at least 2 targets, over which it correlates, got 1.")
     return spearman(prediction.T, truth.T)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from h2e._statistics import half_widths
+from h2e._warnings import refuse_if
 
 from ._checks import align, check_between, check_order, check_pair, labels, matrix
 
@@ -40,8 +41,7 @@ def coverage(lower: ArrayLike, upper: ArrayLike, truth: ArrayLike) -> np.ndarray
     """
     lower, upper, truth = check_pair(lower, truth)[0], *check_pair(upper, truth)
     if (lower > upper).any():
-        msg = f"lower must be at most upper, got {int((lower > upper).sum())} values where lower is above upper; "
-        msg += "pass them as (lower, upper, truth)."
+        msg = f"lower must be at most upper, got {(lower > upper).sum()} where lower is above upper; pass (lower, upper, truth)."
         raise ValueError(msg)
     return ((lower <= truth) & (truth <= upper)).mean(axis=0)
 
@@ -125,9 +125,7 @@ def cross_coverage(
     B    0.4
     Name: coverage, dtype: float64
     """
-    if not len(levels):
-        msg = f"levels must be numbers between 0 and 1, such as (0.8, 0.9), got {levels}."
-        raise ValueError(msg)
+    refuse_if(not len(levels), f"levels must be numbers between 0 and 1, such as (0.8, 0.9), got {levels}.")
     check_order(truth, {"groups": groups})
     prediction, truth, names = align(prediction, truth)
     groups = labels(groups, len(truth), "groups")

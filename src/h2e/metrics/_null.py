@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from h2e._statistics import correlate, is_constant
+from h2e._warnings import refuse_if
 
 from ._checks import align, check_whole, generator, positions
 from ._correlation import ranks
@@ -83,17 +84,13 @@ def spatial_pvalue(
        n_spots    r    p
     0      144  1.0  0.0
     """
-    if method not in ("pearson", "spearman"):
-        msg = f"method must be 'pearson' or 'spearman', got method={method!r}."
-        raise ValueError(msg)
+    refuse_if(method not in ("pearson", "spearman"), f"method must be 'pearson' or 'spearman', got method={method!r}.")
     check_whole(n_draws, "n_draws")
     check_whole(max_spots, "max_spots", least=MIN_SPOTS)
     rng = generator(seed)
     xy = positions(xy, truth)
     prediction, truth, names = align(prediction, truth)
-    if len(truth) < MIN_SPOTS:
-        msg = f"a spatial null needs at least {MIN_SPOTS} spots, got {len(truth)}."
-        raise ValueError(msg)
+    refuse_if(len(truth) < MIN_SPOTS, f"a spatial null needs at least {MIN_SPOTS} spots, got {len(truth)}.")
     spacing = _spacing(xy)
     if len(truth) > max_spots:
         spacing *= np.sqrt(len(truth) / max_spots)
@@ -207,7 +204,5 @@ def _spacing(xy: np.ndarray) -> float:
     from scipy.spatial import cKDTree
 
     spacing = float(np.median(cKDTree(xy).query(xy, 2)[0][:, 1]))
-    if spacing == 0:
-        msg = "xy must be the positions of one slide, got spots most of which share their coordinates with another one."
-        raise ValueError(msg)
+    refuse_if(spacing == 0, "xy must be the positions of one slide, got spots most of which share their coordinates.")
     return spacing

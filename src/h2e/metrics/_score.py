@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from h2e._warnings import refuse_if
+
 from ._checks import align, check_order, check_pair, in_order, labels, matrix, per_spot, positions
 from ._choice import DRAWN, METRICS, PER_SPOT, choose
 
@@ -149,9 +151,7 @@ def _group_of(slides: np.ndarray, groups: np.ndarray) -> dict[str, str]:
         msg = f"slides must have names of their own and one group, got {repeated} that belong to more than one group."
         raise ValueError(msg)
     small = [name for name in names if (slides == name).sum() < 3]
-    if small:
-        msg = f"slides must have at least 3 spots for a correlation, got {small} with fewer; drop them."
-        raise ValueError(msg)
+    refuse_if(small, f"slides must have at least 3 spots for a correlation, got {small} with fewer; drop them.")
     return {slide: group for group, slide in pairs}
 
 

@@ -9,6 +9,8 @@ from typing import Literal
 import pandas as pd
 from pandas.core.groupby import DataFrameGroupBy
 
+from h2e._warnings import refuse_if
+
 from ._score import COLUMNS
 
 log = logging.getLogger(__name__)
@@ -78,18 +80,17 @@ def summarize(
     0  spearman     A   0.3           0
     1  spearman     B   0.5           1
     """
-    if by not in ROWS:
-        msg = f"by must be one of {list(ROWS)}, got by={by!r}."
-        raise ValueError(msg)
+    refuse_if(by not in ROWS, f"by must be one of {list(ROWS)}, got by={by!r}.")
     keys = check_scores(scores)
     if donors is not None:
-        scores = scores.assign(group=_donors_of(scores["slide"], donors))
+        of_slides = scores["slide"].map(dict(donors))
+        missing = sorted(set(scores["slide"][of_slides.isna()]))
+        refuse_if(missing, f"donors must have the donor of every slide, got none for {missing}.")
+        scores = scores.assign(group=of_slides)
     if "pearson" in (metrics := set(scores["metric"])) and "pearson_equal_depth" not in metrics:
-        log.warning(
-            "no pearson_equal_depth beside pearson: without raw counts nothing tells what is due to their depth"
-        )
+        log.warning("no pearson_equal_depth beside pearson: without raw counts nothing tells what is due to depth")
     rows = [*keys, *ROWS[by]]
-    of_donors = _mean(scores, [*keys, "group", "target"])
+    of_donors = _grouped(scores, [*keys, "group", "target"])["value"].mean().reset_index()
     result = _of_rows(scores, of_donors, keys, by)
     scored = _grouped(scores[scores["value"].notna()], rows)
     for column in ("group", "slide", "target"):
@@ -120,26 +121,14 @@ def _of_rows(scores: pd.DataFrame, of_donors: pd.DataFrame, keys: list[str], by:
     return result
 
 
-def _donors_of(slides: pd.Series, donors: Mapping[str, str]) -> pd.Series:
-    """The donor of each slide."""
-    of_slides = slides.map(dict(donors))
-    if missing := sorted(set(slides[of_slides.isna()])):
-        msg = f"donors must have the donor of every slide, got none for {missing}."
-        raise ValueError(msg)
-    return of_slides
-
-
 def check_scores(scores: pd.DataFrame) -> list[str]:
     """Columns that keep scores apart: those added to the table of :func:`score`, and the metric."""
     missing = [column for column in COLUMNS if column not in scores]
-    if missing:
-        msg = f"scores must be a table of h2e.metrics.score; they lack the columns {missing}."
-        raise ValueError(msg)
+    refuse_if(missing, f"scores must be a table of h2e.metrics.score; they lack the columns {missing}.")
     keys = [*(column for column in scores.columns if column not in COLUMNS), "metric"]
     n_repeated = int(scores.duplicated([*keys, "group", "slide", "target"]).sum())
     if n_repeated:
-        msg = f"scores must have one value per slide and target, got {n_repeated} rows that repeat one; "
-        msg += "select one model, or add a column that tells them apart."
+        msg = f"scores must have one value per slide and target, got {n_repeated} rows too many; select one model."
         raise ValueError(msg)
     return keys
 
@@ -153,8 +142,3 @@ def donor_means(scores: pd.DataFrame) -> pd.Series:
 def _grouped(scores: pd.DataFrame, keys: list[str]) -> DataFrameGroupBy:
     """Group rows by keys, in the order of the table; a missing key is a key, an absent category is not."""
     return scores.groupby(keys, sort=False, dropna=False, observed=True)
-
-
-def _mean(scores: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Average the values that have the same keys."""
-    return _grouped(scores, keys)["value"].mean().reset_index()

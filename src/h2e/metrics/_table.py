@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import ArrayLike
 
+from h2e._sdata import expression, predictions, table
 from h2e._sdata import keys as _keys
-from h2e._sdata.expression import slide_labels, stored_positions
-from h2e._sdata.predictions import predictions_to_score
-from h2e._sdata.table import labels_of
 from h2e._sdata.targets import AS_IN_OBS, are_in_obs, counts_of, measured
 
 from ._score import score
@@ -80,7 +79,7 @@ def score_adata(
       group slide target   metric  value  n_spots
     0   all   all   CD74  pearson    1.0        3
     """
-    prediction, rows = predictions_to_score(adata, key)
+    prediction, rows = predictions.predictions_to_score(adata, key)
     targets = list(prediction.columns)
     # Without a record the names tell whether they are genes or columns of obs.
     unit = adata.uns.get(_keys.base_of(key), {}).get("unit", "")
@@ -92,14 +91,8 @@ def score_adata(
     genes = obsm is None and not (are_in_obs(adata, targets) if obs is None else obs)
     counts = counts_of(adata, targets, layer=layer, log_normalized=log_normalized) if genes else None
     of_targets, totals = (None, None) if counts is None else (values[rows] for values in counts)
-    return score(
-        prediction[rows],
-        truth[rows],
-        slides=slide_labels(adata, library_key)[rows],
-        groups=None if group_key is None else labels_of(adata, group_key)[rows],
-        baseline=baseline,
-        counts=of_targets,
-        totals=totals,
-        xy=stored_positions(adata)[rows] if "spatial" in adata.obsm else None,
-        metrics=metrics,
-    )
+    slides = expression.slide_labels(adata, library_key)[rows]
+    groups = None if group_key is None else table.labels_of(adata, group_key)[rows]
+    xy = expression.stored_positions(adata)[rows] if "spatial" in adata.obsm else None
+    beside: dict[str, Any] = {"baseline": baseline, "counts": of_targets, "totals": totals, "xy": xy}
+    return score(prediction[rows], truth[rows], slides=slides, groups=groups, metrics=metrics, **beside)

@@ -1,12 +1,10 @@
 """Plots: each takes data and ``ax`` and returns what it drew on."""
 
-from h2e.pl._report import report
-from h2e.pl._scores import scores
+from h2e.pl._report import report, scores
+from h2e.pl._slides import stains, tissue
 from h2e.pl._spatial_pred import spatial_pred
-from h2e.pl._stains import stains
 from h2e.pl._targets import spots, target_overview
 from h2e.pl._tiles import tiles
-from h2e.pl._tissue import tissue
 from h2e.pl._training import history, target_scores
 
 __all__ = [

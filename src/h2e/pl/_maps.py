@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ import pandas as pd
 from h2e._learners.folds import QUARTER, quarters_of
 from h2e._sdata.predictions import HELD_OUT, IN_SAMPLE, SPREAD, Predicted
 from h2e._slide.slide import Slide
+from h2e._warnings import refuse_if
 from h2e.metrics import pearson
 
 NO_SPREAD = "held-out predictions come from one model and have none. Show a slide that the ensemble was not trained on."
@@ -46,8 +47,7 @@ def refuse_columns(predicted: Predicted, targets: str | Sequence[str] | None) ->
             raise KeyError(msg)
 
 
-@dataclass(frozen=True, eq=False)
-class Map:
+class Map(NamedTuple):
     """One map: values on the spots of a slide."""
 
     slide: Slide
@@ -138,9 +138,7 @@ def seam_of(xy: np.ndarray) -> tuple[float, ...]:
 def _opacity(std: np.ndarray, slide: str) -> np.ndarray:
     """Opacity of the spots of a slide: the more the models differ, the lower; 1 where that is not known."""
     known = np.isfinite(std)
-    if not known.any():
-        msg = f"alpha_by_std: no spot of slide {slide!r} has a standard deviation; {NO_SPREAD}"
-        raise ValueError(msg)
+    refuse_if(not known.any(), f"alpha_by_std: no spot of slide {slide!r} has a standard deviation; {NO_SPREAD}")
     alpha = np.ones(len(std))
     rank = np.argsort(np.argsort(std[known])) / max(known.sum() - 1, 1)
     alpha[known] = 1 - (1 - FAINTEST) * rank
@@ -149,9 +147,7 @@ def _opacity(std: np.ndarray, slide: str) -> np.ndarray:
 
 def rows_of(slides: list[list[list[Map]]], ncols: int) -> list[int]:
     """How many maps stand in each row: a slide begins a row unless several fit, and what belongs together stays so."""
-    if ncols < 1:
-        msg = f"ncols must be at least 1, got {ncols}."
-        raise ValueError(msg)
+    refuse_if(ncols < 1, f"ncols must be at least 1, got {ncols}.")
     rows: list[int] = []
     room = 0
     for groups in slides:

@@ -13,16 +13,14 @@ import pandas as pd
 from anndata import AnnData
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.keys import Keys
 from h2e._sdata.predictions import SPREAD, read_predictions
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table
 from h2e._sdata.table_slides import slides_of_table
 from h2e._slide.slide import Slide
-from h2e.pl._axes import in_rows, make_axes
+from h2e.pl import _canvas
 from h2e.pl._dots import Limits, draw_colorbar, draw_dots, limits_of
 from h2e.pl._maps import Map, choose, maps_of, refuse_columns, rows_of, truth_of
-from h2e.pl._underlay import bar_lengths, box_of, draw_picture, draw_scale_bar, frame, read_box, scale_that_fits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -141,7 +139,7 @@ def spatial_pred(
     """
     if hasattr(sdata, "tables"):
         table = get_table(sdata, table_key)
-        keys = Keys(table_key, image_key, library_key=library_key, um_per_px=um_per_px)
+        keys = _keys.Keys(table_key, image_key, library_key=library_key, um_per_px=um_per_px)
         opened = require_inside(open_slides(sdata, keys))
     else:
         table, measured = sdata, bool(measured)
@@ -164,10 +162,11 @@ def spatial_pred(
     rows = rows_of(maps, ncols)
     what = "maps, slide by slide, target by target, predicted and measured"
     unit = f"SD, {predicted.unit}" if predicted.title == SPREAD else predicted.unit
-    axes = make_axes(ax, in_rows(rows), what, figsize=_size(rows, shown))
+    boxes = [_canvas.box_of(slide) for slide in shown]
+    axes = _canvas.make_axes(ax, _canvas.in_rows(rows), what, figsize=_size(rows, boxes))
     known = [slide.um_per_px if scale_bar else None for slide in shown]
-    widths = [um and um * (box_of(slide)[2] - box_of(slide)[0]) for um, slide in zip(known, shown, strict=True)]
-    lengths = bar_lengths(widths)
+    widths = [um and um * (right - left) for um, (left, _, right, _) in zip(known, boxes, strict=True)]
+    lengths = _canvas.bar_lengths(widths)
     limits = _limits(maps, share=share_scale)
     remaining = iter(axes)
     for slide, groups, length, shared in zip(shown, maps, lengths, limits, strict=True):
@@ -180,31 +179,30 @@ def spatial_pred(
             for at in each:
                 draw_colorbar(dots[at][0], of_group[at], group[at], unit if axes[rows[0] - 1] in of_group[at] else "")
         if length is not None and slide.um_per_px is not None:
-            draw_scale_bar(of_slide[0], box_of(slide), length, slide.um_per_px, slide.xy)
+            _canvas.draw_scale_bar(of_slide[0], _canvas.box_of(slide), length, slide.um_per_px, slide.xy)
     return axes[0] if len(axes) == 1 else axes
 
 
-def _size(rows: list[int], slides: list[Slide]) -> tuple[float, float]:
+def _size(rows: list[int], boxes: list[_canvas.Box]) -> tuple[float, float]:
     """Size of a new figure in inches, whose rows are as high as the slides are for their width."""
-    boxes = [box_of(slide) for slide in slides]
     aspect = np.clip(np.median([(bottom - top) / (right - left) for left, top, right, bottom in boxes]), 0.4, 2)
     return max(rows) * 1.15 * WIDTH + 0.4, len(rows) * (WIDTH * float(aspect) + 0.75)
 
 
 def _draw_slide(axes: Sequence[Axes], slide: Slide, *, image_alpha: float | None) -> None:
     """Draw what lies under the maps of a slide; its image is read once."""
-    box = box_of(slide)
+    box = _canvas.box_of(slide)
     for axis in axes:
-        frame(axis, box)
+        _canvas.frame(axis, box)
         spec = axis.get_subplotspec()
         if axis is axes[0] or (spec is not None and spec.is_first_col()):
             axis.set_ylabel(slide.name)
     if image_alpha is not None and slide.image.levels:
-        picture, part = read_box(slide.image, box, min(scale_that_fits(axis, box) for axis in axes))
+        picture, part = _canvas.read_box(slide.image, box, min(_canvas.scale_that_fits(axis, box) for axis in axes))
         for axis in axes:
-            draw_picture(axis, picture, part, alpha=image_alpha)
+            _canvas.draw_picture(axis, picture, part, alpha=image_alpha)
             # A picture sets the limits.
-            frame(axis, box)
+            _canvas.frame(axis, box)
 
 
 def _limits(maps: Sequence[list[list[Map]]], *, share: bool | Literal["slides"]) -> list[list[Limits | None]]:

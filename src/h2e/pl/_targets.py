@@ -13,14 +13,12 @@ from h2e._sdata.expression import check_counts, gene_values, positions_of, slide
 from h2e._sdata.table import table_of
 from h2e._sdata.targets import are_in_obs, measured
 from h2e._statistics import unit_deviations
-from h2e.pl._axes import make_axes
+from h2e.pl._canvas import make_axes
 from h2e.pl._dots import draw_map, name_slides, side_by_side
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
-
-    from h2e.pl._axes import Mosaic
 
 BOX: dict[str, Any] = {"widths": 0.7, "whis": (1, 99), "showfliers": False, "patch_artist": True}
 BOX |= {"orientation": "horizontal", "boxprops": {"facecolor": "0.8"}, "medianprops": {"color": "k"}}
@@ -174,7 +172,7 @@ def target_overview(
     frame, correlation = frame.iloc[:, order], correlation[np.ix_(order, order)]
     n_maps = min(n_maps, frame.shape[1])
     rows = np.arange(frame.shape[1])
-    mosaic: Mosaic = [[0, 1, 2 + row] for row in range(n_maps)] or [[0, 1, "."]]
+    mosaic: list[Any] = [[0, 1, 2 + row] for row in range(n_maps)] or [[0, 1, "."]]
     figure = {"figsize": (14, max(2.0 + 0.16 * len(rows), 1.6 * n_maps, 3.0)), "width_ratios": [1, 1.6, 2]}
     axes = make_axes(ax, mosaic, "distributions, correlations and the maps", **figure)
 
@@ -185,15 +183,9 @@ def target_overview(
     axes[0].set_xlabel(unit)
     np.fill_diagonal(correlation, np.nan)
     end = np.nanmax(np.abs(correlation), initial=0.1)
-    style = {
-        "cmap": "RdBu_r",
-        "vmin": -end,
-        "vmax": end,
-        "interpolation": "nearest",
-        "aspect": "auto",
-        "origin": "upper",
-    }
-    drawn = axes[1].imshow(correlation, **style)
+    drawn = axes[1].imshow(
+        correlation, cmap="RdBu_r", vmin=-end, vmax=end, interpolation="nearest", aspect="auto", origin="upper"
+    )
     axes[1].grid(visible=False)
     axes[1].set_yticks(rows, [""] * len(rows))
     axes[1].set_xticks(rows, frame.columns, fontsize="x-small", rotation=90)

@@ -10,14 +10,12 @@ import numpy as np
 
 from h2e._learners.multiscale import Multiscale
 from h2e._sdata import keys as _keys
-from h2e._sdata.keys import Keys
-from h2e._sdata.masks import find_mask
-from h2e._sdata.normalized import on_normalized_images
+from h2e._sdata import masks, normalized, table
 from h2e._sdata.slides import open_slides, require_inside
-from h2e._sdata.table import get_table
 from h2e._slide.slide import Slide
 from h2e._slide.tiles import read_views
-from h2e.pl._axes import in_rows, make_axes
+from h2e._warnings import refuse_if
+from h2e.pl._canvas import in_rows, make_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,16 +80,14 @@ def tiles(
     >>> sdata = h2e.datasets.toy_cohort()
     >>> axes = h2e.pl.tiles(sdata, spots=["toy_A1_3x5", "toy_B1_5x5"])
     """
-    names = get_table(sdata, table_key).obs_names
-    sources = require_inside(open_slides(sdata, Keys(table_key, image_key, library_key=library_key)))
-    slides = on_normalized_images(sdata, sources)
+    names = table.get_table(sdata, table_key).obs_names
+    sources = require_inside(open_slides(sdata, _keys.Keys(table_key, image_key, library_key=library_key)))
+    slides = normalized.on_normalized_images(sdata, sources)
     # Tiles are measured in spacings, so the size of a pixel does not matter.
     slides = [replace(slide, um_per_px=slide.um_per_px or 1.0) for slide in slides]
     if spots is None:
-        if n < 1:
-            msg = f"n must be at least 1 spot of each slide, got {n}."
-            raise ValueError(msg)
-        chosen = [_draw(replace(one, tissue=find_mask(sdata, one.image)), n, seed) for one in sources]
+        refuse_if(n < 1, f"n must be at least 1 spot of each slide, got {n}.")
+        chosen = [_draw(replace(one, tissue=masks.find_mask(sdata, one.image)), n, seed) for one in sources]
     else:
         chosen = _named(slides, names, [spots] if isinstance(spots, str) else list(spots))
     shown = [(slide, rows) for slide, rows in zip(slides, chosen, strict=True) if len(rows)]
@@ -125,9 +121,7 @@ def _named(slides: list[Slide], names: Sequence[str], spots: list[str]) -> list[
     if missing := [spot for spot in spots if spot not in known]:
         msg = f"spots {missing} are not in the table; its {len(names)} spots are called {list(names[:3])} and so on."
         raise KeyError(msg)
-    if not spots:
-        msg = "spots is empty; name at least one, or leave it out."
-        raise ValueError(msg)
+    refuse_if(not spots, "spots is empty; name at least one, or leave it out.")
     return positions
 
 

@@ -10,7 +10,8 @@ import pandas as pd
 
 from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.fold_models import ALL
-from h2e.pl._axes import make_axes
+from h2e._warnings import refuse_if
+from h2e.pl._canvas import make_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,9 +68,7 @@ def history(ensemble: Ensemble, *, ax: Axes | None = None) -> Axes:
     from matplotlib.ticker import MaxNLocator
 
     table = ensemble.history
-    if not len(table):
-        msg = f"{ensemble!r} has no history: none of its learners is trained in epochs, as 'multiscale' is."
-        raise ValueError(msg)
+    refuse_if(not len(table), f"{ensemble!r} has no history: no learner is trained in epochs, as 'multiscale' is.")
     (axis,) = make_axes(ax, [[0]], "losses", figsize=(5.5, 3.6))
     left_out, learners = sorted(table["held_out"].unique()), list(table["learner"].unique())
     for (learner, group), rows in table.groupby(["learner", "held_out"], sort=True, observed=True):
@@ -132,9 +131,8 @@ def target_scores(
     """
     of_metric = _of_metric(scores, metric)
     by_group = of_metric.groupby([METHOD, "target", "group"], sort=False, observed=True)["value"].mean().reset_index()
-    of_target = by_group.groupby([METHOD, "target"], sort=False, observed=True)["value"].agg(
-        ["mean", "min", "max", "size"]
-    )
+    of_target = by_group.groupby([METHOD, "target"], sort=False, observed=True)["value"]
+    of_target = of_target.agg(["mean", "min", "max", "size"])
     known = sorted(by_group[METHOD].unique(), key=lambda name: (name.startswith("baseline"), name != "ensemble"))
     if methods is None:
         main = [name for name in known if name == "ensemble" or name.startswith("baseline")]
@@ -159,9 +157,8 @@ def target_scores(
         rows, drawn = rows[rows["target"].isin(targets)], drawn[drawn.index.isin(targets)]
         y = drawn.index.map(place) + offset
         axis.hlines(y, drawn["min"], drawn["max"], color=colour, linewidth=0.7, alpha=0.6)
-        axis.scatter(
-            rows["value"], rows["target"].map(place) + offset, s=5, alpha=0.6, zorder=2, color=colour, linewidths=0
-        )
+        at = rows["target"].map(place) + offset
+        axis.scatter(rows["value"], at, s=5, alpha=0.6, zorder=2, color=colour, linewidths=0)
         alone = (drawn["size"] == 1) & (by_group["group"].nunique() > 1)
         fill = [axis.get_facecolor() if one else colour for one in alone]
         axis.scatter(drawn["mean"], y, s=20, zorder=3, edgecolors=colour, facecolors=fill)

@@ -6,16 +6,9 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from h2e._sdata import corrections, expression, masks, normalized, placement, rollback, scale
 from h2e._sdata import keys as _keys
-from h2e._sdata.corrections import remove_corrections
-from h2e._sdata.expression import check_values, gene_values, has_expression
-from h2e._sdata.keys import Keys
-from h2e._sdata.masks import with_stored_tissue, write_fraction
-from h2e._sdata.normalized import check_normalized_free, write_normalized
-from h2e._sdata.placement import move_spots, placement_of, warn_of_misplaced
 from h2e._sdata.report import report_of, store_report, unranked_slides
-from h2e._sdata.rollback import all_or_nothing
-from h2e._sdata.scale import require_size
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import check_sdata, get_table
 from h2e._slide.quality import measure_slides, warn_of_colours
@@ -110,39 +103,40 @@ def normalize(
     """
     check_sdata(sdata)
     table = get_table(sdata, table_key) if len(sdata.tables) else None
-    keys = Keys(table_key, image_key, library_key=library_key, um_per_px=um_per_px)
-    with all_or_nothing(sdata, table_key):
+    keys = _keys.Keys(table_key, image_key, library_key=library_key, um_per_px=um_per_px)
+    with rollback.all_or_nothing(sdata, table_key):
         # What can be wrong is found before anything is computed.
         if table is not None:
-            if has_expression(table, layer):
-                check_values(*gene_values(table, layer))
+            if expression.has_expression(table, layer):
+                expression.check_values(*expression.gene_values(table, layer))
             if realign:
-                remove_corrections(sdata, table)
+                corrections.remove_corrections(sdata, table)
         slides = open_slides(sdata, keys, bare=True)
         what = f"normalize: tissue, stains and spots of {len(slides)} slide{'s' * (len(slides) > 1)}"
         announce(what, 2 * len(slides), progress=progress)
-        require_size([slide for slide in slides if slide.region is not None])
+        scale.require_size([slide for slide in slides if slide.region is not None])
         if not realign:
             require_inside(slides)
-        targets = check_normalized_free(sdata, list(by_image(slides)), None, overwrite=overwrite)
-        slides = with_stored_tissue(sdata, slides, overwrite=overwrite)
+        targets = normalized.check_normalized_free(sdata, list(by_image(slides)), None, overwrite=overwrite)
+        slides = masks.with_stored_tissue(sdata, slides, overwrite=overwrite)
         if realign and table is not None:
-            placements, slides = move_spots(sdata, table, slides)
+            placements, slides = placement.move_spots(sdata, table, slides)
             require_inside(slides)
         else:
-            placements = {key: placement_of(sdata, table, key, slide) for key, slide in by_region(slides).items()}
-        warn_of_misplaced(placements)
+            regions = by_region(slides).items()
+            placements = {key: placement.placement_of(sdata, table, key, slide) for key, slide in regions}
+        placement.warn_of_misplaced(placements)
         quality = measure_slides(slides)
         warn_of_colours(quality)
         images = by_image(slides)
         pooled = reference is None
         reference = fit_reference(slides, method=method or "macenko") if pooled else as_reference(reference, method)
-        write_normalized(sdata, images, targets, reference, pooled=pooled)
+        normalized.write_normalized(sdata, images, targets, reference, pooled=pooled)
         if table is not None:
             spotted = [slide for slide in slides if slide.region is not None]
-            write_fraction(table, spotted, _keys.TISSUE_FRACTION, overwrite=overwrite)
+            masks.write_fraction(table, spotted, _keys.TISSUE_FRACTION, overwrite=overwrite)
             # A grid of spots has no genes to rank.
-            if has_expression(table, layer):
+            if expression.has_expression(table, layer):
                 rank_transform(table, layer=layer, library_key=library_key, overwrite=overwrite)
         unranked = [] if table is None or not table.n_vars else unranked_slides(table, spotted, layer)
         report = report_of(sdata, slides, placements, quality, unranked)

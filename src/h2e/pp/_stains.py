@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import ArrayLike
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.keys import Keys
 from h2e._sdata.masks import with_tissue
 from h2e._sdata.normalized import check_normalized_free, write_normalized
 from h2e._sdata.slides import open_images
 from h2e._stains.reference import METHODS, Method, StainReference
 from h2e._stains.slides import as_reference, fit_reference
+from h2e._warnings import refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -75,13 +75,11 @@ def fit_stain_reference(
     >>> h2e.pp.fit_stain_reference(sdata).method
     'macenko'
     """
-    if method not in METHODS:
-        msg = f"method must be one of {list(METHODS)}, got {method!r}."
-        raise ValueError(msg)
+    refuse_if(method not in METHODS, f"method must be one of {list(METHODS)}, got {method!r}.")
     if n_patches < 1 or patch_px < 1:
         msg = f"n_patches and patch_px must be positive, got {n_patches} and {patch_px}."
         raise ValueError(msg)
-    keys = Keys(table_key, image_key, tissue_mask_key, um_per_px=um_per_px)
+    keys = _keys.Keys(table_key, image_key, tissue_mask_key, um_per_px=um_per_px)
     slides = with_tissue(sdata, list(open_images(sdata, keys).values()), tissue_mask_key)
     return fit_reference(slides, method=method, n_patches=n_patches, patch_px=patch_px, seed=seed)
 
@@ -159,7 +157,7 @@ def normalize_stains(
     >>> sorted(sdata.attrs["h2e"]["stains"]) == sorted(key for key in sdata.images if key.endswith("_normalized"))
     True
     """
-    keys = Keys(table_key, image_key, tissue_mask_key, um_per_px=um_per_px)
+    keys = _keys.Keys(table_key, image_key, tissue_mask_key, um_per_px=um_per_px)
     opened = open_images(sdata, keys)
     targets = check_normalized_free(sdata, list(opened), key_added, overwrite=overwrite)
     slides = dict(zip(opened, with_tissue(sdata, list(opened.values()), tissue_mask_key), strict=True))

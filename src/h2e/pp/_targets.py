@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -108,17 +109,10 @@ def select_targets(
     slides = slide_labels(adata, library_key)
     donors = slides if group_key is None else labels_of(adata, group_key)
     rows = _rows_of(donors, groups)
-    genes = choose_targets(
-        expression(adata[rows], layer=layer, log_normalized=log_normalized),
-        positions_of(adata, slides)[rows],
-        genes=list(gene_names(adata)),
-        slides=slides[rows],
-        groups=donors[rows],
-        n_targets=n_targets,
-        min_frac=min_frac,
-        exclude=exclude,
-        symbols=symbols_of(adata),
-    )
+    x, xy = expression(adata[rows], layer=layer, log_normalized=log_normalized), positions_of(adata, slides)[rows]
+    about: dict[str, Any] = {"genes": list(gene_names(adata)), "symbols": symbols_of(adata)}
+    about |= {"n_targets": n_targets, "min_frac": min_frac, "exclude": exclude}
+    genes = choose_targets(x, xy, slides=slides[rows], groups=donors[rows], **about)
     adata = adata.copy() if copy else adata
     adata.var[key_added] = adata.var_names.isin(genes) & np.isin(np.arange(adata.n_vars), genes_of(adata))
     chosen_on = sorted(set(donors[rows].tolist()))
