@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 from importlib import import_module
 from importlib.metadata import version
@@ -10,15 +11,20 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 module = import_module("h2e.cli.doctor")
+
+
+def run(*arguments: str) -> Result:
+    """Run the command with a log, as the shell does."""
+    return CliRunner().invoke(module.doctor, arguments, obj=logging.StreamHandler())
 
 
 def test_it_says_what_is_here_and_that_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("H2E_DATA", str(tmp_path))
     (tmp_path / "mob").mkdir()
-    result = CliRunner().invoke(module.doctor, ["--json"])
+    result = run("--json")
     assert result.exit_code == 0, result.output
     found = {part: of for line in result.stdout.splitlines() for part, of in json.loads(line).items()}
     assert found["versions"]["python"] == platform.python_version()
@@ -41,7 +47,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_work")
 def test_predictions_no_better_than_chance_or_missing_are_a_failure(value: float, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("h2e.metrics.score_adata", lambda *_, **__: pd.DataFrame({"value": [0.9, value, 0.1]}))
-    result = CliRunner().invoke(module.doctor)
+    result = run()
     assert result.exit_code == 1
     assert "must have a Pearson above 0.3" in result.output
     assert "versions\n  python  " in result.output
@@ -52,6 +58,6 @@ def test_what_breaks_is_shown(monkeypatch: pytest.MonkeyPatch):
         raise RuntimeError("no numba here")
 
     monkeypatch.setattr("h2e.datasets.toy_cohort", broken)
-    result = CliRunner().invoke(module.doctor)
+    result = run()
     assert result.exit_code == 1
     assert str(result.exception) == "no numba here"

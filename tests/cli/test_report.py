@@ -128,8 +128,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page]:
     out = tmp_path_factory.mktemp("whole")
     scores_of().to_csv(out / "scores.csv", index=False)
     quality_of(["007", "NA"]).to_csv(out / "quality.csv")
-    for name in ("fit", "evaluate"):
-        (out / f"{name}.json").write_text(json.dumps(RECORD))
+    (out / "evaluate.json").write_text(json.dumps(RECORD))
+    (out / "fit.json").write_text(json.dumps(RECORD | {"settings": {"left_out": {"blank": "no tissue was found"}}}))
     write_slide(out, "new.1")
     write_record(out, "bad", error="ValueError: um_per_px of 'bad' is not known")
     return out, page_of(out)
@@ -215,6 +215,8 @@ def test_each_slide_is_there_with_the_source_of_its_scale(whole: tuple[Path, Pag
     assert page.rows["NA"] == [["0.25", "argument", "20.00", "90", "90 %", "−0.40", ""]]
     assert page.rows["new.1"] == [["16", "0.2738", "the file", "raw/new.1"]]
     assert page.rows["bad"] == [["ValueError: um_per_px of 'bad' is not known", "raw/bad"]]
+    assert page.rows["blank"] == [["no tissue was found", "left out by fit"]]
+    assert "2 failed: which, and why" in page.text
     assert "new.1: ERBB2, CD74" in page.text, "a target of a skill below 0 comes last"
     assert "below 0 where the ensemble was fitted, better not used: CD74" in page.text
     assert "evaluate: done 2026-11-28 16:40 with h2e 0.1.0, in 12 s" in page.text

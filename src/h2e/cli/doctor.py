@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import time
-import warnings
 from importlib.metadata import distributions, requires
 
 import click
@@ -13,12 +12,14 @@ import click
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, a line for each part.")
-def doctor(*, as_json: bool) -> None:
+@click.pass_context
+def doctor(context: click.Context, /, *, as_json: bool) -> None:
     """Print versions, devices, encoders and data, and try h2e on a small synthetic cohort."""
+    context.obj.setLevel("ERROR")
     for part, find in {"versions": _versions, "machine": _machine, "self-test": _self_test}.items():
         found = find()
-        lines = [part, *(f"  {key:<18}{value}" for key, value in found.items())]
-        click.echo(json.dumps({part: found}) if as_json else "\n".join(lines))
+        text = [part, *(f"  {key:<18}{value}" for key, value in found.items())]
+        click.echo(json.dumps({part: found}) if as_json else "\n".join(text))
 
 
 def _versions() -> dict[str, str]:
@@ -54,10 +55,9 @@ def _self_test() -> dict[str, str]:
     from h2e import datasets, metrics, pp, tl
 
     started, sdata = time.perf_counter(), datasets.toy_cohort(n_slides=3, side=7)
-    with warnings.catch_warnings(action="ignore"):
-        pp.normalize(sdata, progress=False)
-        ensemble = tl.fit(sdata, learners="texture", n_targets=4, group_key="donor", progress=False)
-        tl.predict(sdata, ensemble, progress=False)
+    pp.normalize(sdata, progress=False)
+    ensemble = tl.fit(sdata, learners="texture", n_targets=4, group_key="donor", progress=False)
+    tl.predict(sdata, ensemble, progress=False)
     scores = metrics.score_adata(sdata["table"], key="h2e_loo", metrics="pearson")
     if not (pearson := scores["value"].mean(skipna=False)) > 0.3:
         msg = f"predictions of toy donors that no model saw must have a Pearson above 0.3, got {pearson:.2f}."
