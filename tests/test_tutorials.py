@@ -71,14 +71,14 @@ def stand_in(*_: object, sections: list[str] | None = None, **__: object) -> Spa
 
 
 def run_cell(code: str, name: str, names: dict[str, object]) -> None:
-    """Run Python, or what a magic of IPython would do: write a file, or run commands of h2e, here in this process."""
+    """Run Python, or what a magic of IPython would do: write a file, or run a command of h2e, here in this process."""
     magic, _, text = code.partition("\n")
     if magic.startswith("%%writefile "):
         Path(magic.split()[1]).write_text(text)
-    elif magic == "%%bash":
-        for line in text.splitlines():
-            result = CliRunner().invoke(main, shlex.split(line)[1:], catch_exceptions=False)
-            assert result.exit_code == 0, result.output
+    elif magic.startswith("%%bash"):
+        result = CliRunner().invoke(main, shlex.split(text)[1:], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        names["said"] = result.output
     else:
         exec(compile(code, name, "exec"), names)
 

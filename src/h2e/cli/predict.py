@@ -74,7 +74,7 @@ def predict(
             with whole(slides, name) as part:
                 write_record(part / record.name, python, started, **about, error=lines.failed[name])
     if done:
-        click.echo(f"{read_record(done[0])['python']}\n# of the other samples as their records say")
+        click.echo(read_record(done[0])["python"] + "\n# of the others as their records say" * (len(done) > 1))
     lines.finish(f"predict: {len(done)} of {len(samples)} samples, {n_before} of them before, in {slides}")
 
 
