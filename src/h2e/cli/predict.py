@@ -55,8 +55,8 @@ def predict(
     samples, done, n_before = samples_of(inputs, um_per_px, image_key)[shard], [], 0
     for sample in samples:
         name, record, started, python = sample.sample, slides / f"{sample.sample}.json", time.time(), [load]
-        about: dict[str, Any] = {"sample": name, "source": str(sample.path.resolve()), "settings": settings}
-        about |= {"given": [sample.um_per_px, sample.image]}
+        about: dict[str, Any] = {"sample": name, "source": str(sample.path.absolute()), "settings": settings}
+        about["given"] = [sample.um_per_px, sample.image]
         with lines.of(name):
             about["source_state"] = state_of(sample.path)
             if not overwrite and _is_done(read_record(record), about, slides):
@@ -109,8 +109,9 @@ def _predict(
     write = "table.write_h5ad" if h5ad else f"sdata.subset({[*regions, TABLE]}).write"
     python.append(f"{write}({str(part.parent / result)!r})")
     for region in regions if geojson else ():
-        own = "" if len(regions) == 1 else f".{region}"
-        (part / f"{sample.sample}{own}.geojson").write_text(get.geojson(sdata, region), encoding="utf-8")
-    sizes, sources = ({one.um_per_px for one in known}, {one.um_per_px_from for one in known})
-    found = {"um_per_px": sizes.pop() if len(sizes) == 1 else None, "um_per_px_from": ", ".join(sorted(sources))}
-    return found | {"n_spots": table.n_obs}
+        spots = f"{sample.sample}{f'.{region}' * (len(regions) > 1)}.geojson"
+        (part / spots).write_text(get.geojson(sdata, region), encoding="utf-8")
+        python.append(f"pathlib.Path({str(part.parent / spots)!r}).write_text(h2e.get.geojson(sdata, {region!r}))")
+    sizes, sources = {one.um_per_px for one in known}, sorted({one.um_per_px_from for one in known})
+    one_size = sizes.pop() if len(sizes) == 1 else None
+    return {"um_per_px": one_size, "um_per_px_from": ", ".join(sources), "n_spots": table.n_obs}

@@ -61,7 +61,8 @@ def state_of(path: Path) -> list[float]:
 
 def script(lines: Sequence[str]) -> str:
     """Lines of Python below the imports that they need."""
-    modules = [name for name in ("anndata", "h2e", "spatialdata", "spatialdata_io") if f"{name}." in "".join(lines)]
+    known = ("pathlib", "anndata", "h2e", "spatialdata", "spatialdata_io")
+    modules = [name for name in known if f"{name}." in "".join(lines)]
     return "\n".join([*(f"import {name}" for name in modules), "", *lines])
 
 

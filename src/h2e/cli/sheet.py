@@ -26,8 +26,8 @@ def samples_of(inputs: Sequence[Path], um_per_px: float | None, image: str | Non
         if path.suffix.lower() in {".csv", ".tsv"}:
             samples += read_sheet(path)
             continue
-        file = path.resolve()
-        name = re.sub(r"(\.ome)?\.[A-Za-z0-9]+$", "", file.parent.name if file.name == "outs" else file.name)
+        *_, folder, file = path.absolute().parts
+        name = re.sub(r"(\.ome)?\.[A-Za-z0-9]+$", "", folder if file == "outs" else file)
         # In characters that can be stored.
         samples.append(Sample(re.sub(r"[^A-Za-z0-9_.-]", "_", name), path))
     names = [one.sample.lower() for one in samples]
