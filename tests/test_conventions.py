@@ -237,7 +237,8 @@ def test_every_dependency_is_imported_somewhere_and_every_import_is_a_dependency
     imported = {name.split(".")[0] for path in SOURCES for name in imported_modules(path)}
     foreign = imported - set(sys.stdlib_module_names) - {"h2e"}
     optional = {"distributed", "timm", "lazyslide_models"}  # of whoever has a cluster, or names an encoder
-    carried = {"geopandas", "shapely", "xarray"}  # the types of spatialdata's own elements
+    optional |= {"imagecodecs", "openslide", "tifffile"}  # or reads whole-slide files
+    carried = {"geopandas", "shapely", "xarray", "zarr"}  # the types and stores of spatialdata's own elements
     assert foreign - declared - carried - optional == set(), "imported, but not in the dependencies of pyproject.toml"
     assert declared - imported == set(), "in the dependencies of pyproject.toml, but never imported"
 

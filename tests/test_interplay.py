@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+import tifffile
 from skimage.io import imsave
 from spatialdata import SpatialData, get_element_annotators, get_extent, join_spatialelement_table
 from spatialdata.models import ShapesModel, TableModel
@@ -105,6 +106,15 @@ def test_predictions_become_a_table_of_the_slides(start: dict[str, Any]):
         height, width = facts["images"]["hires"].shape[:2]
         scale = facts["scalefactors"]["tissue_hires_scalef"]
         assert (height / scale, width / scale) == pytest.approx(slide.image.shape, rel=0.02)
+
+
+def test_whole_slide_files(run: Any, tmp_path: Path):
+    new = h2e.datasets.toy_cohort(n_slides=1, n_donors=1, seed=1)
+    pixels = new["toy_A1_image"]["scale0"]["image"].to_numpy()
+    about = {"description": "Aperio Image Library |MPP = 6.25", "metadata": None, "tile": (128, 128)}
+    tifffile.imwrite(tmp_path / "slide.svs", np.moveaxis(pixels, 0, -1), photometric="rgb", **about)
+    slide = run("Whole-slide files")["slide"]
+    assert slide["table"].obsm["h2e"].notna().all(axis=1).sum() > 20
 
 
 def test_scanpy(run: Any):

@@ -7,10 +7,19 @@ import pytest
 
 from h2e._ensemble import fitting as _fitting
 from h2e._ensemble import mlp as _mlp
-from h2e._ensemble.fitting import FitConfig, averaging_ratio, fit_members, for_averages
+from h2e._ensemble import stack as _stack
+from h2e._ensemble.fitting import FitConfig, fit_members
 from h2e._ensemble.fold_models import Spots
 from h2e._ensemble.mlp import fit_mlp
-from h2e._ensemble.stack import STACKS, Stack, cross_fitted, fit_stack, restore_stack
+from h2e._ensemble.stack import (
+    STACKS,
+    Stack,
+    averaging_ratio,
+    cross_fitted,
+    fit_stack,
+    for_averages,
+    restore_stack,
+)
 from h2e._ensemble.transforms import fit_transform
 from h2e._learners.baselines import Mean
 from h2e._learners.folds import make_folds
@@ -125,7 +134,7 @@ def test_least_squares_weights_of_averages_are_those_of_single_models_over_the_r
     average = single.mean(axis=0)
     weight = (single[0] * truth).sum() / (single[0] ** 2).sum()
     ratio = np.array([[average.var() / single[0].var()]])
-    monkeypatch.setattr(_fitting, "averaging_ratio", lambda *args: ratio)
+    monkeypatch.setattr(_stack, "averaging_ratio", lambda *args: ratio)
     stack = Stack("ridge", np.zeros(1), np.array([[weight]]))
     rescaled = for_averages(stack, None, [], []).weights[0, 0]
     assert rescaled == pytest.approx((average * truth).sum() / (average**2).sum(), rel=0.02)

@@ -9,7 +9,7 @@ import pytest
 from skimage.color import separate_stains
 from skimage.feature import structure_tensor
 
-from h2e._learners.texture_features import QUANTILES, STAIN_NAMES, STAINS, _planes, feature_names, texture_features
+from h2e._learners.texture_features import QUANTILES, STAIN_NAMES, STAINS, feature_names, stain_maps, texture_features
 
 
 @pytest.fixture(scope="module")
@@ -17,10 +17,6 @@ def tiles():
     rng = np.random.default_rng(0)
     coarse = rng.integers(60, 256, (20, 3, 8, 8)).repeat(8, 2).repeat(8, 3)
     return (coarse + rng.integers(-20, 20, coarse.shape)).clip(0, 255).astype(np.uint8)
-
-
-def stain_maps(tiles):
-    return _planes(tiles)[0][:, :3]
 
 
 def named(tiles):

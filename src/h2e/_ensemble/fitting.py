@@ -16,23 +16,19 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from h2e._ensemble import store as _store
-from h2e._ensemble.fold_models import ALL, FoldModel, Spots, averaged_members, in_one_piece, names_of
+from h2e._ensemble.fold_models import ALL, FoldModel, Spots, in_one_piece, names_of
 from h2e._ensemble.programmes import denoise_targets
 from h2e._ensemble.runs import folder_of
-from h2e._ensemble.stack import MIN_GROUPS, STACKS, Stack, StackKind, cross_fitted, fit_stack
+from h2e._ensemble.stack import MIN_GROUPS, STACKS, Stack, StackKind, cross_fitted, fit_stack, for_averages
 from h2e._ensemble.transforms import TRANSFORMS, Transform, TransformKind, fit_transform
 from h2e._learners.folds import Fold, derive_seed
 from h2e._learners.learner import Learner, Model, checked_arrays
 from h2e._parallel import in_parallel, send
-from h2e._statistics import center_by_slide
 
 if TYPE_CHECKING:
     from h2e._ensemble.mlp import MlpStack
 
 log = logging.getLogger(__name__)
-
-FEW_SPOTS = 512
-"""So many training spots tell how much less an average of models varies than one of them."""
 
 
 @dataclass(frozen=True)
@@ -141,32 +137,6 @@ def _nested(trainer: _Trainer, folds: Sequence[Fold]) -> np.ndarray:
         for (i, fold), scored in product(enumerate(folds), folds):
             inputs[k, i, scored.test] = trainer.model(name, fold, scored).predict(spots.x[name][scored.test])
     return inputs.reshape(-1, *spots.y.shape)
-
-
-def for_averages(
-    stack: Stack | MlpStack, spots: Spots, members: Sequence[FoldModel], names: Sequence[str]
-) -> Stack | MlpStack:
-    """A stack that was fitted on predictions of single models, for the averages of models that it combines.
-
-    An average has the covariance with the truth that the single models have, but less variance. Least-squares weights
-    are covariance over variance, so they are divided by the ratio of the variances.
-    """
-    if not isinstance(stack, Stack) or stack.kind == "mean":
-        return stack
-    return replace(stack, weights=stack.weights / averaging_ratio(spots, members, names))
-
-
-def averaging_ratio(spots: Spots, members: Sequence[FoldModel], names: Sequence[str]) -> np.ndarray:
-    """Variance within slides of the average of a learner's models over that of one of them, (learners, targets)."""
-    few = np.unique(np.linspace(0, len(spots.y) - 1, FEW_SPOTS).astype(int))
-    slides, n_groups = spots.slides[few], len(np.unique(spots.groups))
-    ratio = np.ones((len(names), spots.y.shape[1]))
-    for k, name in enumerate(names):
-        averaged = averaged_members(members, name, n_groups)
-        each = center_by_slide(np.stack([member.predict(spots.x[name][few]) for member in averaged]), slides)
-        single, average = (each**2).mean(axis=(0, 1)), (each.mean(axis=0) ** 2).mean(axis=0)
-        ratio[k] = np.where(single > 0, average / np.where(single > 0, single, 1), 1)
-    return np.clip(ratio, 0.5, 1)
 
 
 @dataclass(eq=False)

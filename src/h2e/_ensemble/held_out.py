@@ -14,9 +14,9 @@ from tqdm.auto import tqdm
 from h2e._ensemble.baselines import DOMAIN_FEATURES, baseline_predictions, domains_of, learners_beside
 from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.extraction import Extracted, Features
-from h2e._ensemble.fitting import FitConfig, for_averages, n_models, progress_of
+from h2e._ensemble.fitting import FitConfig, n_models, progress_of
 from h2e._ensemble.fold_models import Spots, names_of
-from h2e._ensemble.stack import PER_MODEL, fit_stack
+from h2e._ensemble.stack import PER_MODEL, fit_stack, for_averages
 from h2e._ensemble.training import train
 from h2e._learners.folds import Fold
 from h2e._parallel import active_client, in_parallel, send

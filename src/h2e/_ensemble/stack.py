@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from h2e._ensemble.fold_models import FoldModel, Spots, averaged_members
 from h2e._learners.folds import derive_seed, validation_group
-from h2e._statistics import group_mean
+from h2e._statistics import center_by_slide, group_mean
 
 if TYPE_CHECKING:
     from h2e._ensemble.mlp import MlpStack
@@ -28,6 +29,10 @@ MIN_GROUPS = 3
 """With fewer groups there is nothing to choose on, and every stack is the mean."""
 
 PENALTIES = np.array([0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
+
+
+FEW_SPOTS = 512
+"""So many training spots tell how much less an average of models varies than one of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,3 +142,29 @@ def _ridge_stack(predictions: np.ndarray, y: np.ndarray, groups: np.ndarray, pen
         target = np.concatenate([(y[:, t] - center[t]) * root, np.full(n_learners, scale / n_learners)])
         weights[:, t] = nnls(design, target)[0]
     return Stack("ridge", center, weights)
+
+
+def for_averages(
+    stack: Stack | MlpStack, spots: Spots, members: Sequence[FoldModel], names: Sequence[str]
+) -> Stack | MlpStack:
+    """A stack that was fitted on predictions of single models, for the averages of models that it combines.
+
+    An average has the covariance with the truth that the single models have, but less variance. Least-squares weights
+    are covariance over variance, so they are divided by the ratio of the variances.
+    """
+    if not isinstance(stack, Stack) or stack.kind == "mean":
+        return stack
+    return replace(stack, weights=stack.weights / averaging_ratio(spots, members, names))
+
+
+def averaging_ratio(spots: Spots, members: Sequence[FoldModel], names: Sequence[str]) -> np.ndarray:
+    """Variance within slides of the average of a learner's models over that of one of them, (learners, targets)."""
+    few = np.unique(np.linspace(0, len(spots.y) - 1, FEW_SPOTS).astype(int))
+    slides, n_groups = spots.slides[few], len(np.unique(spots.groups))
+    ratio = np.ones((len(names), spots.y.shape[1]))
+    for k, name in enumerate(names):
+        averaged = averaged_members(members, name, n_groups)
+        each = center_by_slide(np.stack([member.predict(spots.x[name][few]) for member in averaged]), slides)
+        single, average = (each**2).mean(axis=(0, 1)), (each.mean(axis=0) ** 2).mean(axis=0)
+        ratio[k] = np.where(single > 0, average / np.where(single > 0, single, 1), 1)
+    return np.clip(ratio, 0.5, 1)

@@ -77,6 +77,17 @@ def octave_names(px: int) -> list[str]:
     return [f"octave {level} {what}" for level in range(N_LEVELS) if px >> level >= SMALLEST for what in OF_OCTAVE]
 
 
+def stain_maps(tiles: np.ndarray) -> np.ndarray:
+    """Concentrations of haematoxylin, eosin and the residual in a fixed stain basis: (n, 3, p, p) ``float32``.
+
+    Examples
+    --------
+    >>> abs(stain_maps(np.full((1, 3, 1, 1), 255, np.uint8))).ravel()
+    array([0., 0., 0.], dtype=float32)
+    """
+    return _planes(tiles)[0][:, :3]
+
+
 @functools.cache
 def unmixing() -> np.ndarray:
     """What the optical density of each colour adds to the concentration of each stain, (stain, colour)."""

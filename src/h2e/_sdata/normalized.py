@@ -82,7 +82,7 @@ def normalized_of(
         named = normalized_key.get(key) if isinstance(normalized_key, Mapping) else normalized_key
         made = sorted(name for name, facts in stains.items() if facts["image"] == key and name in sdata.images)
         if named is not None and named not in made:
-            msg = f"normalized_key={named!r} was not made from image {key!r} by h2e.pp.normalize_stains, but {made}."
+            msg = f"normalized_key={named!r} was not made from image {key!r} by h2e.pp.normalize_stains; {made} were."
             raise ValueError(msg)
         if named is None and _keys.normalized(key) in sdata.images:
             named = _keys.normalized(key)

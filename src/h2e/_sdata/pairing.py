@@ -19,7 +19,6 @@ from h2e._slide.orientation import ORIENTATIONS, SAME_SCENE, compare, orient, pi
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-
 FINER = 1.2
 """So many times more pixels make an image the finer one of two of the same scene."""
 

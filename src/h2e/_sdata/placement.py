@@ -81,8 +81,8 @@ def warn_of_misplaced(placements: Mapping[str, Mapping[str, Any]]) -> None:
         elif facts["shift"] >= BESIDE:
             beside.append(f"{region!r} by {facts['shift']:.1f} spacings ({scores})")
     if turned:
-        msg = f"spots fit the tissue better in another orientation: {', '.join(turned)}. Is the image turned, mirrored "
-        msg += "or another's? h2e.pp.realign_spots(sdata, reorient=True) turns the spots; look at h2e.pl.tissue then."
+        msg = f"spots fit the tissue better in another orientation: {', '.join(turned)}. Are rows taken for columns, "
+        msg += "or the image another's? h2e.pp.realign_spots(sdata, reorient=True) turns the spots; see h2e.pl.tissue."
         warn(msg)
     if beside:
         msg = f"spots lie beside the tissue: {', '.join(beside)}. h2e.pp.realign_spots(sdata, max_shift=…) moves them "

@@ -45,7 +45,7 @@ def pyramid(pixels: np.ndarray, n_levels: int) -> list[np.ndarray]:
 
 
 def multiscale_image(levels: Sequence[da.Array], system: str) -> DataTree:
-    """Make an image element of the levels of a pyramid, each half of the one before."""
+    """Make an image element of the levels of a pyramid."""
     from spatialdata.models import Image2DModel
     from spatialdata.transformations import Identity, set_transformation
     from xarray import DataArray, Dataset, DataTree
@@ -53,7 +53,7 @@ def multiscale_image(levels: Sequence[da.Array], system: str) -> DataTree:
     elements = {}
     for index, pixels in enumerate(levels):
         # Coordinates are pixel centres of the finest level.
-        y, x = ((np.arange(size) + 0.5) * 2.0**index for size in pixels.shape[1:])
+        y, x = ((np.arange(n) + 0.5) * m / n for n, m in zip(pixels.shape[1:], levels[0].shape[1:], strict=True))
         array = DataArray(pixels, dims=("c", "y", "x"), coords={"c": ["r", "g", "b"], "y": y, "x": x})
         elements[f"scale{index}"] = Dataset({"image": array})
     image = DataTree.from_dict(elements)

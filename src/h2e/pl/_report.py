@@ -26,7 +26,6 @@ FIGURES = ("um_per_px", "shift", *TOLERANCES)
 
 USUAL, ODD = "#0072B2", "#D55E00"
 
-
 SERIES = {
     "pearson": ("Pearson", "#0072B2", -0.16),
     "pearson_equal_depth": ("at equal depth", "#D55E00", 0.16),

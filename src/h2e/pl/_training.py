@@ -68,7 +68,7 @@ def history(ensemble: Ensemble, *, ax: Axes | None = None) -> Axes:
     from matplotlib.ticker import MaxNLocator
 
     table = ensemble.history
-    refuse_if(not len(table), f"{ensemble!r} has no history: no learner is trained in epochs, as 'multiscale' is.")
+    refuse_if(not len(table), f"{ensemble!r} has no history: none of its learners is trained in epochs.")
     (axis,) = make_axes(ax, [[0]], "losses", figsize=(5.5, 3.6))
     left_out, learners = sorted(table["held_out"].unique()), list(table["learner"].unique())
     for (learner, group), rows in table.groupby(["learner", "held_out"], sort=True, observed=True):

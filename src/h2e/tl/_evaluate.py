@@ -38,10 +38,6 @@ COUNTS = ("counts", "totals")
 """What is there where targets are genes whose values are counts."""
 
 
-MANY = 16
-"""Groups from which on leaving out several at a time is worth a word."""
-
-
 def evaluate(
     sdata: SpatialData,
     *,
@@ -114,9 +110,8 @@ def evaluate(
     return_predictions
         Return the ensemble's predictions, too.
     n_folds
-        Leave so many parts of the groups out in turn, each about as many spots, in place of one group at a time: for
-        cohorts of many donors. Without it, ``n`` groups are ``n²`` models a learner, with it ``n_folds (n_folds + 1)``.
-        Models then see fewer groups than those of :func:`h2e.tl.fit` without ``n_folds``.
+        Leave out several groups at a time, in so many folds of about as many spots: ``n`` groups are ``n²`` models a
+        learner one by one, and ``n_folds (n_folds + 1)`` so, each of fewer groups than :func:`h2e.tl.fit` trains on.
     n_targets
         How many genes to choose where ``targets=None``.
     transform
@@ -184,8 +179,7 @@ def evaluate(
     # Normalized images are brought to another reference without each group, and are read anew.
     passes, n = outer if get_provenance(sdata, _keys.STAINS) else 1, len(config.learners) * outer * (inner + 1)
     what = "evaluate" if n_folds is None else f"evaluate, {n_groups} groups in {n_folds} folds"
-    if n_folds is None and n_groups > MANY:
-        what += f" each of {n_groups} groups (n_folds=8 trains {len(config.learners) * 8 * 9} models)"
+    what += " (fewer models: n_folds=8)" if n_folds is None and n_groups > 16 else ""
     announce_models(what, n_spots, n_slides, config.learners, n, passes=passes, progress=progress)
     cohort = open_cohort(sdata, keys)
     spec = TargetSpec(cohort, targets, n_targets, obsm, layer, log_normalized).with_values()
@@ -201,9 +195,8 @@ def evaluate(
     domains = not named or "within_domain" in named
     features = Features(cohort, progress)
     nested = [inner_folds(cohort, fold, config.learners, n_folds) for fold in folds]
-    done = every_fold(
-        features, spec, folds, nested, config, baselines, domains=domains, then=partial(_scores, metrics=metrics)
-    )
+    score = partial(_scores, metrics=metrics)
+    done = every_fold(features, spec, folds, nested, config, baselines, domains=domains, then=score)
     parts, predictions = zip(*done, strict=True)
     scores = pd.concat(parts, ignore_index=True)
     return (scores, pd.concat(predictions).reindex(cohort.table.obs_names)) if return_predictions else scores
