@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import spatialdata as sd
+import tifffile
 from anndata import read_h5ad
 from click.testing import CliRunner, Result
 
@@ -54,12 +55,14 @@ def written(slides: Path) -> dict[str, list[float]]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Write two slides of as many donors, one slide as an H&E alone, two that cannot be opened, and a sheet."""
+    """Write two slides of as many donors, one as the file of a scanner, two that cannot be opened, and a sheet."""
     folder = tmp_path_factory.mktemp("slides")
     cohort = h2e.datasets.toy_cohort(n_slides=3, n_donors=3, side=6)
     for name, old in {"a": "toy_A1", "b": "toy_B1"}.items():
         cohort.filter_by_coordinate_system(old).write(folder / f"{name}.zarr")
-    sd.SpatialData(images={"he": cohort["toy_C1_image"]}).write(folder / "only.zarr")
+    pixels = cohort["toy_C1_image"]["scale0"]["image"].data.compute().transpose(1, 2, 0)
+    about = {"axes": "YXS", "PhysicalSizeX": 6.25, "PhysicalSizeY": 6.25}
+    tifffile.imwrite(folder / "only.ome.tif", pixels, tile=(128, 128), photometric="rgb", metadata=about)
     (folder / "cut.zarr").mkdir()
     (folder / "cut.zarr" / "zarr.json").write_text('{"zarr_format": 3, "node_')
     (folder / "text.svs").write_text("no slide")
@@ -108,7 +111,7 @@ def test_fit_gives_what_the_python_that_it_says_gives(fitted):
 
 
 def test_nothing_is_trained_where_a_slide_fails_and_strict_asks_for_all_or_too_few_are_left(folder, tmp_path):
-    for inputs in ([folder / "sheet.csv", "--strict"], [folder / "a.zarr", folder / "only.zarr"]):
+    for inputs in ([folder / "sheet.csv", "--strict"], [folder / "a.zarr", folder / "only.ome.tif"]):
         result = run("fit", *inputs, "--out", tmp_path / "out", code=1)
         assert "nothing was trained" in result.output
         assert not (tmp_path / "out").exists()
@@ -138,7 +141,7 @@ def test_evaluate_writes_the_scores_that_python_gives(folder, tmp_path, monkeypa
 def test_predict_gives_what_python_gives_leaves_its_input_alone_and_skips_what_is_done(
     folder, fitted, tmp_path, counted
 ):
-    stores, slides = [folder / f"{name}.zarr" for name in ("b", "only", "cut")], tmp_path / "slides"
+    stores, slides = [folder / name for name in ("b.zarr", "only.ome.tif", "cut.zarr")], tmp_path / "slides"
     before = [state_of(store) for store in stores]
     command = ["predict", *stores, folder / "text.svs", "--ensemble", fitted[0] / "ensemble", "--out", tmp_path]
     command += ["--geojson", "--um-per-px", 6.25]
@@ -147,15 +150,15 @@ def test_predict_gives_what_python_gives_leaves_its_input_alone_and_skips_what_i
     whole = {f"{name}.{kind}" for name in ("b", "only") for kind in ("zarr", "json", "geojson")}
     assert set(written(slides)) == whole | {"cut.json", "text.json"}
     assert [state_of(store) for store in stores] == before
-    for name in ("b", "only"):
+    for name, source in {"b": "um_per_px=", "only": "affine to µm: 'only_um'"}.items():
         about, table = record(slides / f"{name}.json"), sd.read_zarr(slides / f"{name}.zarr")["table"]
         again = run_python(about["python"])
         same = again["sdata"]["table"]
         assert "h2e" in same.obsm
         for key in same.obsm:
             assert pd.DataFrame(table.obsm[key]).equals(pd.DataFrame(same.obsm[key])), key
-        assert (about["sample"], about["n_spots"], about["um_per_px"]) == (name, table.n_obs, 6.25)
-        assert about["um_per_px_from"] == "um_per_px="
+        assert (about["sample"], about["n_spots"], about["um_per_px_from"]) == (name, table.n_obs, source)
+        assert about["um_per_px"] == pytest.approx(6.25)
         assert "error" not in about
         (line,) = re.findall(r"write_text\((.*)\)$", about["python"], flags=re.MULTILINE)
         assert eval(line, again) == (slides / f"{name}.geojson").read_text()
@@ -234,7 +237,7 @@ def test_with_json_each_line_is_an_object_that_names_its_sample(folder, tmp_path
 
 def test_the_log_and_warnings_are_left_as_they_were(folder, tmp_path):
     before = (logging.getLogger("h2e").level, list(logging.getLogger("h2e").handlers), warnings.showwarning)
-    run("fit", folder / "only.zarr", "--out", tmp_path / "out", code=1)
+    run("fit", folder / "only.ome.tif", "--out", tmp_path / "out", code=1)
     assert (logging.getLogger("h2e").level, list(logging.getLogger("h2e").handlers), warnings.showwarning) == before
 
 
@@ -299,7 +302,7 @@ def test_each_kind_of_input_is_read_by_its_reader(tmp_path, cohort, monkeypatch)
     for name in ("x.svs", "full.tif"):
         (tmp_path / name).touch()
     full = str(tmp_path / "full.tif")
-    monkeypatch.setattr(h2e.datasets, "read_slide", reader, raising=False)
+    monkeypatch.setattr(h2e.datasets, "read_slide", reader)
     monkeypatch.setattr("spatialdata_io.visium", reader)
     outs, slide = str(tmp_path / "S" / "outs"), str(tmp_path / "x.svs")
     for path in (tmp_path / "S", tmp_path / "S" / "outs"):
@@ -344,9 +347,9 @@ def test_a_cluster_is_connected_to_and_left(monkeypatch, tmp_path, folder):
             seen.append("out")
 
     monkeypatch.setattr("distributed.Client", Client)
-    run("fit", folder / "only.zarr", "--out", tmp_path / "out", "--cluster", "tcp://here:1", code=1)
+    run("fit", folder / "only.ome.tif", "--out", tmp_path / "out", "--cluster", "tcp://here:1", code=1)
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://there:1")
-    run("fit", folder / "only.zarr", "--out", tmp_path / "out", code=1)
+    run("fit", folder / "only.ome.tif", "--out", tmp_path / "out", code=1)
     assert seen == ["tcp://here:1", "in", "out", "tcp://there:1", "in", "out"]
 
 
