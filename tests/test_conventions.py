@@ -24,7 +24,7 @@ SOURCES = sorted(SRC.rglob("*.py"))
 
 LAYERS = [
     "_warnings", "_statistics", "_parallel", "_slide", "_stains", "_sdata", "_learners", "_ensemble",
-    "metrics", "pp", "tl", "get", "pl", "datasets",
+    "metrics", "pp", "tl", "get", "pl", "datasets", "cli",
 ]  # fmt: skip
 """A module imports only from those before it; the reading order of the package."""
 

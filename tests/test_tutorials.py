@@ -6,14 +6,17 @@ What they show of the real sections, they show when the site is built, and an er
 from __future__ import annotations
 
 import re
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import pytest
+from click.testing import CliRunner
 
 import h2e
+from h2e.cli import main
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -67,6 +70,19 @@ def stand_in(*_: object, sections: list[str] | None = None, **__: object) -> Spa
     return sdata if sections is None else sdata.filter_by_coordinate_system([s for s in sections if s in shapes])
 
 
+def run_cell(code: str, name: str, names: dict[str, object]) -> None:
+    """Run Python, or what a magic of IPython would do: write a file, or run a command of h2e, here in this process."""
+    magic, _, text = code.partition("\n")
+    if magic.startswith("%%writefile "):
+        Path(magic.split()[1]).write_text(text)
+    elif magic.startswith("%%bash"):
+        result = CliRunner().invoke(main, shlex.split(text)[1:], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        names["said"] = result.output
+    else:
+        exec(compile(code, name, "exec"), names)
+
+
 @pytest.mark.usefixtures("quick_models")
 @pytest.mark.filterwarnings("ignore")  # of other packages' plots and readers; h2e's own are tested elsewhere
 @each_tutorial
@@ -78,7 +94,7 @@ def test_every_cell_of_a_tutorial_runs(path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     names = {"__name__": path.stem, "display": lambda *_: None}
     for number, cell in enumerate(cells_of(path), start=1):
-        exec(compile(cell["code"], f"{path.name}, cell {number}", "exec"), names)
+        run_cell(cell["code"], f"{path.name}, cell {number}", names)
         plt.close("all")
     assert number > 3
 
