@@ -68,7 +68,7 @@ class Data:
             # Features of more rows do not fit into the memory of a laptop.
             if len(self.features) > 6:
                 self.features.clear()
-            (self.features[key],) = features.values()
+            (self.features[key],) = features.x.values()
         return self.features[key]
 
 

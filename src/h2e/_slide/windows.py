@@ -137,7 +137,7 @@ class _Level:
 
         names = [self.names[k] for k in np.flatnonzero((start <= self.first) & (self.first < stop))]
         try:
-            chunks = get_scheduler(collections=[self.pixels])(cull(self.graph, names)[0], names) if names else ()
+            chunks = get_scheduler(scheduler=self.scheduler)(cull(self.graph, names)[0], names) if names else ()
         except Exception as error:
             error.add_note(f"This happened while {self.name} was read; is its file complete?")
             raise
