@@ -175,7 +175,7 @@ def fold_of_her2st(*, smoke: bool) -> dict[str, np.ndarray]:
         extractor = Features(cohort, progress=False)
         features = extractor.extract([Multiscale()], reference=None, spacing_um=cohort.spacing_um(train))
     y = targets_of(cohort).measured(train).to_numpy(np.float32)
-    return {"x": features["multiscale"], "y": y, "slides": cohort.names, "groups": cohort.groups, "test": test}
+    return {"x": features.x["multiscale"], "y": y, "slides": cohort.names, "groups": cohort.groups, "test": test}
 
 
 def measure_fold(learner: Multiscale, seed: int, data: dict[str, np.ndarray], device: torch.device) -> dict:
