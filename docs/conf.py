@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sysconfig
 from importlib.metadata import metadata
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.request import urlopen
@@ -33,6 +35,9 @@ extensions = [
     "sphinx_design",
     "sphinxcontrib.bibtex",
 ]
+# Cells of the shell call the command h2e of this environment.
+os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+
 exclude_patterns = ["_build", "ecosystem", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
 
