@@ -60,7 +60,7 @@ def features(name: str, *, smoke: bool) -> Task:
     return lambda: extract(tiles)
 
 
-def head(name: str, n_spots: int, *, smoke: bool) -> Task:
+def head(name: str, n_spots: int, n_features: int = N_FEATURES, *, smoke: bool) -> Task:
     """Train a head on synthetic features, inner folds included, and predict as many spots."""
     import h2e
 
@@ -68,7 +68,11 @@ def head(name: str, n_spots: int, *, smoke: bool) -> Task:
     rng = np.random.default_rng(0)
     # Features in common and little of a target in them, as in tissue.
     latent = rng.normal(size=(n, 60)) * np.geomspace(1, 0.05, 60)
-    x = (latent @ rng.normal(size=(60, N_FEATURES)) + 0.1 * rng.normal(size=(n, N_FEATURES))).astype(np.float32)
+    x = np.empty((n, n_features), np.float32)
+    mix = rng.normal(size=(60, n_features))
+    # In parts, since whole in double precision it may be larger than what is measured.
+    for part in np.array_split(np.arange(n), 10):
+        x[part] = latent[part] @ mix + 0.1 * rng.normal(size=(len(part), n_features))
     y = (0.3 * latent @ rng.normal(size=(60, N_TARGETS)) + rng.normal(size=(n, N_TARGETS))).astype(np.float32)
     groups = np.repeat(np.arange(N_GROUPS).astype(str), -(-n // N_GROUPS))[:n]
     learner = h2e.tl.Texture(head=name)
@@ -213,6 +217,7 @@ STEPS: dict[str, Callable[..., Task]] = {
         for n in (1_000, 10_000, 100_000)
         for name in ("ridge", "pls", "knn")
     },
+    **{f"head ridge, 30,000 spots × {d:,} features": partial(head, "ridge", 30_000, d) for d in (3 * 1_536, 3 * 3_072)},
     **{f"{step}, her2st": partial(her2st, step) for step in ("fit", "predict", "evaluate")},
     **{
         f"{step}, {n:,} spots": partial(synthetic, step, n)

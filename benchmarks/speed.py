@@ -47,7 +47,7 @@ ROOT = Path(__file__).parents[1]
 LIMIT = 1800
 """Seconds after which a step of the earlier code is stopped."""
 
-LARGE = [step for step in STEPS if any(size in step for size in ("100,000", "20,000²", "40,000²"))]
+LARGE = [step for step in STEPS if any(size in step for size in ("100,000", "30,000", "20,000²", "40,000²"))]
 LARGE += [step for step in STEPS if step.startswith(("fit", "predict")) and "10,000" in step]
 SHOWN = ("import", "fit", "predict", "evaluate", "make_spots")
 """What steps in the documentation begin with; --all prints the others, too."""
