@@ -134,5 +134,5 @@ $(ENCODERS)/.test: pyproject.toml
 	$(PYTHON) -m venv $(ENCODERS)
 	@$(ENCODERS)/bin/python -m pip install -qq --disable-pip-version-check --upgrade "pip>=25.1"
 	@$(ENCODERS)/bin/python -m pip install -qq --disable-pip-version-check torch==2.14.1 torchvision==0.29.1
-	@$(ENCODERS)/bin/python -m pip install -qq --disable-pip-version-check --editable ".[encoders]" --group test
+	@$(ENCODERS)/bin/python -m pip install -qq --disable-pip-version-check --editable ".[encoders]" --group test lazyslide tiffslide
 	@touch $@

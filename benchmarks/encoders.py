@@ -1,6 +1,6 @@
 """How fast tiles become features: h2e, LazySlide's feature_extraction and a plain DataLoader loop, one model, one run.
 
-    make test-encoders   # once: it makes the environment; LazySlide: .venv-encoders/bin/pip install lazyslide tiffslide
+    make test-encoders   # once: it makes the environment
     .venv-encoders/bin/python benchmarks/encoders.py   # 10 minutes on one core, a minute on a GPU
     python benchmarks/encoders.py --table              # prints the table of docs/encoders.md, from the file
 
