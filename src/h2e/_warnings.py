@@ -7,6 +7,9 @@ import sys
 import warnings
 from functools import partial
 
+log = logging.getLogger("h2e.work")
+"""What modules say of their work; what a call will do is said by ``"h2e"`` itself, whose child this is."""
+
 
 def refuse_if(wrong: object, message: str, kind: type[Exception] = ValueError) -> None:
     """Raise an error with this message if something is wrong: for settings, whose message takes no time to write."""

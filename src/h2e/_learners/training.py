@@ -6,7 +6,6 @@ Every random number comes from generators made here from the seed: networks may 
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -19,8 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from h2e._learners.augmentation import augment, symmetry_table
 from h2e._learners.network import MultiscaleNetwork, NetworkConfig, build, fuse_batchnorm, seed_dropout
 from h2e._learners.training_config import TrainingConfig
-
-log = logging.getLogger(__name__)
+from h2e._warnings import log
 
 BATCH = 64
 """Views that are predicted at a time."""

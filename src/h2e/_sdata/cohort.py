@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,12 +26,10 @@ from h2e._slide.slide import Slide
 from h2e._stains.reference import StainReference, sampling_of
 from h2e._stains.slides import fit_reference
 from h2e._statistics import is_sparse
-from h2e._warnings import warn
+from h2e._warnings import log, warn
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-log = logging.getLogger(__name__)
 
 MEASURED = 0.25
 """Share of the median count from which on a spot without tissue is a loss; what drifts onto glass is less. A single one

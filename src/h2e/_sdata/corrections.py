@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +10,10 @@ from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._sdata.provenance import get_provenance, set_provenance
+from h2e._warnings import log
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-log = logging.getLogger(__name__)
 
 
 def apply_correction(sdata: SpatialData, region: str, matrix: np.ndarray) -> None:

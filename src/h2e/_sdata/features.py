@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +12,10 @@ from h2e._sdata import keys as _keys
 from h2e._sdata.provenance import get_provenance, set_provenance
 from h2e._sdata.table import footprints, region_keys
 from h2e._slide.slide import Slide
-from h2e._warnings import warn
+from h2e._warnings import log, warn
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-log = logging.getLogger(__name__)
 
 AGREE = 0.02
 """Share by which lengths of two records may differ: spacings of one technology are measured anew on each slide."""

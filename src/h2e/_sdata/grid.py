@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +19,11 @@ from h2e._sdata.slides import open_bare_images
 from h2e._sdata.table import angle_of, check_sdata, is_derived, region_keys
 from h2e._slide.lattice import hexagonal_grid
 from h2e._slide.slide import Slide
-from h2e._warnings import warn
+from h2e._warnings import log, warn
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from spatialdata import SpatialData
-
-log = logging.getLogger(__name__)
 
 MANY = 20
 """Polygons from which on they are most likely cells or bins; outlines of regions are fewer."""

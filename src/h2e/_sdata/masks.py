@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,13 +15,11 @@ from h2e._sdata.provenance import check_free, get_provenance, is_ours, set_prove
 from h2e._slide.image import Image
 from h2e._slide.slide import Slide, by_image
 from h2e._slide.tissue import Method, Tissue, tissue_mask
-from h2e._warnings import refuse_if
+from h2e._warnings import log, refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
     from xarray import DataArray, DataTree
-
-log = logging.getLogger(__name__)
 
 SIDE_PX = 1024
 """About the longer side of a mask that is resampled or drawn from polygons."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -19,13 +18,11 @@ from h2e._slide.slide import Slide
 from h2e._stains.maps import map_image
 from h2e._stains.reference import StainReference
 from h2e._stains.slides import slide_stains
-from h2e._warnings import refuse_if, warn
+from h2e._warnings import log, refuse_if, warn
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
     from xarray import DataArray, DataTree
-
-log = logging.getLogger(__name__)
 
 ONE_REFERENCE = "bring all to one reference with h2e.pp.normalize(sdata, overwrite=True)."
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,10 @@ from h2e._slide.orientation import AS_THEY_ARE, CLEAR, ORIENTATIONS, Orientation
 from h2e._slide.orientation import MIN_LEAD as FITS_BETTER
 from h2e._slide.registration import Placement, place, rotation
 from h2e._slide.slide import Slide, by_region
-from h2e._warnings import warn
+from h2e._warnings import log, warn
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-log = logging.getLogger(__name__)
 
 FAR_ENOUGH = 0.5
 """Spacings; nothing is moved for less."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,8 +14,7 @@ from anndata import AnnData
 from h2e._sdata import keys as _keys
 from h2e._sdata.provenance import check_free, settings_of
 from h2e._sdata.targets import AS_IN_OBS, frame_of, measured, targets_there
-
-log = logging.getLogger(__name__)
+from h2e._warnings import log
 
 Frames = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """By key of ``obsm``, rows of the table and their values, (n,) and (n, targets)."""

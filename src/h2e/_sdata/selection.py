@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -16,9 +15,7 @@ from h2e._sdata.expression import genes_of
 from h2e._sdata.targets import refuse_duplicates
 from h2e._slide.lattice import lattice
 from h2e._statistics import Matrix, morans_i
-from h2e._warnings import refuse_if
-
-log = logging.getLogger(__name__)
+from h2e._warnings import log, refuse_if
 
 HOUSEKEEPING = r"^(MT-|MT(CO[123]|ND[1-6]L?|ATP[68]|CYB|RNR[12])$|M?RP[LS](A|P?\d+([ABCLX]|AL|[LY]\d)?)$)"
 """Mitochondrial and ribosomal genes, of human and mouse (matched ignoring case)."""

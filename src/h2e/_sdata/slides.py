@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,12 +16,10 @@ from h2e._sdata.regions import Opener, Region
 from h2e._sdata.scale import check_sizes
 from h2e._sdata.table import check_sdata, get_table, labels_of, region_keys, shapes_of
 from h2e._slide.slide import Slide, by_image
-from h2e._warnings import refuse_if
+from h2e._warnings import log, refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-log = logging.getLogger(__name__)
 
 
 def open_slides(sdata: SpatialData, keys: Keys, *, bare: bool = False) -> list[Slide]:

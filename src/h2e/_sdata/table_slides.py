@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,12 +17,11 @@ from h2e._sdata.table import region_keys, turn_deg, unused_keys
 from h2e._slide.image import Image
 from h2e._slide.lattice import lattice
 from h2e._slide.slide import Slide
+from h2e._warnings import log
 
 if TYPE_CHECKING:
     import dask.array as da
     from spatialdata import SpatialData
-
-log = logging.getLogger(__name__)
 
 RADIUS = 0.45
 """Of a spot whose size is not known, in pitches."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,8 +15,7 @@ from h2e._sdata.expression import expression, gene_names
 from h2e._sdata.selection import choose_targets, symbols_of
 from h2e._sdata.targets import AS_IN_OBS, are_in_obs, as_list, counts_of, measured, refuse_predictions, resolve_targets
 from h2e._statistics import Matrix
-
-log = logging.getLogger(__name__)
+from h2e._warnings import log
 
 EXPECTED, COMMON = 10, 0.1
 """A slide lacks a gene where no spot has it, and so many, and such a share of its spots, should by any other slide."""

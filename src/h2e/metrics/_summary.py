@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Literal
 
 import pandas as pd
 from pandas.core.groupby import DataFrameGroupBy
 
-from h2e._warnings import refuse_if
+from h2e._warnings import log, refuse_if
 
 from ._score import COLUMNS
-
-log = logging.getLogger(__name__)
 
 BETTER_IF_LOW = ("rmse", "mae", "nrmse_sd", "nrmse_range", "js", "moran_gap", "pearson_no_biology")
 """Metrics whose highest value is the worst."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -15,13 +14,11 @@ from h2e._slide.quality import measure_slides, warn_of_colours
 from h2e._slide.slide import by_image, by_region
 from h2e._stains.reference import Method, StainReference
 from h2e._stains.slides import as_reference, fit_reference
-from h2e._warnings import announce
+from h2e._warnings import announce, log
 from h2e.pp._ranks import rank_transform
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-log = logging.getLogger(__name__)
 
 
 def normalize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Literal
@@ -17,8 +16,7 @@ from h2e._sdata.provenance import check_adata, check_free, is_ours, set_provenan
 from h2e._sdata.targets import resolve_targets
 from h2e._slide.compiled import compiled
 from h2e._statistics import Matrix, is_sparse
-
-log = logging.getLogger(__name__)
+from h2e._warnings import log
 
 
 def rank_transform(

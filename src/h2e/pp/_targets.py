@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +13,7 @@ from h2e._sdata.expression import expression, gene_names, genes_of, positions_of
 from h2e._sdata.provenance import check_adata, check_free, is_ours, set_provenance
 from h2e._sdata.selection import HOUSEKEEPING, choose_targets, symbols_of
 from h2e._sdata.table import labels_of
-
-log = logging.getLogger(__name__)
+from h2e._warnings import log
 
 
 def select_targets(
