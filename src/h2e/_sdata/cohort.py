@@ -26,7 +26,7 @@ from h2e._slide.slide import Slide
 from h2e._stains.reference import StainReference, sampling_of
 from h2e._stains.slides import fit_reference
 from h2e._statistics import is_sparse
-from h2e._warnings import log, warn
+from h2e._warnings import log, refuse_if, warn
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -121,9 +121,7 @@ class Cohort:
 
     def stored_features(self, key: str, slide: Slide) -> np.ndarray:
         """Features of another tool in ``obsm`` at the spots of a slide, ``float32`` (n, d)."""
-        if key not in self.table.obsm:
-            msg = f"{key!r} is not in table.obsm; it has {list(self.table.obsm)}."
-            raise KeyError(msg)
+        refuse_if(key not in self.table.obsm, f"{key!r} is not in table.obsm; it has {[*self.table.obsm]}.", KeyError)
         values = self.table[slide.rows].obsm[key]
         features = np.asarray(values.toarray() if is_sparse(values) else values, np.float32)
         if bad := int((~np.isfinite(features)).any(axis=1).sum()):

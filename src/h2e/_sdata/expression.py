@@ -156,9 +156,7 @@ def slide_labels(adata: AnnData, library_key: str | None = None) -> np.ndarray:
     if key is not None:
         return labels_of(adata, key)
     slides = list(adata.uns.get("spatial", {}))
-    if len(slides) > 1:
-        msg = f"uns['spatial'] has the slides {slides}; pass library_key, the column of obs with each spot's slide."
-        raise ValueError(msg)
+    refuse_if(len(slides) > 1, f"uns['spatial'] has the slides {slides}; pass library_key, their column of obs.")
     return np.full(adata.n_obs, "all")
 
 

@@ -14,7 +14,7 @@ from anndata import AnnData
 from h2e._sdata import keys as _keys
 from h2e._sdata.provenance import check_free, settings_of
 from h2e._sdata.targets import AS_IN_OBS, frame_of, measured, targets_there
-from h2e._warnings import log
+from h2e._warnings import log, refuse_if
 
 Frames = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """By key of ``obsm``, rows of the table and their values, (n,) and (n, targets)."""
@@ -109,9 +109,7 @@ def predictions_to_score(table: AnnData, key: str) -> tuple[pd.DataFrame, np.nda
             msg = f"the ensemble behind obsm[{key!r}] was trained on {trained.sum()} of {table.n_obs} spots; score "
             msg += f"key={held_out!r}, its held-out predictions, or a table without these spots."
             raise ValueError(msg)
-    if not rows.any():
-        msg = f"obsm[{key!r}] must have a prediction for some spots, got NaN only: all {len(rows)} rows are NaN."
-        raise ValueError(msg)
+    refuse_if(not rows.any(), f"obsm[{key!r}] must have a prediction of some spots: all {len(rows)} rows are NaN.")
     if not rows.all():
         log.info("obsm[%r]: %d of %d spots have no prediction and are left out", key, (~rows).sum(), len(rows))
     return frame, rows

@@ -9,9 +9,8 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from h2e._slide.fraction import fraction_at
 from h2e._slide.image import Image
-from h2e._slide.tissue import Tissue
+from h2e._slide.tissue import Tissue, fraction_at
 
 
 @dataclass(frozen=True, eq=False)

@@ -139,9 +139,7 @@ def from_squidpy(reference: Any) -> StainReference:
     if reference.method == "reinhard":
         return StainReference("reinhard", mean=reference.mu, std=reference.sigma, space="ruderman")
     white = np.array(reference.white_point, float)
-    if np.ptp(white) > 2:
-        msg = f"white_point must be the same in all channels, got {white.tolist()}; fit the reference without it."
-        raise ValueError(msg)
+    refuse_if(np.ptp(white) > 2, f"white_point must be one for all channels, got {white.tolist()}; fit without it.")
     amounts = reference.max_concentrations
     # Theirs are scaled so that an optical density of log(256) is 255.
     if amounts is not None:

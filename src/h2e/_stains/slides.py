@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from h2e._slide.fraction import fraction_at
 from h2e._slide.image import Image
 from h2e._slide.slide import Slide, by_image
 from h2e._slide.tiles import read_windows
-from h2e._slide.tissue import Tissue
+from h2e._slide.tissue import Tissue, fraction_at
 from h2e._stains.estimation import estimate_stains
 from h2e._stains.maps import map_image
 from h2e._stains.reference import Method, StainReference, from_squidpy, sampling_of

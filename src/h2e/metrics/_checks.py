@@ -130,9 +130,7 @@ def check_non_negative(values: np.ndarray, name: str) -> None:
 
 def check_whole(value: float, name: str, *, least: int = 1) -> None:
     """Refuse a setting that is not a whole number, or too small."""
-    if not isinstance(value, Integral) or value < least:
-        msg = f"{name} must be a whole number of at least {least}, got {value}."
-        raise ValueError(msg)
+    refuse_if(not isinstance(value, Integral) or value < least, f"{name} must be whole and ≥ {least}, got {value}.")
 
 
 def check_between(value: float, name: str, *, high: float) -> None:

@@ -66,9 +66,7 @@ def check_metrics(
     for name in metrics:
         refuse_if(name not in METRICS, f"metric {name!r} is not known; choose from {list(METRICS)}.")
         lacking = sorted(_needs(name) & set(missing))
-        if lacking:
-            msg = f"metric {name!r} needs {lacking[0]}=, which was not passed."
-            raise ValueError(msg)
+        refuse_if(lacking, f"metric {name!r} needs {'= and '.join(lacking)}=, which was not passed.")
         if truth is not None and name in PER_SPOT and truth.shape[1] < 2:
             msg = f"metric {name!r} needs at least 2 targets, over which it correlates, got 1; leave it out."
             raise ValueError(msg)

@@ -123,10 +123,8 @@ def check_scores(scores: pd.DataFrame) -> list[str]:
     missing = [column for column in COLUMNS if column not in scores]
     refuse_if(missing, f"scores must be a table of h2e.metrics.score; they lack the columns {missing}.")
     keys = [*(column for column in scores.columns if column not in COLUMNS), "metric"]
-    n_repeated = int(scores.duplicated([*keys, "group", "slide", "target"]).sum())
-    if n_repeated:
-        msg = f"scores must have one value per slide and target, got {n_repeated} rows too many; select one model."
-        raise ValueError(msg)
+    more = int(scores.duplicated([*keys, "group", "slide", "target"]).sum())
+    refuse_if(more, f"scores must have one value per slide and target, got {more} rows too many; select one model.")
     return keys
 
 

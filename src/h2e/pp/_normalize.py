@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from h2e._sdata import corrections, expression, masks, normalized, placement, rollback, scale
+from h2e._sdata import expression, masks, normalized, placement, rollback, scale
 from h2e._sdata import keys as _keys
 from h2e._sdata.report import report_of, store_report, unranked_slides
 from h2e._sdata.slides import open_slides, require_inside
@@ -107,7 +107,7 @@ def normalize(
             if expression.has_expression(table, layer):
                 expression.check_values(*expression.gene_values(table, layer))
             if realign:
-                corrections.remove_corrections(sdata, table)
+                rollback.remove_corrections(sdata, table)
         slides = open_slides(sdata, keys, bare=True)
         what = f"normalize: tissue, stains and spots of {len(slides)} slide{'s' * (len(slides) > 1)}"
         announce(what, 2 * len(slides), progress=progress)
