@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from h2e._learners.augmentation import augment, symmetry_table
@@ -88,11 +88,16 @@ def train(
         network.train()
         for rows in torch.randperm(len(tiles), generator=generator).to(device_).tensor_split(n_batches):
             batch = augment(images[rows], generator, symmetries=settings.symmetries, stain_jitter=settings.stain_jitter)
-            loss = _step(network, optimizer, batch, target[rows])
+            optimizer.zero_grad(set_to_none=True)
+            with mixed_precision(device_):
+                prediction = network(batch)
+            loss = nn.functional.mse_loss(prediction.float(), target[rows])
+            loss.backward()
+            optimizer.step()
             schedule.step()
             if averaged is not None:
                 averaged.update_parameters(network)
-            total += loss * len(rows)
+            total += loss.detach() * len(rows)
         history.append({"epoch": epoch, "loss": float(total) / len(tiles), "seconds": time.perf_counter() - start})
         bar.set_postfix(loss=f"{history[-1]['loss']:.4f}")
         if after_epoch is not None:
@@ -173,17 +178,6 @@ def network_of(config: NetworkConfig, arrays: dict[str, np.ndarray]) -> Multisca
     network = build(config, seed=0)
     network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
     return network.eval()
-
-
-def _step(network: MultiscaleNetwork, optimizer: torch.optim.Optimizer, batch: Tensor, target: Tensor) -> Tensor:
-    """One step down the squared error of a batch; returns the error."""
-    optimizer.zero_grad(set_to_none=True)
-    with mixed_precision(batch.device):
-        prediction = network(batch)
-    loss = nn.functional.mse_loss(prediction.float(), target)
-    loss.backward()
-    optimizer.step()
-    return loss.detach()
 
 
 def _check(config: NetworkConfig, tiles: np.ndarray, y: np.ndarray | None = None) -> None:

@@ -57,12 +57,6 @@ def expression(
     return (chosen.tocsr() if is_sparse(chosen) else np.asarray(chosen)).astype(np.float32)
 
 
-def raw_counts(adata: AnnData, *, layer: str | None = None, log_normalized: bool = False) -> Matrix | None:
-    """Counts of all genes; ``None`` where the values of genes are log-normalized."""
-    values, _ = gene_values(adata, layer)
-    return None if log_normalized or (layer is None and is_marked(adata, values)) else values
-
-
 def is_marked(adata: AnnData, values: Matrix) -> bool:
     """Whether values of ``adata.X`` are log-normalized by scanpy's mark, which is not believed of counts."""
     return "log1p" in adata.uns and not _is_whole(_stored(_in_memory(values)))

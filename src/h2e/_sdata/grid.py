@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,9 +60,12 @@ def lay_grids(
         facts = {"function": "make_spots", "image": key, "spacing_um": float(spacing_um)}
         set_provenance(table, _keys.PARAMS, name, facts)
     for name, shapes in zip(names, circles, strict=True):
-        _replace(sdata.shapes, name, shapes)
+        # Assignment alone would warn of what is replaced.
+        sdata.shapes.pop(name, None)
+        sdata.shapes[name] = shapes
         log.info("wrote shapes[%r]: %d spots every %g µm; tables[%r]", name, len(shapes), spacing_um, keys.table_key)
-    _replace(sdata.tables, keys.table_key, table)
+    sdata.tables.pop(keys.table_key, None)
+    sdata.tables[keys.table_key] = table
 
 
 def adopt_spots(sdata: SpatialData, keys: _keys.Keys) -> bool:
@@ -120,12 +122,6 @@ def _circles(sdata: SpatialData, image_key: str, xy: np.ndarray, radius: float, 
     circles = ShapesModel.parse(xy, geometry=0, radius=radius, transformations=placed)
     circles[_keys.SPACING_UM] = float(spacing_um)
     return circles
-
-
-def _replace(elements: MutableMapping, name: str, new: object) -> None:
-    """Put an element in the place of one that may be there (assignment alone would warn)."""
-    elements.pop(name, None)
-    elements[name] = new
 
 
 def _add_rows(table: AnnData | None, region: str, instances: np.ndarray, **columns: Any) -> AnnData:

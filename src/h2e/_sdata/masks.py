@@ -58,11 +58,9 @@ def find_mask(sdata: SpatialData, image: Image, tissue_mask_key: str | None = No
         return _from_labels(sdata, image, name)
     if name in sdata.shapes:
         return _from_polygons(sdata, image, name)
-    if not tissue_mask_key:
-        return None
-    msg = f"{name!r} is neither in sdata.labels nor in sdata.shapes; they have "
-    msg += f"{sorted([*sdata.labels, *sdata.shapes])}."
-    raise KeyError(msg)
+    known = sorted([*sdata.labels, *sdata.shapes])
+    refuse_if(tissue_mask_key, f"{name!r} is neither in sdata.labels nor in sdata.shapes; they have {known}.", KeyError)
+    return None
 
 
 def detect_masks(

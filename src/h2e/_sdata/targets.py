@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.expression import FEATURE_TYPES, OTHER_FEATURES, expression, gene_names, raw_counts
+from h2e._sdata.expression import FEATURE_TYPES, OTHER_FEATURES, expression, gene_names, gene_values, is_marked
 from h2e._statistics import Matrix, is_sparse
 from h2e._warnings import refuse_if, warn
 
@@ -123,8 +123,8 @@ def counts_of(
     adata: AnnData, targets: Sequence[str], *, layer: str | None = None, log_normalized: bool = False
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Raw counts of genes, spots × targets, and of all genes, one a spot; ``None`` where values are log-normalized."""
-    counts = raw_counts(adata, layer=layer, log_normalized=log_normalized)
-    if counts is None:
+    counts, _ = gene_values(adata, layer)
+    if log_normalized or (layer is None and is_marked(adata, counts)):
         return None
     of_targets = counts[:, gene_names(adata).get_indexer_for(resolve_targets(adata, targets))]
     of_targets = of_targets.toarray() if is_sparse(of_targets) else np.asarray(of_targets)
