@@ -17,6 +17,7 @@ import numpy as np
 from h2e._learners import encoder_models
 from h2e._learners.known_encoders import SHELL, SHELL_PX, known, known_tile
 from h2e._learners.shell import Encode, Precision, shell_features, shell_network
+from h2e._warnings import refuse
 
 Pool = Literal["cls", "mean", "cls+mean"]
 
@@ -80,13 +81,11 @@ class Encoder:
             msg += f"callable, got {self.name!r}; h2e.tl.list_encoders() lists names."
             raise ValueError(msg)
         if self.pool not in (None, *get_args(Pool)) or (self.pool and kind == SHELL):
-            msg = f"pool must be None or, but for {SHELL!r}, one of {list(get_args(Pool))}, got {self.pool!r}."
-            raise ValueError(msg)
+            refuse(f"pool must be None or, but for {SHELL!r}, one of {list(get_args(Pool))}, got {self.pool!r}.")
         args = {key: tuple(v) if isinstance(v, list) else v for key, v in dict(self.model_args).items()}
         # A file that names an encoder chooses neither where its weights come from nor where they are kept.
         if (kind != "timm" and (args or self.weights)) or any(key.startswith(OF_TIMM) for key in args):
-            msg = f"model_args and weights must be of the network of a timm model, got {list(args)} of {self.name!r}."
-            raise ValueError(msg)
+            refuse(f"model_args and weights must be of the network of a timm model, got {list(args)} of {self.name!r}.")
         px, um_per_px = (SHELL_PX, None) if kind == SHELL else known_tile(self.name)
         um_per_px = self.um_per_px or um_per_px
         if kind == "lazyslide" and um_per_px is None:

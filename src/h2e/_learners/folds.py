@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 QUARTERS = ("left, upper", "right, upper", "left, lower", "right, lower")
 """Of a slide that is cut into four."""
@@ -41,8 +41,7 @@ def make_folds(
     """
     names = np.unique(groups)
     if n_folds is not None and not 2 <= n_folds <= len(names):
-        msg = f"n_folds must be between 2 and the number of groups, {len(names)}, got {n_folds}."
-        raise ValueError(msg)
+        refuse(f"n_folds must be between 2 and the number of groups, {len(names)}, got {n_folds}.")
     if n_folds is not None:
         from sklearn.model_selection import GroupKFold
 

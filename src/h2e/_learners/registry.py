@@ -17,7 +17,7 @@ from h2e._learners.learner import OF_MACHINE, Learner, check_interface
 from h2e._learners.multiscale import Multiscale
 from h2e._learners.texture import Texture
 from h2e._slide.tiles import View
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 LearnerName = Literal["texture", "knn", "pls", "embedding", "multiscale", "mean", "coordinates"]
 
@@ -45,8 +45,7 @@ def learner_of(learner: str | Learner) -> Learner:
         return HEADS[learner] if learner in HEADS else LEARNERS[learner]()
     if not isinstance(learner, Learner):
         wrong, kind = (repr(learner), ValueError) if isinstance(learner, str) else (type(learner).__name__, TypeError)
-        msg = f"learner must be one of {NAMES} or an instance of h2e.tl.Learner, got {wrong}."
-        raise kind(msg)
+        refuse(f"learner must be one of {NAMES} or an instance of h2e.tl.Learner, got {wrong}.", kind)
     check_interface(learner)
     if learner.name in NAMES and type(learner) is not LEARNERS.get(learner.name):
         msg = f"name of learner {type(learner).__name__} must be one that no learner of h2e has, got {learner.name!r}."

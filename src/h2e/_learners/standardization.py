@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from h2e._warnings import refuse
+
 CLIP = 4.0
 """Standard deviations beyond which a feature says no more."""
 
@@ -38,8 +40,7 @@ def mean_and_std(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def standardize(x: np.ndarray, center: np.ndarray, scale: np.ndarray, *, clip: float = CLIP) -> np.ndarray:
     """Center, scale and clip."""
     if x.ndim != 2 or x.shape[1] != len(center):
-        msg = f"the model was trained on {len(center)} features per spot, got an array of shape {x.shape}."
-        raise ValueError(msg)
+        refuse(f"the model was trained on {len(center)} features per spot, got an array of shape {x.shape}.")
     z = x - center
     z /= scale
     return np.clip(z, -clip, clip, out=z)

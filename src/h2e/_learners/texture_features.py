@@ -11,6 +11,7 @@ import numpy as np
 
 from h2e._learners import texture_kernels
 from h2e._slide.compiled import fast
+from h2e._warnings import refuse
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 N_LEVELS, SMALLEST = 5, 8
@@ -59,8 +60,7 @@ def texture_features(tiles: np.ndarray) -> np.ndarray:
     ['red mean', 'red sd', 'red q05']
     """
     if tiles.dtype != np.uint8 or tiles.ndim != 4 or tiles.shape[1] != 3 or tiles.shape[2] != tiles.shape[3]:
-        msg = f"tiles must be uint8 of shape (n, 3, p, p), got {tiles.dtype} {tiles.shape}."
-        raise ValueError(msg)
+        refuse(f"tiles must be uint8 of shape (n, 3, p, p), got {tiles.dtype} {tiles.shape}.")
     if not len(tiles):
         return np.empty((0, len(feature_names(tiles.shape[-1]))), np.float32)
     return np.concatenate([_describe(tiles[i : i + BATCH]) for i in range(0, len(tiles), BATCH)])

@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from h2e._learners.augmentation import augment, symmetry_table
 from h2e._learners.network import MultiscaleNetwork, NetworkConfig, build, fuse_batchnorm, seed_dropout
 from h2e._learners.training_config import TrainingConfig
-from h2e._warnings import log
+from h2e._warnings import log, refuse
 
 BATCH = 64
 """Views that are predicted at a time."""
@@ -147,8 +147,7 @@ def find_device(device: str | None) -> torch.device:
         return torch.device("cuda" if "cuda" in here else "cpu")
     others = [f"cuda:{i}" for i in range(1, torch.cuda.device_count())]
     if str(device).removesuffix(":0") not in here + others:
-        msg = f"device must be one of {here}, which are here, got {device!r}; None takes CUDA if there is one."
-        raise ValueError(msg)
+        refuse(f"device must be one of {here}, which are here, got {device!r}; None takes CUDA if there is one.")
     return torch.device(device)
 
 
@@ -184,8 +183,6 @@ def _check(config: NetworkConfig, tiles: np.ndarray, y: np.ndarray | None = None
     """Raise unless the arrays fit the network."""
     expected = (3, config.tile_px, config.tile_px)
     if tiles.dtype != np.uint8 or tiles.shape[1:] != expected:
-        msg = f"tiles must be uint8 of shape (n, {', '.join(map(str, expected))}), got {tiles.dtype} {tiles.shape}."
-        raise ValueError(msg)
+        refuse(f"tiles must be uint8 of shape (n, {', '.join(map(str, expected))}), got {tiles.dtype} {tiles.shape}.")
     if y is not None and (y.shape != (len(tiles), config.n_targets) or len(tiles) < 2 or not np.isfinite(y).all()):
-        msg = f"y must be finite, of {len(tiles)} tiles (at least 2) and {config.n_targets} targets, got {y.shape}."
-        raise ValueError(msg)
+        refuse(f"y must be finite, of {len(tiles)} tiles (at least 2) and {config.n_targets} targets, got {y.shape}.")

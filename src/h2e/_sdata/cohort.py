@@ -26,7 +26,7 @@ from h2e._slide.slide import Slide
 from h2e._stains.reference import StainReference, sampling_of
 from h2e._stains.slides import fit_reference
 from h2e._statistics import is_sparse
-from h2e._warnings import log, refuse_if, warn
+from h2e._warnings import log, refuse, refuse_if, warn
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -125,8 +125,7 @@ class Cohort:
         values = self.table[slide.rows].obsm[key]
         features = np.asarray(values.toarray() if is_sparse(values) else values, np.float32)
         if bad := int((~np.isfinite(features)).any(axis=1).sum()):
-            msg = f"obsm[{key!r}] has NaN or infinite features for {bad} of {len(slide)} spots on tissue."
-            raise ValueError(msg)
+            refuse(f"obsm[{key!r}] has NaN or infinite features for {bad} of {len(slide)} spots on tissue.")
         return features
 
 
@@ -167,8 +166,7 @@ def open_every_spot(sdata: SpatialData, keys: Keys, *, normalized: bool) -> Coho
     image_keys = sorted({slide.image.key for slide in slides})
     how = stored_reference(sdata, image_keys, keys.normalized_key) if normalized else (None, True, True)
     if normalized and how[0] is None:
-        msg = f"normalized=True needs normalized images, but none of {image_keys} is; run h2e.pp.normalize first."
-        raise ValueError(msg)
+        refuse(f"normalized=True needs normalized images, but none of {image_keys} is; run h2e.pp.normalize first.")
     return _checked(Cohort(get_table(sdata, keys.table_key), tuple(slides), *how))
 
 

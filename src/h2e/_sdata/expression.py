@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from h2e._sdata.table import array_of, labels_of, words_of
 from h2e._statistics import Matrix, is_sparse, log_normalize
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 LARGEST_LOG = 25.0
 """More than the logarithm of any normalized count, to base 2 of ten million, too."""
@@ -104,12 +104,10 @@ def values_of(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
     values = adata.X if layer is None else adata.layers[layer]
     if values is None:
         hint = f"one of {layers}" if layers else "which the table has none of yet, or obsm= or columns of obs"
-        msg = f"adata.X is empty; pass layer=, {hint}."
-        raise ValueError(msg)
+        refuse(f"adata.X is empty; pass layer=, {hint}.")
     values = _in_memory(values)
     if (layer is None and adata.isbacked) or not (isinstance(values, np.ndarray) or is_sparse(values)):
-        msg = f"{name} must be in memory, and is on disk (backed); bring it into memory with adata.to_memory()."
-        raise ValueError(msg)
+        refuse(f"{name} must be in memory, and is on disk (backed); bring it into memory with adata.to_memory().")
     if values.dtype.kind not in "biuf":
         msg = f"{name} must hold numbers, got {values.dtype}; convert them, such as with .astype('float32')."
         raise TypeError(msg)
@@ -178,8 +176,7 @@ def stored_positions(adata: AnnData) -> np.ndarray:
     values = adata.obsm["spatial"]
     if isinstance(values, pd.DataFrame):
         if not {"x", "y"} <= set(values):
-            msg = f"obsm['spatial'] must be x and y, or have columns of these names, got {list(values)}; rename them."
-            raise ValueError(msg)
+            refuse(f"obsm['spatial'] must be x and y, or have columns of these names, got {list(values)}; rename them.")
         values = values[["x", "y"]]
     return np.asarray(values, dtype=np.float64)[:, :2]
 

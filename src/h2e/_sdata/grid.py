@@ -18,7 +18,7 @@ from h2e._sdata.slides import open_bare_images
 from h2e._sdata.table import angle_of, check_sdata, is_derived, region_keys
 from h2e._slide.lattice import hexagonal_grid
 from h2e._slide.slide import Slide
-from h2e._warnings import log, warn
+from h2e._warnings import log, refuse, warn
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -34,8 +34,7 @@ def lay_grids(
     """Add shapes and rows of the table for each image that no spots lie on, or for the one that ``image_key`` names."""
     check_sdata(sdata)
     if key_added is not None and keys.image_key is None:
-        msg = f"image_key must name one image where key_added names its spots, got None and {key_added!r}."
-        raise ValueError(msg)
+        refuse(f"image_key must name one image where key_added names its spots, got None and {key_added!r}.")
     check_sizes(keys.um_per_px, set(sdata.images))
     positive(spacing_um, "spacing_um")
     table = sdata.tables.get(keys.table_key)

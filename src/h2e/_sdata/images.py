@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from h2e._slide.image import Image
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -43,9 +43,9 @@ def systems_of(element: object) -> list[str]:
     """Coordinate systems in which an element is placed."""
     from spatialdata.transformations import get_transformation
 
-    if getattr(element, "children", None) and "scale0" not in element.children:  # type: ignore[attr-defined]
-        msg = f"an image must have its finest level, scale0, got {sorted(element.children)}; make it anew of these."  # type: ignore[attr-defined]
-        raise ValueError(msg)
+    children = getattr(element, "children", None)
+    if children and "scale0" not in children:
+        refuse(f"an image must have its finest level, scale0, got {sorted(children)}; make it anew of these.")
     return list(get_transformation(element, get_all=True))
 
 

@@ -18,7 +18,7 @@ from h2e._sdata.provenance import check_storable, get_provenance
 from h2e._sdata.report import store_report, stored_report
 from h2e._sdata.table import check_sdata, get_table, labels_of, region_keys, unused_keys
 from h2e._sdata.table_slides import slide_from_table
-from h2e._warnings import refuse_if, warn
+from h2e._warnings import refuse, refuse_if, warn
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -66,8 +66,7 @@ def join(slides: Mapping[str, SpatialData | AnnData], table_key: str) -> Spatial
             names = _names(slide, sdata, table_key)
             new = {names(old).lower() for old in names.elements}
             if new & taken or len(new) < len(names.elements):
-                msg = f"names of its elements, {sorted(new)}, must be new (upper and lower case are one); rename it."
-                raise ValueError(msg)
+                refuse(f"names of its elements, {sorted(new)}, must be new (upper and lower case are one); rename it.")
             taken |= new
             elements = {names(key): _renamed(sdata[key], names) for key in names.elements}
             parts.append(SpatialData.init_from_elements(elements, attrs=_renamed_records(sdata.attrs, names)))

@@ -15,7 +15,7 @@ from h2e._sdata.provenance import get_provenance
 from h2e._sdata.table import shapes_of
 from h2e._slide.image import Image, read_coarse
 from h2e._slide.orientation import ORIENTATIONS, SAME_SCENE, compare, orient, picture_of
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -147,7 +147,8 @@ class Pairing:
     def _image_asked_for(self, region: str, image_key: str | Mapping[str, str], grid: str | None) -> str:
         """The image that the user names for a region, if the region can lie on it."""
         key = image_key.get(region, grid) if isinstance(image_key, Mapping) else image_key
-        refuse_if(key is None, f"image_key names no image for region {region!r}; it has {sorted(image_key)}.")
+        if key is None:
+            refuse(f"image_key names no image for region {region!r}; it has {sorted(image_key)}.")
         check_image_key(self.sdata, key)
         if grid is not None and not self.scenes.is_one(key, grid):
             msg = f"the spots {region!r} are a grid over image {grid!r}, not over {key!r}; lay one over that, too, "

@@ -14,7 +14,7 @@ from anndata import AnnData
 from h2e._sdata import keys as _keys
 from h2e._sdata.provenance import check_free, settings_of
 from h2e._sdata.targets import AS_IN_OBS, frame_of, measured, targets_there
-from h2e._warnings import log, refuse_if
+from h2e._warnings import log, refuse, refuse_if
 
 Frames = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """By key of ``obsm``, rows of the table and their values, (n,) and (n, targets)."""
@@ -119,13 +119,11 @@ def check_predictions_free(table: AnnData, key: str, *, overwrite: bool) -> None
     """Refuse to replace what h2e did not write, and keys that would be taken for what stands beside predictions."""
     beside = [key_of(key) for key_of in _keys.BESIDE]
     if _keys.base_of(key) != key:
-        msg = f"key_added={key!r} ends like the keys that are stored beside predictions, {beside[:2]}; pass another."
-        raise ValueError(msg)
+        refuse(f"key_added={key!r} ends like the keys that are stored beside predictions, {beside[:2]}; pass another.")
     about = table.uns.get(key, {})
     ours = isinstance(about, Mapping) and "training_slides" in about
     if key in table.uns and not ours and key != _keys.PREDICTION:
-        msg = f"table.uns[{key!r}] is there, and h2e.tl.predict did not write it; pass another key_added."
-        raise ValueError(msg)
+        refuse(f"table.uns[{key!r}] is there, and h2e.tl.predict did not write it; pass another key_added.")
     for one in (key, *beside):
         check_free(table, "obsm", one, ours=ours, overwrite=overwrite)
     check_free(table, "obs", _keys.novelty(key), ours=ours, overwrite=overwrite)

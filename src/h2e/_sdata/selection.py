@@ -15,7 +15,7 @@ from h2e._sdata.expression import genes_of
 from h2e._sdata.targets import refuse_duplicates
 from h2e._slide.lattice import lattice
 from h2e._statistics import Matrix, morans_i
-from h2e._warnings import log, refuse_if
+from h2e._warnings import log, refuse, refuse_if
 
 HOUSEKEEPING = r"^(MT-|MT(CO[123]|ND[1-6]L?|ATP[68]|CYB|RNR[12])$|M?RP[LS](A|P?\d+([ABCLX]|AL|[LY]\d)?)$)"
 """Mitochondrial and ribosomal genes, of human and mouse (matched ignoring case)."""
@@ -49,8 +49,7 @@ def choose_targets(
     ``exclude`` is matched with the names and with ``symbols``, by default what stands in the names.
     """
     if not isinstance(n_targets, Integral) or n_targets < 1:
-        msg = f"n_targets must be a positive whole number, got {n_targets!r}."
-        raise ValueError(msg)
+        refuse(f"n_targets must be a positive whole number, got {n_targets!r}.")
     if not len(genes):
         msg = "the table has no genes to choose targets from. It may be a grid of spots, or come from slides without a "
         msg += "gene in common: are those of some named by symbols, of some by Ensembl identifiers?"

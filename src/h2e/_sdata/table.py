@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._slide.slide import Slide
-from h2e._warnings import refuse_if, warn
+from h2e._warnings import refuse, refuse_if, warn
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -45,8 +45,7 @@ def get_table(sdata: SpatialData, table_key: str = _keys.TABLE) -> AnnData:
         hint = f"Pass table_key={names[0]!r}" if names else "Make a table with h2e.pp.make_spots"
         if len(names) > 1:
             hint = "Pass table_key=, the one with the spots; slides get one table by h2e.pp.join_slides"
-        msg = f"{table_key!r} is not in sdata.tables; it has {names}. {hint}."
-        raise KeyError(msg)
+        refuse(f"{table_key!r} is not in sdata.tables; it has {names}. {hint}.", KeyError)
     return sdata.tables[table_key]
 
 
@@ -76,8 +75,7 @@ def labels_of(table: AnnData, key: str) -> np.ndarray:
     """A column of ``obs`` as strings, one per spot, none missing."""
     refuse_if(key not in table.obs, f"{key!r} is not in table.obs; it has {list(table.obs)}.", KeyError)
     if missing := int(table.obs[key].isna().sum()):
-        msg = f"table.obs[{key!r}] is missing for {missing} of {table.n_obs} spots; fill it, or drop these spots."
-        raise ValueError(msg)
+        refuse(f"table.obs[{key!r}] is missing for {missing} of {table.n_obs} spots; fill it, or drop these spots.")
     return table.obs[key].astype(str).to_numpy(dtype=object)
 
 
@@ -108,8 +106,7 @@ def positions_of_instances(shapes: GeoDataFrame, region: str, instances: np.ndar
     """Which of the shapes of a region the instances are, (n,)."""
     if not shapes.index.is_unique:
         twice = shapes.index[shapes.index.duplicated()][0]
-        msg = f"shapes {region!r} have several entries of one name, such as {str(twice)!r}; make their index unique."
-        raise ValueError(msg)
+        refuse(f"shapes {region!r} have several entries of one name, such as {str(twice)!r}; make their index unique.")
     named = pd.Index(instances)
     if not named.is_unique:
         msg = f"several rows of the table are about one of the shapes {region!r}, such as "

@@ -17,7 +17,7 @@ from h2e._sdata.table import region_keys, turn_deg, unused_keys
 from h2e._slide.image import Image
 from h2e._slide.lattice import lattice
 from h2e._slide.slide import Slide
-from h2e._warnings import log
+from h2e._warnings import log, refuse
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -123,8 +123,7 @@ def _rgb(pixels: Any, what: str) -> da.Array:
     pixels = np.asarray(pixels)
     in_unit = pixels.dtype.kind == "f" and pixels.min(initial=0) >= 0 and pixels.max(initial=0) <= 1
     if pixels.ndim != 3 or pixels.shape[-1] not in (3, 4) or not (in_unit or pixels.dtype == np.uint8):
-        msg = f"{what} is {pixels.dtype} of shape {pixels.shape}, not (y, x, 3) of uint8 or of floats in [0, 1]"
-        raise ValueError(msg)
+        refuse(f"{what} is {pixels.dtype} of shape {pixels.shape}, not (y, x, 3) of uint8 or of floats in [0, 1]")
     pixels = (pixels[..., :3] * (255 if in_unit else 1)).round().astype(np.uint8)
     return da.from_array(pixels.transpose(2, 0, 1), chunks=-1)
 

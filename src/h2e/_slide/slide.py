@@ -11,6 +11,7 @@ import numpy as np
 
 from h2e._slide.image import Image
 from h2e._slide.tissue import Tissue, fraction_at
+from h2e._warnings import refuse
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +59,7 @@ class Slide:
     def require_tissue(self) -> Tissue:
         """The mask of the image, or an error where nobody has looked for it yet."""
         if self.tissue is None:
-            msg = f"the tissue of slide {self.name!r} must be known, got None; open its mask first."
-            raise ValueError(msg)
+            refuse(f"the tissue of slide {self.name!r} must be known, got None; open its mask first.")
         return self.tissue
 
     def take(self, keep: np.ndarray) -> Slide:

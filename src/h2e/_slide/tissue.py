@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from h2e._slide.image import Image, read_coarse
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 Tissue = tuple[np.ndarray, float]
 """A mask, and how many pixels of level 0 one of its pixels is wide."""
@@ -59,8 +59,7 @@ def tissue_mask(
     """
     refuse_if(method not in METHODS, f"method must be one of {list(METHODS)}, got {method!r}.")
     if scale is not None and not 1 <= scale <= max(image.shape):
-        msg = f"scale must be between 1 and {max(image.shape)} image pixels per mask pixel, got {scale!r}."
-        raise ValueError(msg)
+        refuse(f"scale must be between 1 and {max(image.shape)} image pixels per mask pixel, got {scale!r}.")
     wanted = _choose_scale(image.shape, method, um_per_px) if scale is None else float(scale)
     rgb, scale = read_coarse(image, wanted)
     if method == "mean":

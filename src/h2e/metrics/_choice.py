@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 import pandas as pd
 
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 from . import _correlation, _depth, _distribution, _error
 from ._checks import check_non_negative
@@ -68,8 +68,7 @@ def check_metrics(
         lacking = sorted(_needs(name) & set(missing))
         refuse_if(lacking, f"metric {name!r} needs {'= and '.join(lacking)}=, which was not passed.")
         if truth is not None and name in PER_SPOT and truth.shape[1] < 2:
-            msg = f"metric {name!r} needs at least 2 targets, over which it correlates, got 1; leave it out."
-            raise ValueError(msg)
+            refuse(f"metric {name!r} needs at least 2 targets, over which it correlates, got 1; leave it out.")
         if truth is not None and name in NON_NEGATIVE:
             check_non_negative(np.asarray(truth), "truth")
 

@@ -15,7 +15,7 @@ from h2e._sdata.provenance import check_free, is_ours
 from h2e._sdata.scale import positive, require_size
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -69,8 +69,7 @@ def join_slides(slides: Mapping[str, SpatialData | AnnData], *, table_key: str =
     (['first_image', 'second_image'], ['first', 'second'])
     """
     if not isinstance(slides, Mapping):
-        msg = f"slides must be a mapping from name to SpatialData or AnnData, got {type(slides).__name__}."
-        raise TypeError(msg)
+        refuse(f"slides must be a mapping from name to SpatialData or AnnData, got {type(slides).__name__}.", TypeError)
     refuse_if(not slides, "slides must name at least one slide, got none.")
     return join(slides, table_key)
 
