@@ -178,8 +178,7 @@ def checked_features(learner: Learner, tiles: list[np.ndarray]) -> np.ndarray:
     x, n = np.asarray(learner.extract_features(tiles)), len(tiles[0])
     if x.ndim < 2 or len(x) != n or x.dtype.kind not in "biuf" or (x.dtype.kind == "f" and not np.isfinite(x).all()):
         msg = f"extract_features of learner {learner.name!r} must return finite numbers, a row for each of {n} spots, "
-        msg += f"got {x.dtype} {x.shape}."
-        raise ValueError(msg)
+        refuse(msg + f"got {x.dtype} {x.shape}.")
     return x
 
 

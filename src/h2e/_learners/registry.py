@@ -95,8 +95,7 @@ def from_json(text: str, learners: Mapping[str, Callable[..., Learner]] | None =
     make = LEARNERS.get(name) or (learners or {}).get(name)
     if make is None:
         msg = f"learner must be one of {sorted(LEARNERS)} or be passed, got {name!r} in the file; "
-        msg += f"a file does not choose code: h2e.Ensemble.load(folder, learners={{{name!r}: its class}})."
-        raise ValueError(msg)
+        refuse(msg + f"a file does not choose code: h2e.Ensemble.load(folder, learners={{{name!r}: its class}}).")
     unknown = set(settings) - set(LEARNERS[name]().settings()) if name in LEARNERS else set()
     refuse_if(unknown, f"learner {name!r} has no settings {sorted(unknown)}; was it saved by a newer version of h2e?")
     if "views" in settings:

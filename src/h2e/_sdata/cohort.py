@@ -188,8 +188,7 @@ def _open(sdata: SpatialData, keys: Keys, *, bare: bool = False) -> list[Slide]:
         key = slide.image.key
         if key in stains:
             msg = f"image {key!r} was normalized by h2e; pass {stains[key]['image']!r}, which it was made from: h2e "
-            msg += "knows how to bring it, and every new slide, to the same reference."
-            raise ValueError(msg)
+            refuse(msg + "knows how to bring it, and every new slide, to the same reference.")
         normalized_on = [facts.get("tissue_mask_key") for facts in stains.values() if facts["image"] == key]
         masks[key] = next(filter(None, [keys.tissue_mask_key, *normalized_on]), "")
     slides = with_tissue(sdata, slides, masks)
@@ -219,8 +218,7 @@ def _with_valid_spots(table: AnnData, slides: Sequence[Slide], *, spacing_um: fl
         warn(msg)
     if not valid:
         msg = f"none of the {sum(map(len, slides))} spots of slides {[slide.name for slide in slides]} lies on "
-        msg += "tissue. Look at h2e.pl.tissue, or pass tissue_mask_key."
-        raise ValueError(msg)
+        refuse(msg + "tissue. Look at h2e.pl.tissue, or pass tissue_mask_key.")
     return valid
 
 

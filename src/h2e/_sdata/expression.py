@@ -49,8 +49,7 @@ def expression(
         check_values(values, name)
         if (highest := _stored(values).max(initial=0)) > LARGEST_LOG:
             msg = f"{name} must hold log-normalized expression, got values up to {highest:g}; leave out "
-            msg += "log_normalized=True for counts, or take the logarithm first."
-            raise ValueError(msg)
+            refuse(msg + "log_normalized=True for counts, or take the logarithm first.")
     else:
         check_counts(values, name)
         chosen = log_normalize(chosen, totals=values.sum(axis=1))
@@ -122,8 +121,7 @@ def check_values(values: Matrix, name: str) -> None:
     refuse_if(n, f"{name} holds {n} NaN or infinite values; drop or fill these spots or genes first.")
     if n := int((stored < 0).sum()):
         msg = f"{name} holds {n} negative values (smallest {stored.min():g}); pass layer= with counts or logarithms of "
-        msg += "them (those in adata.raw: adata.layers['counts'] = adata.raw[:, adata.var_names].X)."
-        raise ValueError(msg)
+        refuse(msg + "them (those in adata.raw: adata.layers['counts'] = adata.raw[:, adata.var_names].X).")
 
 
 def check_counts(values: Matrix, name: str) -> None:
@@ -133,8 +131,7 @@ def check_counts(values: Matrix, name: str) -> None:
     if not _is_whole(stored):
         example = stored[stored != np.round(stored)][0]
         msg = f"{name} holds no counts (it has values such as {example:g}); pass layer= with the counts, or "
-        msg += "log_normalized=True for values that are log-normalized already; round corrected counts."
-        raise ValueError(msg)
+        refuse(msg + "log_normalized=True for values that are log-normalized already; round corrected counts.")
 
 
 def slide_column(adata: AnnData, library_key: str | None = None) -> str | None:

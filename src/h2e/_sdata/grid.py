@@ -41,8 +41,7 @@ def lay_grids(
     slides = open_bare_images(sdata, keys)
     if table is not None and table.n_vars:
         msg = f"sdata.tables[{keys.table_key!r}] holds {table.n_vars} measured genes, which the spots of a grid do "
-        msg += "not have; pass another table_key, such as 'grid'."
-        raise ValueError(msg)
+        refuse(msg + "not have; pass another table_key, such as 'grid'.")
     names = [key_added or f"{slide.image.key}_spots" for slide in require_size(slides)]
     made = {} if table is None else get_provenance(table, _keys.PARAMS)
     for name in names:
@@ -107,8 +106,7 @@ def _points_on_tissue(slide: Slide, spacing_um: float) -> tuple[np.ndarray, np.n
     on_tissue[inside] = mask[at[inside, 1], at[inside, 0]]
     if not on_tissue.any():
         msg = f"no point of a grid of {spacing_um:g} µm ({spacing_px:.0f} px) lies on the tissue of image "
-        msg += f"{slide.image.key!r}, {100 * mask.mean():.1f} % of it; check the mask, um_per_px and spacing_um."
-        raise ValueError(msg)
+        refuse(msg + f"{slide.image.key!r}, {100 * mask.mean():.1f} % of it; check the mask, um_per_px and spacing_um.")
     return xy[on_tissue], array[on_tissue]
 
 

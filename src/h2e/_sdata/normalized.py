@@ -130,8 +130,7 @@ def stored_reference(
     if foreign:
         msg = f"images {foreign} were not normalized by h2e, or the record is lost (spatialdata.concatenate drops "
         msg += "it, h2e.pp.join_slides keeps it), so new slides could not be treated alike. Run "
-        msg += "h2e.pp.normalize(sdata, overwrite=True), or pass them as image_key to use them as they are."
-        raise ValueError(msg)
+        refuse(msg + "h2e.pp.normalize(sdata, overwrite=True), or pass them as image_key to use them as they are.")
     missing = sorted(set(image_keys) - set(versions))
     refuse_if(missing, f"images {missing} are not normalized, {sorted(versions.values())} are; {ONE_REFERENCE}")
     made = {name: stains[name] for name in versions.values()}

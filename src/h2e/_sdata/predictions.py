@@ -107,8 +107,7 @@ def predictions_to_score(table: AnnData, key: str) -> tuple[pd.DataFrame, np.nda
         trained = frame_of(table, held_out).notna().any(axis=1).to_numpy()
         if (trained & rows).any() or (trained.any() and not rows.any()):
             msg = f"the ensemble behind obsm[{key!r}] was trained on {trained.sum()} of {table.n_obs} spots; score "
-            msg += f"key={held_out!r}, its held-out predictions, or a table without these spots."
-            raise ValueError(msg)
+            refuse(msg + f"key={held_out!r}, its held-out predictions, or a table without these spots.")
     refuse_if(not rows.any(), f"obsm[{key!r}] must have a prediction of some spots: all {len(rows)} rows are NaN.")
     if not rows.all():
         log.info("obsm[%r]: %d of %d spots have no prediction and are left out", key, (~rows).sum(), len(rows))

@@ -100,6 +100,5 @@ def _records(container: Container) -> Mapping[str, Any]:
     records = getattr(container, slot).get(_keys.PREDICTION, {})
     if not isinstance(records, Mapping):
         msg = f"{slot}[{_keys.PREDICTION!r}] must be a dict, for h2e keeps its records there, got "
-        msg += f"{type(records).__name__}; move it to another key."
-        raise TypeError(msg)
+        refuse(msg + f"{type(records).__name__}; move it to another key.", TypeError)
     return records

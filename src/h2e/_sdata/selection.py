@@ -52,8 +52,7 @@ def choose_targets(
         refuse(f"n_targets must be a positive whole number, got {n_targets!r}.")
     if not len(genes):
         msg = "the table has no genes to choose targets from. It may be a grid of spots, or come from slides without a "
-        msg += "gene in common: are those of some named by symbols, of some by Ensembl identifiers?"
-        raise ValueError(msg)
+        refuse(msg + "gene in common: are those of some named by symbols, of some by Ensembl identifiers?")
     names = np.asarray(genes, dtype=str)
     refuse_duplicates(names, "genes")
     slides, groups = np.asarray(slides), np.asarray(groups)
@@ -67,8 +66,7 @@ def choose_targets(
     if candidate.sum() < n_targets:
         msg = f"n_targets={n_targets} genes were asked for, {candidate.sum()} of {len(names)} are in {min_frac:.0%} of "
         msg += f"spots of each group of {np.unique(groups).tolist()}; lower n_targets, or name the genes, which "
-        msg += "h2e.pp.select_targets can choose with a lower min_frac."
-        raise ValueError(msg)
+        refuse(msg + "h2e.pp.select_targets can choose with a lower min_frac.")
     names, x_log = names[candidate], x_log[:, np.flatnonzero(candidate)]
     score = np.mean(_scores_by_group(x_log, xy, slides, groups), axis=0)
     # Ties in the order of names, whatever the order of the table.

@@ -59,8 +59,7 @@ def region_keys(table: AnnData) -> tuple[str, str]:
     attrs = table.uns.get("spatialdata_attrs")
     if attrs is None:
         msg = "the table annotates no element: uns['spatialdata_attrs'] is missing. Make it with "
-        msg += "spatialdata.models.TableModel.parse(table, region=..., region_key=..., instance_key=...)."
-        raise ValueError(msg)
+        refuse(msg + "spatialdata.models.TableModel.parse(table, region=..., region_key=..., instance_key=...).")
     return attrs["region_key"], attrs["instance_key"]
 
 
@@ -89,8 +88,7 @@ def in_tissue(obs: pd.DataFrame, slide: str) -> np.ndarray:
     if (unknown := ~(no | yes | gaps)).any():
         values = sorted(set(obs["in_tissue"][unknown].astype(str)))
         msg = f"obs['in_tissue'] must say yes or no, such as 1 and 0, got {values[:10]} for {unknown.sum()} {spots}; "
-        msg += "replace these values, or drop the column."
-        raise ValueError(msg)
+        refuse(msg + "replace these values, or drop the column.")
     if gaps.any():
         msg = f"obs['in_tissue'] is missing for {gaps.sum()} {spots}: whether they are on tissue is read from the "
         warn(f"{msg}image alone. Fill it, with 0 or 1, to say so yourself.")
@@ -110,8 +108,7 @@ def positions_of_instances(shapes: GeoDataFrame, region: str, instances: np.ndar
     named = pd.Index(instances)
     if not named.is_unique:
         msg = f"several rows of the table are about one of the shapes {region!r}, such as "
-        msg += f"{str(named[named.duplicated()][0])!r}; keep one row of each spot."
-        raise ValueError(msg)
+        refuse(msg + f"{str(named[named.duplicated()][0])!r}; keep one row of each spot.")
     index = shapes.index.get_indexer(instances)
     if (index < 0).any():
         msg = f"{(index < 0).sum()} rows of the table name instances that shapes {region!r} does not have, such as "
@@ -166,8 +163,7 @@ def shapes_of(sdata: SpatialData, region: str) -> GeoDataFrame:
     """The shapes that the table calls ``region``."""
     if region not in sdata.shapes:
         msg = f"the table annotates region {region!r}, which is not in sdata.shapes; it has {sorted(sdata.shapes)}. "
-        msg += "Drop these rows of the table, or add the shapes."
-        raise KeyError(msg)
+        refuse(msg + "Drop these rows of the table, or add the shapes.", KeyError)
     return sdata.shapes[region]
 
 

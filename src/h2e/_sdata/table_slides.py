@@ -71,8 +71,7 @@ def slide_from_table(name: str, adata: AnnData, table_key: str) -> SpatialData:
         msg += f"'hires' and 'tissue_hires_scalef', got {sorted(facts.get('images', {}))} and "
         msg += f"{sorted(facts.get('scalefactors', {}))}, and a position of each spot in obsm['spatial'], got "
         msg += f"{placed.sum()} of {len(xy)}. Of several slides pass each under its name there, as adata[adata.obs[…] "
-        msg += "== name]; a slide without images must be a SpatialData; drop spots without position."
-        raise ValueError(msg)
+        refuse(msg + "== name]; a slide without images must be a SpatialData; drop spots without position.")
     keys, (picture, scale) = table.uns.pop("spatialdata_attrs", {}), next(iter(scales.items()))
     region_key, instance_key = region_keys(adata) if keys else unused_keys("region", "instance_id", set(table.obs))
     table.obs[region_key], table.obs[instance_key] = pd.Categorical([name] * len(xy)), np.arange(len(xy))

@@ -28,7 +28,7 @@ from h2e._sdata.targets import (
     stored_name,
 )
 from h2e._statistics import Matrix
-from h2e._warnings import log, warn
+from h2e._warnings import log, refuse, warn
 
 EXPECTED, COMMON = 10, 0.1
 """A slide lacks a gene where no spot has it, and so many, and such a share of its spots, should by any other slide."""
@@ -114,8 +114,7 @@ class TargetSpec:
         msg = f"{gap.sum()} of {len(gap)} spots on tissue have no value of some target (most of "
         msg += f"{missing.sum().idxmax()!r}), by slide {by_slide}: "
         if gap.all():
-            msg += "name targets with values (targets=)."
-            raise ValueError(msg)
+            refuse(msg + "name targets with values (targets=).")
         log.warning("%sthey are left out", msg)
         return replace(self, cohort=self.cohort.take(~gap))
 

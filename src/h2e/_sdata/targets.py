@@ -77,8 +77,7 @@ def are_in_obs(adata: AnnData, targets: Sequence[str] | str | None) -> bool:
     columns, genes = (targets_there(adata, asked, obs=obs) for obs in (True, False))
     if columns and genes:
         msg = f"targets must be genes or columns of adata.obs, got genes {genes[:5]} and columns {columns[:5]}; train "
-        msg += "an ensemble of each, and rename columns that are called like genes."
-        raise ValueError(msg)
+        refuse(msg + "an ensemble of each, and rename columns that are called like genes.")
     return bool(columns)
 
 

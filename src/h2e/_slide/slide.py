@@ -52,8 +52,7 @@ class Slide:
         """µm per pixel of level 0, or an error that says why it is not known."""
         if self.um_per_px is None:
             msg = f"the size of a pixel of slide {self.name!r} is not known: {self.um_per_px_from}. Pass um_per_px, in "
-            msg += f"µm per pixel of image {self.image.key!r}."
-            raise ValueError(msg)
+            refuse(msg + f"µm per pixel of image {self.image.key!r}.")
         return self.um_per_px
 
     def require_tissue(self) -> Tissue:

@@ -118,8 +118,7 @@ def as_reference(given: object, method: Method | None = None) -> StainReference:
     pixels = np.asarray(given)
     if pixels.ndim != 3 or pixels.dtype != np.uint8 or not {pixels.shape[0], pixels.shape[2]} & {3, 4}:
         msg = f"reference must be a StainReference or an 8-bit RGB image, got {type(given).__name__} of "
-        msg += f"{pixels.dtype} with shape {pixels.shape}."
-        raise TypeError(msg)
+        refuse(msg + f"{pixels.dtype} with shape {pixels.shape}.", TypeError)
     if pixels.shape[2] not in (3, 4):
         pixels = pixels.transpose(1, 2, 0)
     stains = estimate_stains(pixels[..., :3].reshape(-1, 3), method or "macenko")

@@ -12,7 +12,7 @@ import pandas as pd
 from h2e._learners.folds import QUARTER, quarters_of
 from h2e._sdata.predictions import HELD_OUT, IN_SAMPLE, SPREAD, Predicted
 from h2e._slide.slide import Slide
-from h2e._warnings import log, refuse_if
+from h2e._warnings import log, refuse, refuse_if
 from h2e.metrics import pearson
 
 NO_SPREAD = "held-out predictions come from one model and have none. Show a slide that the ensemble was not trained on."
@@ -30,8 +30,7 @@ def choose(names: str | Sequence[str] | None, known: Sequence[str], default: Seq
         more = f" and {len(known) - 10} more" if len(known) > 10 else ""
         hint = f" Did you mean {close}?" if close else ""
         msg = f"{what} {missing or names} {'are' if missing else 'is empty,'} not there; there are "
-        msg += f"{', '.join(map(repr, known[:10]))}{more}.{hint}"
-        raise KeyError(msg)
+        refuse(msg + f"{', '.join(map(repr, known[:10]))}{more}.{hint}", KeyError)
     return names
 
 

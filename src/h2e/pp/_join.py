@@ -158,8 +158,7 @@ def attach_features(
         x, xy, size = np.asarray(features[slide.name]), np.asarray(coords[slide.name]), slide.require_size()
         if x.ndim != 2 or xy.shape != (len(x), 2) or not (np.isfinite(x).all() and np.isfinite(xy).all()):
             msg = f"features and coords of slide {slide.name!r} must be finite, tiles × features and tiles × 2, got "
-            msg += f"{x.shape} and {xy.shape}."
-            raise ValueError(msg)
+            refuse(msg + f"{x.shape} and {xy.shape}.")
         factor = 1.0 if coords_um_per_px is None else positive(coords_um_per_px, "coords_um_per_px") / size
         parts.append(average_tiles(sdata, table, slide, x, xy * factor, side_px=tile_um / size))
     widths = {part.shape[1] for part in parts}
