@@ -6,6 +6,15 @@ import logging
 import sys
 import warnings
 from functools import partial
+from typing import NoReturn
+
+log = logging.getLogger("h2e.work")
+"""What modules say of their work; what a call will do is said by ``"h2e"`` itself, whose child this is."""
+
+
+def refuse(message: str, kind: type[Exception] = ValueError) -> NoReturn:
+    """Raise an error with this message."""
+    raise kind(message)
 
 
 def refuse_if(wrong: object, message: str, kind: type[Exception] = ValueError) -> None:

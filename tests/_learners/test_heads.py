@@ -16,8 +16,7 @@ from h2e._learners import linear as _linear
 from h2e._learners import nearest as _nearest
 from h2e._learners.linear import PENALTIES, fit_linear, pls_path
 from h2e._learners.nearest import fit_nearest
-from h2e._learners.shrinkage import N_FOLDS
-from h2e._learners.standardization import mean_and_std
+from h2e._learners.standardization import N_FOLDS, mean_and_std
 from h2e._learners.texture import Texture
 from h2e.metrics import skill
 

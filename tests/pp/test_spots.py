@@ -17,11 +17,10 @@ from h2e._sdata.keys import Keys
 from h2e._sdata.masks import find_mask
 from h2e._sdata.scale import require_size
 from h2e._sdata.slides import open_slides, require_inside
-from h2e._slide.fraction import fraction_at
 from h2e._slide.image import Image
 from h2e._slide.lattice import hexagonal_grid
 from h2e._slide.registration import place
-from h2e._slide.tissue import tissue_mask
+from h2e._slide.tissue import fraction_at, tissue_mask
 from h2e.datasets import toy_cohort
 
 

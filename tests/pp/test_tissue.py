@@ -20,9 +20,8 @@ import h2e.pl
 import h2e.pp
 from h2e._sdata.images import open_image
 from h2e._sdata.masks import find_mask
-from h2e._slide.fraction import fraction_at
 from h2e._slide.image import Image
-from h2e._slide.tissue import tissue_mask
+from h2e._slide.tissue import fraction_at, tissue_mask
 
 GLASS = np.array([238, 226, 236], float)
 

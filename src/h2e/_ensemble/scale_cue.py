@@ -9,9 +9,9 @@ import numpy as np
 
 from h2e._learners.texture_features import octave_features
 from h2e._sdata.cohort import Cohort
-from h2e._slide.fraction import fraction_at
 from h2e._slide.slide import Slide, by_image
 from h2e._slide.tiles import View, read_views
+from h2e._slide.tissue import fraction_at
 from h2e._warnings import warn
 
 N_TILES, TILE_PX, N_SIZES = 32, 64, 3

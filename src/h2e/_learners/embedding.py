@@ -20,7 +20,7 @@ from h2e._learners.known_encoders import SHELL, SHELL_PX
 from h2e._learners.learner import Uses
 from h2e._learners.shell import Encode, Precision
 from h2e._slide.tiles import View
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 PX = 80
 """Side of the images of an encoder that is code and does not say its own."""
@@ -114,16 +114,13 @@ class Embedding(HeadLearner):
         """Raise unless the settings go together."""
         encoder, known = self.encoder, isinstance(self.encoder, Encoder | MissingEncoder)
         if self.precision not in get_args(Precision):
-            msg = f"precision must be one of {list(get_args(Precision))}, got {self.precision!r}."
-            raise ValueError(msg)
+            refuse(f"precision must be one of {list(get_args(Precision))}, got {self.precision!r}.")
         refuse_if(self.obsm is not None and encoder not in (None, SHELL), "pass an encoder or an obsm key, not both.")
         if self.obsm is None and not known and not callable(encoder):
-            msg = f"encoder must be a name, a torch module or a callable, got {type(encoder).__name__}."
-            raise TypeError(msg)
+            refuse(f"encoder must be a name, a torch module or a callable, got {type(encoder).__name__}.", TypeError)
         exact = "obsm, which is computed already" if self.obsm is not None else "an encoder that is a callable"
         if self.precision != "float32" and (self.obsm is not None or not (known or hasattr(encoder, "state_dict"))):
-            msg = f"precision must be 'float32' with {exact}, got {self.precision!r}."
-            raise ValueError(msg)
+            refuse(f"precision must be 'float32' with {exact}, got {self.precision!r}.")
 
     @property
     def uses(self) -> Uses:  # type: ignore[override]
@@ -185,6 +182,5 @@ def _checked(encode: Encode, images: np.ndarray) -> np.ndarray:
     """Call the encoder and check what comes back."""
     features = np.asarray(encode(images))
     if features.ndim != 2 or len(features) != len(images):
-        msg = f"the encoder must return (n, d) for {len(images)} images, got {features.shape}."
-        raise ValueError(msg)
+        refuse(f"the encoder must return (n, d) for {len(images)} images, got {features.shape}.")
     return features

@@ -12,7 +12,7 @@ import numpy as np
 
 from h2e._learners.known_encoders import registry
 from h2e._learners.shell import Encode, Precision, in_batches
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 if TYPE_CHECKING:
     import torch
@@ -124,14 +124,12 @@ def _features(module: Any, x: torch.Tensor, pool: str | None) -> torch.Tensor:
     if pool is not None:
         n = getattr(module, "num_prefix_tokens", None)
         if n is None or (n == 0 and "cls" in pool):
-            msg = f"pool must be None for an encoder without {'such' if n is None else 'class'} tokens, got {pool!r}."
-            raise ValueError(msg)
+            refuse(f"pool must be None for an encoder without {'such' if n is None else 'class'} tokens, got {pool!r}.")
         tokens = module.forward_features(x)
         return pooled(tokens[:, 0], tokens[:, n:], pool)
     features = module(x)
     if features.ndim == 3:
-        msg = "the encoder gives tokens and not features; say how to pool them: pool='cls', 'mean' or 'cls+mean'."
-        raise ValueError(msg)
+        refuse("the encoder gives tokens and not features; say how to pool them: pool='cls', 'mean' or 'cls+mean'.")
     return features.flatten(2).float().mean(2) if features.ndim > 2 else features
 
 

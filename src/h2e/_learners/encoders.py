@@ -17,6 +17,7 @@ import numpy as np
 from h2e._learners import encoder_models
 from h2e._learners.known_encoders import SHELL, SHELL_PX, known, known_tile
 from h2e._learners.shell import Encode, Precision, shell_features, shell_network
+from h2e._warnings import refuse
 
 Pool = Literal["cls", "mean", "cls+mean"]
 
@@ -77,22 +78,18 @@ class Encoder:
         kind, _, rest = self.name.partition(":")
         if self.name != SHELL and not (kind in ("timm", "lazyslide") and rest):
             msg = f"encoder must be {SHELL!r}, 'timm:' or 'lazyslide:' and the name of a model, a torch module or a "
-            msg += f"callable, got {self.name!r}; h2e.tl.list_encoders() lists names."
-            raise ValueError(msg)
+            refuse(msg + f"callable, got {self.name!r}; h2e.tl.list_encoders() lists names.")
         if self.pool not in (None, *get_args(Pool)) or (self.pool and kind == SHELL):
-            msg = f"pool must be None or, but for {SHELL!r}, one of {list(get_args(Pool))}, got {self.pool!r}."
-            raise ValueError(msg)
+            refuse(f"pool must be None or, but for {SHELL!r}, one of {list(get_args(Pool))}, got {self.pool!r}.")
         args = {key: tuple(v) if isinstance(v, list) else v for key, v in dict(self.model_args).items()}
         # A file that names an encoder chooses neither where its weights come from nor where they are kept.
         if (kind != "timm" and (args or self.weights)) or any(key.startswith(OF_TIMM) for key in args):
-            msg = f"model_args and weights must be of the network of a timm model, got {list(args)} of {self.name!r}."
-            raise ValueError(msg)
+            refuse(f"model_args and weights must be of the network of a timm model, got {list(args)} of {self.name!r}.")
         px, um_per_px = (SHELL_PX, None) if kind == SHELL else known_tile(self.name)
         um_per_px = self.um_per_px or um_per_px
         if kind == "lazyslide" and um_per_px is None:
             msg = f"um_per_px of encoder {self.name!r} is not known: pass h2e.tl.Encoder({self.name!r}, um_per_px=…), "
-            msg += "the µm per pixel of the tiles that it was trained on, mostly 0.5."
-            raise ValueError(msg)
+            refuse(msg + "the µm per pixel of the tiles that it was trained on, mostly 0.5.")
         px = self.px or px or encoder_models.timm_px(rest, args)
         for key, value in {"px": px, "um_per_px": um_per_px, "model_args": tuple(sorted(args.items()))}.items():
             object.__setattr__(self, key, value)
@@ -116,8 +113,7 @@ class Encoder:
         network = self._network(device)
         if self.sha256 is not None and (digest := _digest(network)) != self.sha256:
             msg = f"weights of encoder {self.name!r} are others than those that were trained on (sha256 {digest[:8]}…, "
-            msg += f"not {self.sha256[:8]}…); pass the same weights, or train again."
-            raise ValueError(msg)
+            refuse(msg + f"not {self.sha256[:8]}…); pass the same weights, or train again.")
         timm = self.name.startswith("timm:")
         make = encoder_models.as_function if timm else encoder_models.lazyslide_function
         return make(network, precision, self.pool)
@@ -144,8 +140,7 @@ def _network(encoder: Encoder, device: Any) -> Any:
         return encoder_models.timm_model(name, dict(encoder.model_args), encoder.weights).to(device)
     if not known()["plain"].get(name) and not encoder.trust_remote_code:
         msg = f"encoder {encoder.name!r} runs code of its repository or unpickles; if you trust it, pass "
-        msg += f"h2e.tl.Encoder({encoder.name!r}, trust_remote_code=True)."
-        raise ValueError(msg)
+        refuse(msg + f"h2e.tl.Encoder({encoder.name!r}, trust_remote_code=True).")
     return encoder_models.lazyslide_model(name).to(device)
 
 

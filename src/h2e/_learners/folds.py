@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 QUARTERS = ("left, upper", "right, upper", "left, lower", "right, lower")
 """Of a slide that is cut into four."""
@@ -41,8 +41,7 @@ def make_folds(
     """
     names = np.unique(groups)
     if n_folds is not None and not 2 <= n_folds <= len(names):
-        msg = f"n_folds must be between 2 and the number of groups, {len(names)}, got {n_folds}."
-        raise ValueError(msg)
+        refuse(f"n_folds must be between 2 and the number of groups, {len(names)}, got {n_folds}.")
     if n_folds is not None:
         from sklearn.model_selection import GroupKFold
 
@@ -52,8 +51,7 @@ def make_folds(
         return [Fold(str(g), np.flatnonzero(groups != g), np.flatnonzero(groups == g)) for g in names]
     if len(np.unique(slides)) > 1:
         msg = f"groups must be at least 2 to leave one out, got {names.tolist()} for {len(np.unique(slides))} slides; "
-        msg += "without group_key slides are left out."
-        raise ValueError(msg)
+        refuse(msg + "without group_key slides are left out.")
     return _quarters(xy_um, buffer_um)
 
 
@@ -93,8 +91,7 @@ def _quarters(xy_um: np.ndarray, buffer_um: float) -> list[Fold]:
         train = np.flatnonzero(distance > buffer_um)
         if len(train) < 2:
             msg = "the slide is too small for folds within it: at least 2 spots must be further than the extent of a "
-            msg += f"tile, {buffer_um:.0f} µm, from its quarter {name!r}, got {len(train)}. Add slides."
-            raise ValueError(msg)
+            refuse(msg + f"tile, {buffer_um:.0f} µm, from its quarter {name!r}, got {len(train)}. Add slides.")
         folds.append(Fold(name, train, np.flatnonzero(inside)))
     return folds
 

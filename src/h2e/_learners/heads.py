@@ -13,7 +13,7 @@ import numpy as np
 from h2e._learners.learner import Learner, Model
 from h2e._learners.linear import LinearModel, fit_linear
 from h2e._learners.nearest import NearestModel, fit_nearest
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 Head = Literal["ridge", "knn", "pls"]
 HEADS = get_args(Head)
@@ -51,9 +51,7 @@ def check_training(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> None:
     """Raise unless there is something to learn, row by row."""
     if len(x) == 0 or not len(x) == len(y) == len(groups) or np.ndim(y) != 2:
         shapes = f"{np.shape(x)}, {np.shape(y)} and {np.shape(groups)}"
-        msg = f"x, y (spots × targets) and groups must be of the same spots, got {shapes}."
-        raise ValueError(msg)
+        refuse(f"x, y (spots × targets) and groups must be of the same spots, got {shapes}.")
     for name, values in {"x": x, "y": y}.items():
         if values.dtype.kind == "f" and not np.isfinite(values).all():
-            msg = f"{name} must be finite; drop the spots without a measurement or features first."
-            raise ValueError(msg)
+            refuse(f"{name} must be finite; drop the spots without a measurement or features first.")

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from h2e._slide.tiles import View
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 Uses = Literal["tiles", "xy", "obsm"]
 
@@ -161,8 +161,7 @@ def check_interface(learner: Learner) -> None:
         msg += f"hashed, such as tuples in place of lists, got {error}."
         raise TypeError(msg) from error
     if not isinstance(name, str) or not name.isidentifier() or name == "ensemble":
-        msg = f"name of learner {kind.__name__} must be an identifier other than 'ensemble', got {name!r}."
-        raise ValueError(msg)
+        refuse(f"name of learner {kind.__name__} must be an identifier other than 'ensemble', got {name!r}.")
     known = list(get_args(Uses))
     refuse_if(uses not in known, f"uses of learner {name!r} must be one of {known}, got {uses!r}.")
     has = {
@@ -171,8 +170,7 @@ def check_interface(learner: Learner) -> None:
         "obsm": uses != "obsm" or learner.obsm,
     }
     if lacking := [part for part in has if not has[part]]:
-        msg = f"learner {name!r} must have {' and '.join(lacking)}, since its uses is {uses!r}."
-        raise TypeError(msg)
+        refuse(f"learner {name!r} must have {' and '.join(lacking)}, since its uses is {uses!r}.", TypeError)
 
 
 def checked_features(learner: Learner, tiles: list[np.ndarray]) -> np.ndarray:
@@ -180,16 +178,14 @@ def checked_features(learner: Learner, tiles: list[np.ndarray]) -> np.ndarray:
     x, n = np.asarray(learner.extract_features(tiles)), len(tiles[0])
     if x.ndim < 2 or len(x) != n or x.dtype.kind not in "biuf" or (x.dtype.kind == "f" and not np.isfinite(x).all()):
         msg = f"extract_features of learner {learner.name!r} must return finite numbers, a row for each of {n} spots, "
-        msg += f"got {x.dtype} {x.shape}."
-        raise ValueError(msg)
+        refuse(msg + f"got {x.dtype} {x.shape}.")
     return x
 
 
 def checked_arrays(learner: Learner, model: Model) -> dict[str, np.ndarray]:
     """Give the arrays of a trained model, and raise unless they can be stored."""
     if not isinstance(model, Model):
-        msg = f"fit of learner {learner.name!r} must return an h2e.tl.Model, got {type(model).__name__}."
-        raise TypeError(msg)
+        refuse(f"fit of learner {learner.name!r} must return an h2e.tl.Model, got {type(model).__name__}.", TypeError)
     arrays = model.arrays()
     if wrong := [key for key, a in arrays.items() if not isinstance(a, np.ndarray) or a.dtype.kind not in "biuf"]:
         msg = f"arrays of a model of learner {learner.name!r} must be numpy arrays of numbers, but {wrong} are not."

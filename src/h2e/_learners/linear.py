@@ -6,7 +6,6 @@ same sums; ridge on wide features takes the sums themselves, in single precision
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +15,8 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve, eigh
 
 from h2e._learners.learner import Model
-from h2e._learners.shrinkage import inner_folds, shrinkage
-from h2e._learners.standardization import BLOCK, mean_and_std, standardize
-
-log = logging.getLogger(__name__)
+from h2e._learners.standardization import BLOCK, inner_folds, mean_and_std, shrinkage, standardize
+from h2e._warnings import log
 
 PENALTIES = np.array([1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1])
 """Ridge penalties, as shares of the trace of the Gram matrix (spots × features, as features have unit spread)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -12,12 +11,10 @@ from h2e._learners import folds, heads, standardization
 from h2e._learners.learner import Learner, Model
 from h2e._learners.training_config import TrainingConfig
 from h2e._slide.tiles import View
-from h2e._warnings import refuse_if
+from h2e._warnings import log, refuse, refuse_if
 
 if TYPE_CHECKING:
     from h2e._learners.network import MultiscaleNetwork, NetworkConfig
-
-log = logging.getLogger(__name__)
 
 Stopping = Literal["all epochs", "inner group"]
 EncoderPart = Literal["tile", "subtiles", "center"]
@@ -130,8 +127,7 @@ class Multiscale(TrainingConfig, Learner):
         super().__post_init__()
         object.__setattr__(self, "encoders", tuple(self.encoders))
         if self.stopping not in get_args(Stopping):
-            msg = f"stopping must be one of {list(get_args(Stopping))}, got {self.stopping!r}."
-            raise ValueError(msg)
+            refuse(f"stopping must be one of {list(get_args(Stopping))}, got {self.stopping!r}.")
         refuse_if(self.extent <= 0, f"extent must be positive, got {self.extent}.")
 
     @property

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from h2e._learners.learner import Model
-from h2e._learners.shrinkage import inner_folds, shrinkage
-from h2e._learners.standardization import CLIP, mean_and_std, standardize
+from h2e._learners.standardization import CLIP, inner_folds, mean_and_std, shrinkage, standardize
 
 BLOCK = 2**23
 """Distances that are in memory at a time."""

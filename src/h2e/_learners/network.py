@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -59,8 +59,7 @@ class NetworkConfig:
             raise ValueError(msg)
         refuse_if(not 0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}.")
         if not self.encoders or not set(self.encoders) <= set(ENCODERS):
-            msg = f"encoders must be some of {list(ENCODERS)}, got {list(self.encoders)}."
-            raise ValueError(msg)
+            refuse(f"encoders must be some of {list(ENCODERS)}, got {list(self.encoders)}.")
 
 
 class Dropout(nn.Module):

@@ -17,7 +17,7 @@ from h2e._learners.learner import OF_MACHINE, Learner, check_interface
 from h2e._learners.multiscale import Multiscale
 from h2e._learners.texture import Texture
 from h2e._slide.tiles import View
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 LearnerName = Literal["texture", "knn", "pls", "embedding", "multiscale", "mean", "coordinates"]
 
@@ -45,8 +45,7 @@ def learner_of(learner: str | Learner) -> Learner:
         return HEADS[learner] if learner in HEADS else LEARNERS[learner]()
     if not isinstance(learner, Learner):
         wrong, kind = (repr(learner), ValueError) if isinstance(learner, str) else (type(learner).__name__, TypeError)
-        msg = f"learner must be one of {NAMES} or an instance of h2e.tl.Learner, got {wrong}."
-        raise kind(msg)
+        refuse(f"learner must be one of {NAMES} or an instance of h2e.tl.Learner, got {wrong}.", kind)
     check_interface(learner)
     if learner.name in NAMES and type(learner) is not LEARNERS.get(learner.name):
         msg = f"name of learner {type(learner).__name__} must be one that no learner of h2e has, got {learner.name!r}."
@@ -96,8 +95,7 @@ def from_json(text: str, learners: Mapping[str, Callable[..., Learner]] | None =
     make = LEARNERS.get(name) or (learners or {}).get(name)
     if make is None:
         msg = f"learner must be one of {sorted(LEARNERS)} or be passed, got {name!r} in the file; "
-        msg += f"a file does not choose code: h2e.Ensemble.load(folder, learners={{{name!r}: its class}})."
-        raise ValueError(msg)
+        refuse(msg + f"a file does not choose code: h2e.Ensemble.load(folder, learners={{{name!r}: its class}}).")
     unknown = set(settings) - set(LEARNERS[name]().settings()) if name in LEARNERS else set()
     refuse_if(unknown, f"learner {name!r} has no settings {sorted(unknown)}; was it saved by a newer version of h2e?")
     if "views" in settings:

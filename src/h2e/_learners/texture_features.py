@@ -11,6 +11,7 @@ import numpy as np
 
 from h2e._learners import texture_kernels
 from h2e._slide.compiled import fast
+from h2e._warnings import refuse
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 N_LEVELS, SMALLEST = 5, 8
@@ -18,6 +19,9 @@ N_LEVELS, SMALLEST = 5, 8
 
 # Optical densities of haematoxylin, eosin and a residual (Ruifrok and Johnston 2001).
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+UNMIX = np.ascontiguousarray(np.linalg.inv(STAINS / np.linalg.norm(STAINS, axis=1, keepdims=True)).T, np.float32)
+"""What the optical density of each colour adds to the concentration of each stain, (stain, colour)."""
+
 STAIN_NAMES = ("haematoxylin", "eosin", "residual")
 PAIRS = ((0, 1), (0, 2), (1, 2))
 OF_OCTAVE = ("blob sd", "blob skew", "blob peak", "blob share", "edge", "coherence")
@@ -56,8 +60,7 @@ def texture_features(tiles: np.ndarray) -> np.ndarray:
     ['red mean', 'red sd', 'red q05']
     """
     if tiles.dtype != np.uint8 or tiles.ndim != 4 or tiles.shape[1] != 3 or tiles.shape[2] != tiles.shape[3]:
-        msg = f"tiles must be uint8 of shape (n, 3, p, p), got {tiles.dtype} {tiles.shape}."
-        raise ValueError(msg)
+        refuse(f"tiles must be uint8 of shape (n, 3, p, p), got {tiles.dtype} {tiles.shape}.")
     if not len(tiles):
         return np.empty((0, len(feature_names(tiles.shape[-1]))), np.float32)
     return np.concatenate([_describe(tiles[i : i + BATCH]) for i in range(0, len(tiles), BATCH)])
@@ -86,12 +89,6 @@ def stain_maps(tiles: np.ndarray) -> np.ndarray:
     array([0., 0., 0.], dtype=float32)
     """
     return _planes(tiles)[0][:, :3]
-
-
-@functools.cache
-def unmixing() -> np.ndarray:
-    """What the optical density of each colour adds to the concentration of each stain, (stain, colour)."""
-    return np.ascontiguousarray(np.linalg.inv(STAINS / np.linalg.norm(STAINS, axis=1, keepdims=True)).T, np.float32)
 
 
 def octave_features(tiles: np.ndarray) -> np.ndarray:
@@ -139,7 +136,7 @@ def _planes(tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     planes = np.empty((len(tiles), 4, *tiles.shape[2:]), np.float32)
     counts = np.zeros((len(tiles), 4, 256), np.int64)
     densities = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
-    fast(texture_kernels.stain_planes)(np.ascontiguousarray(tiles), densities, unmixing(), BLACK, planes, counts)
+    fast(texture_kernels.stain_planes)(np.ascontiguousarray(tiles), densities, UNMIX, BLACK, planes, counts)
     return planes, counts
 
 

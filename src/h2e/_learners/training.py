@@ -6,21 +6,19 @@ Every random number comes from generators made here from the seed: networks may 
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from h2e._learners.augmentation import augment, symmetry_table
 from h2e._learners.network import MultiscaleNetwork, NetworkConfig, build, fuse_batchnorm, seed_dropout
 from h2e._learners.training_config import TrainingConfig
-
-log = logging.getLogger(__name__)
+from h2e._warnings import log, refuse
 
 BATCH = 64
 """Views that are predicted at a time."""
@@ -90,11 +88,16 @@ def train(
         network.train()
         for rows in torch.randperm(len(tiles), generator=generator).to(device_).tensor_split(n_batches):
             batch = augment(images[rows], generator, symmetries=settings.symmetries, stain_jitter=settings.stain_jitter)
-            loss = _step(network, optimizer, batch, target[rows])
+            optimizer.zero_grad(set_to_none=True)
+            with mixed_precision(device_):
+                prediction = network(batch)
+            loss = nn.functional.mse_loss(prediction.float(), target[rows])
+            loss.backward()
+            optimizer.step()
             schedule.step()
             if averaged is not None:
                 averaged.update_parameters(network)
-            total += loss * len(rows)
+            total += loss.detach() * len(rows)
         history.append({"epoch": epoch, "loss": float(total) / len(tiles), "seconds": time.perf_counter() - start})
         bar.set_postfix(loss=f"{history[-1]['loss']:.4f}")
         if after_epoch is not None:
@@ -144,8 +147,7 @@ def find_device(device: str | None) -> torch.device:
         return torch.device("cuda" if "cuda" in here else "cpu")
     others = [f"cuda:{i}" for i in range(1, torch.cuda.device_count())]
     if str(device).removesuffix(":0") not in here + others:
-        msg = f"device must be one of {here}, which are here, got {device!r}; None takes CUDA if there is one."
-        raise ValueError(msg)
+        refuse(f"device must be one of {here}, which are here, got {device!r}; None takes CUDA if there is one.")
     return torch.device(device)
 
 
@@ -177,23 +179,10 @@ def network_of(config: NetworkConfig, arrays: dict[str, np.ndarray]) -> Multisca
     return network.eval()
 
 
-def _step(network: MultiscaleNetwork, optimizer: torch.optim.Optimizer, batch: Tensor, target: Tensor) -> Tensor:
-    """One step down the squared error of a batch; returns the error."""
-    optimizer.zero_grad(set_to_none=True)
-    with mixed_precision(batch.device):
-        prediction = network(batch)
-    loss = nn.functional.mse_loss(prediction.float(), target)
-    loss.backward()
-    optimizer.step()
-    return loss.detach()
-
-
 def _check(config: NetworkConfig, tiles: np.ndarray, y: np.ndarray | None = None) -> None:
     """Raise unless the arrays fit the network."""
     expected = (3, config.tile_px, config.tile_px)
     if tiles.dtype != np.uint8 or tiles.shape[1:] != expected:
-        msg = f"tiles must be uint8 of shape (n, {', '.join(map(str, expected))}), got {tiles.dtype} {tiles.shape}."
-        raise ValueError(msg)
+        refuse(f"tiles must be uint8 of shape (n, {', '.join(map(str, expected))}), got {tiles.dtype} {tiles.shape}.")
     if y is not None and (y.shape != (len(tiles), config.n_targets) or len(tiles) < 2 or not np.isfinite(y).all()):
-        msg = f"y must be finite, of {len(tiles)} tiles (at least 2) and {config.n_targets} targets, got {y.shape}."
-        raise ValueError(msg)
+        refuse(f"y must be finite, of {len(tiles)} tiles (at least 2) and {config.n_targets} targets, got {y.shape}.")

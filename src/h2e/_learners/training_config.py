@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,5 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2 or self.lr <= 0 or self.weight_decay < 0 or self.stain_jitter < 0:
-            msg = f"epochs must be ≥ 1, batch_size ≥ 2, lr > 0, weight_decay ≥ 0, stain_jitter ≥ 0, got {self}."
-            raise ValueError(msg)
+            refuse(f"epochs must be ≥ 1, batch_size ≥ 2, lr > 0, weight_decay ≥ 0, stain_jitter ≥ 0, got {self}.")
         refuse_if(self.ema is not None and not 0 <= self.ema < 1, f"ema must be in [0, 1) or None, got {self.ema}.")

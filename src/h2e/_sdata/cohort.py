@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,12 +26,10 @@ from h2e._slide.slide import Slide
 from h2e._stains.reference import StainReference, sampling_of
 from h2e._stains.slides import fit_reference
 from h2e._statistics import is_sparse
-from h2e._warnings import warn
+from h2e._warnings import log, refuse, refuse_if, warn
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-log = logging.getLogger(__name__)
 
 MEASURED = 0.25
 """Share of the median count from which on a spot without tissue is a loss; what drifts onto glass is less. A single one
@@ -124,14 +121,11 @@ class Cohort:
 
     def stored_features(self, key: str, slide: Slide) -> np.ndarray:
         """Features of another tool in ``obsm`` at the spots of a slide, ``float32`` (n, d)."""
-        if key not in self.table.obsm:
-            msg = f"{key!r} is not in table.obsm; it has {list(self.table.obsm)}."
-            raise KeyError(msg)
+        refuse_if(key not in self.table.obsm, f"{key!r} is not in table.obsm; it has {[*self.table.obsm]}.", KeyError)
         values = self.table[slide.rows].obsm[key]
         features = np.asarray(values.toarray() if is_sparse(values) else values, np.float32)
         if bad := int((~np.isfinite(features)).any(axis=1).sum()):
-            msg = f"obsm[{key!r}] has NaN or infinite features for {bad} of {len(slide)} spots on tissue."
-            raise ValueError(msg)
+            refuse(f"obsm[{key!r}] has NaN or infinite features for {bad} of {len(slide)} spots on tissue.")
         return features
 
 
@@ -172,8 +166,7 @@ def open_every_spot(sdata: SpatialData, keys: Keys, *, normalized: bool) -> Coho
     image_keys = sorted({slide.image.key for slide in slides})
     how = stored_reference(sdata, image_keys, keys.normalized_key) if normalized else (None, True, True)
     if normalized and how[0] is None:
-        msg = f"normalized=True needs normalized images, but none of {image_keys} is; run h2e.pp.normalize first."
-        raise ValueError(msg)
+        refuse(f"normalized=True needs normalized images, but none of {image_keys} is; run h2e.pp.normalize first.")
     return _checked(Cohort(get_table(sdata, keys.table_key), tuple(slides), *how))
 
 
@@ -195,8 +188,7 @@ def _open(sdata: SpatialData, keys: Keys, *, bare: bool = False) -> list[Slide]:
         key = slide.image.key
         if key in stains:
             msg = f"image {key!r} was normalized by h2e; pass {stains[key]['image']!r}, which it was made from: h2e "
-            msg += "knows how to bring it, and every new slide, to the same reference."
-            raise ValueError(msg)
+            refuse(msg + "knows how to bring it, and every new slide, to the same reference.")
         normalized_on = [facts.get("tissue_mask_key") for facts in stains.values() if facts["image"] == key]
         masks[key] = next(filter(None, [keys.tissue_mask_key, *normalized_on]), "")
     slides = with_tissue(sdata, slides, masks)
@@ -226,8 +218,7 @@ def _with_valid_spots(table: AnnData, slides: Sequence[Slide], *, spacing_um: fl
         warn(msg)
     if not valid:
         msg = f"none of the {sum(map(len, slides))} spots of slides {[slide.name for slide in slides]} lies on "
-        msg += "tissue. Look at h2e.pl.tissue, or pass tissue_mask_key."
-        raise ValueError(msg)
+        refuse(msg + "tissue. Look at h2e.pl.tissue, or pass tissue_mask_key.")
     return valid
 
 

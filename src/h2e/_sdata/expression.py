@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from h2e._sdata.table import array_of, labels_of, words_of
 from h2e._statistics import Matrix, is_sparse, log_normalize
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 LARGEST_LOG = 25.0
 """More than the logarithm of any normalized count, to base 2 of ten million, too."""
@@ -49,18 +49,11 @@ def expression(
         check_values(values, name)
         if (highest := _stored(values).max(initial=0)) > LARGEST_LOG:
             msg = f"{name} must hold log-normalized expression, got values up to {highest:g}; leave out "
-            msg += "log_normalized=True for counts, or take the logarithm first."
-            raise ValueError(msg)
+            refuse(msg + "log_normalized=True for counts, or take the logarithm first.")
     else:
         check_counts(values, name)
         chosen = log_normalize(chosen, totals=values.sum(axis=1))
     return (chosen.tocsr() if is_sparse(chosen) else np.asarray(chosen)).astype(np.float32)
-
-
-def raw_counts(adata: AnnData, *, layer: str | None = None, log_normalized: bool = False) -> Matrix | None:
-    """Counts of all genes; ``None`` where the values of genes are log-normalized."""
-    values, _ = gene_values(adata, layer)
-    return None if log_normalized or (layer is None and is_marked(adata, values)) else values
 
 
 def is_marked(adata: AnnData, values: Matrix) -> bool:
@@ -110,12 +103,10 @@ def values_of(adata: AnnData, layer: str | None) -> tuple[Matrix, str]:
     values = adata.X if layer is None else adata.layers[layer]
     if values is None:
         hint = f"one of {layers}" if layers else "which the table has none of yet, or obsm= or columns of obs"
-        msg = f"adata.X is empty; pass layer=, {hint}."
-        raise ValueError(msg)
+        refuse(f"adata.X is empty; pass layer=, {hint}.")
     values = _in_memory(values)
     if (layer is None and adata.isbacked) or not (isinstance(values, np.ndarray) or is_sparse(values)):
-        msg = f"{name} must be in memory, and is on disk (backed); bring it into memory with adata.to_memory()."
-        raise ValueError(msg)
+        refuse(f"{name} must be in memory, and is on disk (backed); bring it into memory with adata.to_memory().")
     if values.dtype.kind not in "biuf":
         msg = f"{name} must hold numbers, got {values.dtype}; convert them, such as with .astype('float32')."
         raise TypeError(msg)
@@ -130,8 +121,7 @@ def check_values(values: Matrix, name: str) -> None:
     refuse_if(n, f"{name} holds {n} NaN or infinite values; drop or fill these spots or genes first.")
     if n := int((stored < 0).sum()):
         msg = f"{name} holds {n} negative values (smallest {stored.min():g}); pass layer= with counts or logarithms of "
-        msg += "them (those in adata.raw: adata.layers['counts'] = adata.raw[:, adata.var_names].X)."
-        raise ValueError(msg)
+        refuse(msg + "them (those in adata.raw: adata.layers['counts'] = adata.raw[:, adata.var_names].X).")
 
 
 def check_counts(values: Matrix, name: str) -> None:
@@ -141,8 +131,7 @@ def check_counts(values: Matrix, name: str) -> None:
     if not _is_whole(stored):
         example = stored[stored != np.round(stored)][0]
         msg = f"{name} holds no counts (it has values such as {example:g}); pass layer= with the counts, or "
-        msg += "log_normalized=True for values that are log-normalized already; round corrected counts."
-        raise ValueError(msg)
+        refuse(msg + "log_normalized=True for values that are log-normalized already; round corrected counts.")
 
 
 def slide_column(adata: AnnData, library_key: str | None = None) -> str | None:
@@ -156,9 +145,7 @@ def slide_labels(adata: AnnData, library_key: str | None = None) -> np.ndarray:
     if key is not None:
         return labels_of(adata, key)
     slides = list(adata.uns.get("spatial", {}))
-    if len(slides) > 1:
-        msg = f"uns['spatial'] has the slides {slides}; pass library_key, the column of obs with each spot's slide."
-        raise ValueError(msg)
+    refuse_if(len(slides) > 1, f"uns['spatial'] has the slides {slides}; pass library_key, their column of obs.")
     return np.full(adata.n_obs, "all")
 
 
@@ -186,8 +173,7 @@ def stored_positions(adata: AnnData) -> np.ndarray:
     values = adata.obsm["spatial"]
     if isinstance(values, pd.DataFrame):
         if not {"x", "y"} <= set(values):
-            msg = f"obsm['spatial'] must be x and y, or have columns of these names, got {list(values)}; rename them."
-            raise ValueError(msg)
+            refuse(f"obsm['spatial'] must be x and y, or have columns of these names, got {list(values)}; rename them.")
         values = values[["x", "y"]]
     return np.asarray(values, dtype=np.float64)[:, :2]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +12,10 @@ from h2e._sdata import keys as _keys
 from h2e._sdata.provenance import get_provenance, set_provenance
 from h2e._sdata.table import footprints, region_keys
 from h2e._slide.slide import Slide
-from h2e._warnings import warn
+from h2e._warnings import log, refuse, warn
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-log = logging.getLogger(__name__)
 
 AGREE = 0.02
 """Share by which lengths of two records may differ: spacings of one technology are measured anew on each slide."""
@@ -51,8 +48,7 @@ def check_features(table: AnnData, key: str, trained: Mapping[str, Any]) -> None
     if trained and own and differ:
         told = [{name: facts.get(name) for name in differ} for facts in (own, trained)]
         msg = f"obsm[{key!r}] must be made as the features that the ensemble was trained on, {told[1]}, got {told[0]}; "
-        msg += "make it again with the same encoder, views and kind of image."
-        raise ValueError(msg)
+        refuse(msg + "make it again with the same encoder, views and kind of image.")
 
 
 def _agree(one: Any, other: Any) -> bool:
@@ -79,8 +75,7 @@ def average_tiles(
     if outside.any():
         msg = f"coords must be pixels of image {slide.image.key!r} ({size[0]} × {size[1]} px), but {outside.sum()} of "
         msg += f"{len(coords)} tiles of slide {slide.name!r} lie beside it: x to {x.max():.0f}, y to {y.max():.0f}. "
-        msg += "Pass coords_um_per_px= of the pixels that coords are in, or check the order, x before y."
-        raise ValueError(msg)
+        refuse(msg + "Pass coords_um_per_px= of the pixels that coords are in, or check the order, x before y.")
     nearest = KDTree(coords).query(coords, k=2)[0][:, 1] if len(coords) > 1 else np.zeros(1)
     if (step := float(np.median(nearest))) > GAP * side_px:
         um = slide.require_size()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,13 +18,11 @@ from h2e._sdata.slides import open_bare_images
 from h2e._sdata.table import angle_of, check_sdata, is_derived, region_keys
 from h2e._slide.lattice import hexagonal_grid
 from h2e._slide.slide import Slide
-from h2e._warnings import warn
+from h2e._warnings import log, refuse, warn
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from spatialdata import SpatialData
-
-log = logging.getLogger(__name__)
 
 MANY = 20
 """Polygons from which on they are most likely cells or bins; outlines of regions are fewer."""
@@ -38,16 +34,14 @@ def lay_grids(
     """Add shapes and rows of the table for each image that no spots lie on, or for the one that ``image_key`` names."""
     check_sdata(sdata)
     if key_added is not None and keys.image_key is None:
-        msg = f"image_key must name one image where key_added names its spots, got None and {key_added!r}."
-        raise ValueError(msg)
+        refuse(f"image_key must name one image where key_added names its spots, got None and {key_added!r}.")
     check_sizes(keys.um_per_px, set(sdata.images))
     positive(spacing_um, "spacing_um")
     table = sdata.tables.get(keys.table_key)
     slides = open_bare_images(sdata, keys)
     if table is not None and table.n_vars:
         msg = f"sdata.tables[{keys.table_key!r}] holds {table.n_vars} measured genes, which the spots of a grid do "
-        msg += "not have; pass another table_key, such as 'grid'."
-        raise ValueError(msg)
+        refuse(msg + "not have; pass another table_key, such as 'grid'.")
     names = [key_added or f"{slide.image.key}_spots" for slide in require_size(slides)]
     made = {} if table is None else get_provenance(table, _keys.PARAMS)
     for name in names:
@@ -64,9 +58,12 @@ def lay_grids(
         facts = {"function": "make_spots", "image": key, "spacing_um": float(spacing_um)}
         set_provenance(table, _keys.PARAMS, name, facts)
     for name, shapes in zip(names, circles, strict=True):
-        _replace(sdata.shapes, name, shapes)
+        # Assignment alone would warn of what is replaced.
+        sdata.shapes.pop(name, None)
+        sdata.shapes[name] = shapes
         log.info("wrote shapes[%r]: %d spots every %g µm; tables[%r]", name, len(shapes), spacing_um, keys.table_key)
-    _replace(sdata.tables, keys.table_key, table)
+    sdata.tables.pop(keys.table_key, None)
+    sdata.tables[keys.table_key] = table
 
 
 def adopt_spots(sdata: SpatialData, keys: _keys.Keys) -> bool:
@@ -109,8 +106,7 @@ def _points_on_tissue(slide: Slide, spacing_um: float) -> tuple[np.ndarray, np.n
     on_tissue[inside] = mask[at[inside, 1], at[inside, 0]]
     if not on_tissue.any():
         msg = f"no point of a grid of {spacing_um:g} µm ({spacing_px:.0f} px) lies on the tissue of image "
-        msg += f"{slide.image.key!r}, {100 * mask.mean():.1f} % of it; check the mask, um_per_px and spacing_um."
-        raise ValueError(msg)
+        refuse(msg + f"{slide.image.key!r}, {100 * mask.mean():.1f} % of it; check the mask, um_per_px and spacing_um.")
     return xy[on_tissue], array[on_tissue]
 
 
@@ -123,12 +119,6 @@ def _circles(sdata: SpatialData, image_key: str, xy: np.ndarray, radius: float, 
     circles = ShapesModel.parse(xy, geometry=0, radius=radius, transformations=placed)
     circles[_keys.SPACING_UM] = float(spacing_um)
     return circles
-
-
-def _replace(elements: MutableMapping, name: str, new: object) -> None:
-    """Put an element in the place of one that may be there (assignment alone would warn)."""
-    elements.pop(name, None)
-    elements[name] = new
 
 
 def _add_rows(table: AnnData | None, region: str, instances: np.ndarray, **columns: Any) -> AnnData:

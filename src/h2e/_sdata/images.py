@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from h2e._slide.image import Image
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -25,8 +25,7 @@ def open_image(sdata: SpatialData, key: str) -> Image:
     if first.dtype != np.uint8:
         msg = f"image {key!r} must be 8-bit RGB, got {first.dtype}. Convert it (of a pyramid each scale) with (image "
         msg += "// 257).astype('uint8') if its values reach to 65535, with (image * 255).round().astype('uint8') if to "
-        msg += "1, with image.astype('uint8') if to 255; or name the H&E with image_key."
-        raise ValueError(msg)
+        refuse(msg + "1, with image.astype('uint8') if to 255; or name the H&E with image_key.")
     refuse_if(0 in first.shape[1:], f"image {key!r} is empty: its shape is {first.shape}.")
     channels = rgb_channels(first, key)
     levels = tuple(a.data if channels == [0, 1, 2] and a.sizes["c"] == 3 else a.data[channels] for a in arrays)
@@ -43,9 +42,9 @@ def systems_of(element: object) -> list[str]:
     """Coordinate systems in which an element is placed."""
     from spatialdata.transformations import get_transformation
 
-    if getattr(element, "children", None) and "scale0" not in element.children:  # type: ignore[attr-defined]
-        msg = f"an image must have its finest level, scale0, got {sorted(element.children)}; make it anew of these."  # type: ignore[attr-defined]
-        raise ValueError(msg)
+    children = getattr(element, "children", None)
+    if children and "scale0" not in children:
+        refuse(f"an image must have its finest level, scale0, got {sorted(children)}; make it anew of these.")
     return list(get_transformation(element, get_all=True))
 
 
@@ -62,8 +61,7 @@ def affine_to_image(sdata: SpatialData, image_key: str, element: object, what: s
     shared = [system for system in systems_of(element) if system in systems_of(image)]
     if not shared:
         msg = f"{what} shares no coordinate system with image {image_key!r}: {systems_of(element)} and "
-        msg += f"{systems_of(image)}. Set one with spatialdata.transformations.set_transformation."
-        raise ValueError(msg)
+        refuse(msg + f"{systems_of(image)}. Set one with spatialdata.transformations.set_transformation.")
     first, *others = (np.linalg.solve(affine_of(image, system), affine_of(element, system)) for system in shared)
     # In the element's own coordinates.
     corners = corners_of(sdata, image_key) @ np.linalg.inv(first).T
@@ -112,8 +110,7 @@ def rgb_channels(array: DataArray, key: str) -> list[int]:
         return [0, 1, 2]
     named = names if len(names) <= 8 else [*names[:3], "…"]
     msg = f"image {key!r} has {n_channels} channels named {named}, h2e reads RGB. If they are these, say so with "
-    msg += f"sdata.set_channel_names({key!r}, ['r', 'g', 'b']); channels go first, (c, y, x)."
-    raise ValueError(msg)
+    raise ValueError(msg + f"sdata.set_channel_names({key!r}, ['r', 'g', 'b']); channels go first, (c, y, x).")
 
 
 def _scale(fine: np.ndarray, coarse: np.ndarray) -> float:

@@ -18,7 +18,7 @@ from h2e._sdata.provenance import check_storable, get_provenance
 from h2e._sdata.report import store_report, stored_report
 from h2e._sdata.table import check_sdata, get_table, labels_of, region_keys, unused_keys
 from h2e._sdata.table_slides import slide_from_table
-from h2e._warnings import refuse_if, warn
+from h2e._warnings import refuse, refuse_if, warn
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -59,15 +59,13 @@ def join(slides: Mapping[str, SpatialData | AnnData], table_key: str) -> Spatial
         try:
             if not isinstance(slide, str) or slide.lower() == table_key.lower():
                 msg = f"the name of a slide must be text, and not that of the table, {table_key!r}, got "
-                msg += f"{slide!r}; give the slide another name."
-                raise ValueError(msg)
+                refuse(msg + f"{slide!r}; give the slide another name.")
             check_storable(slide, "the name of a slide")
             sdata = slide_from_table(slide, given, table_key) if isinstance(given, AnnData) else given
             names = _names(slide, sdata, table_key)
             new = {names(old).lower() for old in names.elements}
             if new & taken or len(new) < len(names.elements):
-                msg = f"names of its elements, {sorted(new)}, must be new (upper and lower case are one); rename it."
-                raise ValueError(msg)
+                refuse(f"names of its elements, {sorted(new)}, must be new (upper and lower case are one); rename it.")
             taken |= new
             elements = {names(key): _renamed(sdata[key], names) for key in names.elements}
             parts.append(SpatialData.init_from_elements(elements, attrs=_renamed_records(sdata.attrs, names)))
@@ -202,8 +200,7 @@ def _with_common_genes(tables: Mapping[str, AnnData]) -> list[AnnData]:
     if len(set(kinds.values())) > 1 or not (alike or (unique and len(common))):
         held = {name: f"{kinds[name] or 'amounts'} of {list(table.var_names[:3])}" for name, table in tables.items()}
         msg = f"slides must have genes in common, each once, and one kind of values in X, got {held}. Name genes "
-        msg += "alike, call var_names_make_unique(), or keep slides of another kind apart, in another table."
-        raise ValueError(msg)
+        refuse(msg + "alike, call var_names_make_unique(), or keep slides of another kind apart, in another table.")
     if alike:
         return every
     left = {name: table.var_names.difference(common) for name, table in tables.items()}

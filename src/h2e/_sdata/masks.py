@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,13 +15,11 @@ from h2e._sdata.provenance import check_free, get_provenance, is_ours, set_prove
 from h2e._slide.image import Image
 from h2e._slide.slide import Slide, by_image
 from h2e._slide.tissue import Method, Tissue, tissue_mask
-from h2e._warnings import refuse_if
+from h2e._warnings import log, refuse, refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
     from xarray import DataArray, DataTree
-
-log = logging.getLogger(__name__)
 
 SIDE_PX = 1024
 """About the longer side of a mask that is resampled or drawn from polygons."""
@@ -61,11 +58,9 @@ def find_mask(sdata: SpatialData, image: Image, tissue_mask_key: str | None = No
         return _from_labels(sdata, image, name)
     if name in sdata.shapes:
         return _from_polygons(sdata, image, name)
-    if not tissue_mask_key:
-        return None
-    msg = f"{name!r} is neither in sdata.labels nor in sdata.shapes; they have "
-    msg += f"{sorted([*sdata.labels, *sdata.shapes])}."
-    raise KeyError(msg)
+    known = sorted([*sdata.labels, *sdata.shapes])
+    refuse_if(tissue_mask_key, f"{name!r} is neither in sdata.labels nor in sdata.shapes; they have {known}.", KeyError)
+    return None
 
 
 def detect_masks(
@@ -152,8 +147,7 @@ def _from_labels(sdata: SpatialData, image: Image, name: str) -> Tissue:
     hint = "give it a Scale with spatialdata.transformations.set_transformation."
     if straight and scale * min(mask.shape[0] / height, mask.shape[1] / width) > 1.1:
         msg = f"{sizes} reaches far beyond image {image.key!r} ({width} × {height} px), both begin in the same "
-        msg += f"corner. If it was made at a finer level, {hint}"
-        raise ValueError(msg)
+        refuse(msg + f"corner. If it was made at a finer level, {hint}")
     grid = max(scale, max(height, width) / SIDE_PX)
     y, x = (np.arange(int(np.ceil(n / grid))) * grid + grid / 2 for n in (height, width))
     points = np.stack(np.broadcast_arrays(x[None, :], y[:, None], 1.0), axis=-1) @ np.linalg.inv(to_image).T
@@ -161,8 +155,7 @@ def _from_labels(sdata: SpatialData, image: Image, name: str) -> Tissue:
     inside = (column >= 0) & (column < mask.shape[1]) & (row >= 0) & (row < mask.shape[0])
     if inside.mean() < 0.9:
         msg = f"{sizes} covers {100 * inside.mean():.0f} % of image {image.key!r} ({width} × {height} px). If it was "
-        msg += f"made at a coarser level, {hint}"
-        raise ValueError(msg)
+        refuse(msg + f"made at a coarser level, {hint}")
     out = np.zeros(inside.shape, bool)
     out[inside] = mask[row[inside], column[inside]]
     return out, grid

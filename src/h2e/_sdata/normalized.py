@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -19,13 +18,11 @@ from h2e._slide.slide import Slide
 from h2e._stains.maps import map_image
 from h2e._stains.reference import StainReference
 from h2e._stains.slides import slide_stains
-from h2e._warnings import refuse_if, warn
+from h2e._warnings import log, refuse, refuse_if, warn
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
     from xarray import DataArray, DataTree
-
-log = logging.getLogger(__name__)
 
 ONE_REFERENCE = "bring all to one reference with h2e.pp.normalize(sdata, overwrite=True)."
 
@@ -35,8 +32,7 @@ def check_normalized_free(
 ) -> dict[str, str]:
     """Where the normalized version of each image goes; refuses a key that something else holds."""
     if key_added is not None and len(image_keys) > 1:
-        msg = f"key_added must be None for several, got one key {key_added!r} for {list(image_keys)}; pass image_key."
-        raise ValueError(msg)
+        refuse(f"key_added must be None for several, got one key {key_added!r} for {list(image_keys)}; pass image_key.")
     written = get_provenance(sdata, _keys.STAINS)
     targets = {key: key_added or _keys.normalized(key) for key in image_keys}
     for target in targets.values():
@@ -82,13 +78,11 @@ def normalized_of(
         named = normalized_key.get(key) if isinstance(normalized_key, Mapping) else normalized_key
         made = sorted(name for name, facts in stains.items() if facts["image"] == key and name in sdata.images)
         if named is not None and named not in made:
-            msg = f"normalized_key={named!r} was not made from image {key!r} by h2e.pp.normalize_stains; {made} were."
-            raise ValueError(msg)
+            refuse(f"normalized_key={named!r} was not made from image {key!r} by h2e.pp.normalize_stains; {made} were.")
         if named is None and _keys.normalized(key) in sdata.images:
             named = _keys.normalized(key)
         if named is None and len(made) > 1:
-            msg = f"image {key!r} was normalized to {made}; say with normalized_key which of them models should see."
-            raise ValueError(msg)
+            refuse(f"image {key!r} was normalized to {made}; say with normalized_key which of them models should see.")
         # Its record is lost, and it is not to be passed over without a word.
         made = made or [name for name in sdata.images if name != key == _keys.before_concatenate(name)]
         if named is not None or made:
@@ -110,8 +104,7 @@ def normalized_pairs(
     else:
         wanted = [image_key] if isinstance(image_key, str) else list(image_key)
     if not wanted or not set(wanted) <= set(after):
-        msg = f"{wanted or 'no image'}: normalized are {sorted(after)}. Run h2e.pp.normalize_stains first."
-        raise KeyError(msg)
+        refuse(f"{wanted or 'no image'}: normalized are {sorted(after)}. Run h2e.pp.normalize_stains first.", KeyError)
     return [(key, after[key]) for key in wanted]
 
 
@@ -137,8 +130,7 @@ def stored_reference(
     if foreign:
         msg = f"images {foreign} were not normalized by h2e, or the record is lost (spatialdata.concatenate drops "
         msg += "it, h2e.pp.join_slides keeps it), so new slides could not be treated alike. Run "
-        msg += "h2e.pp.normalize(sdata, overwrite=True), or pass them as image_key to use them as they are."
-        raise ValueError(msg)
+        refuse(msg + "h2e.pp.normalize(sdata, overwrite=True), or pass them as image_key to use them as they are.")
     missing = sorted(set(image_keys) - set(versions))
     refuse_if(missing, f"images {missing} are not normalized, {sorted(versions.values())} are; {ONE_REFERENCE}")
     made = {name: stains[name] for name in versions.values()}
@@ -147,8 +139,7 @@ def stored_reference(
     for name, facts in made.items():
         same = StainReference.from_dict(facts["reference"]) == reference
         if not same or facts["keep_residual"] != how["keep_residual"]:
-            msg = f"images {first!r} and {name!r} were normalized to different references; {ONE_REFERENCE}"
-            raise ValueError(msg)
+            refuse(f"images {first!r} and {name!r} were normalized to different references; {ONE_REFERENCE}")
     pooled = all(facts.get("pooled", True) for facts in made.values())
     return reference, pooled, bool(how["keep_residual"])
 

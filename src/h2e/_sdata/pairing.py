@@ -15,6 +15,7 @@ from h2e._sdata.provenance import get_provenance
 from h2e._sdata.table import shapes_of
 from h2e._slide.image import Image, read_coarse
 from h2e._slide.orientation import ORIENTATIONS, SAME_SCENE, compare, orient, picture_of
+from h2e._warnings import refuse
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -70,12 +71,10 @@ class Scenes:
         if not same and correlations[best] >= SAME_SCENE:
             msg = f"images {one!r} and {other!r} are placed as one scene, but contradict each other: {one!r} "
             msg += f"{list(ORIENTATIONS)[best]} shows what {other!r} shows. Turn it so, or give it the transformation "
-            msg += "that does, if the spots lie on the other; or name the image that they lie on with image_key."
-            raise ValueError(msg)
+            refuse(msg + "that does, if the spots lie on the other; or name the image that they lie on with image_key.")
         if same and other_stain:
             msg = f"images {one!r} and {other!r} show one scene in other colours: another stain, or changed by another "
-            msg += "tool. Say which is the H&E: pass image_key, or remove the other from sdata.images."
-            raise ValueError(msg)
+            refuse(msg + "tool. Say which is the H&E: pass image_key, or remove the other from sdata.images.")
         return bool(same)
 
     def _picture(self, key: str) -> np.ndarray | None:
@@ -147,13 +146,11 @@ class Pairing:
         """The image that the user names for a region, if the region can lie on it."""
         key = image_key.get(region, grid) if isinstance(image_key, Mapping) else image_key
         if key is None:
-            msg = f"image_key names no image for region {region!r}; it has {sorted(image_key)}."
-            raise ValueError(msg)
+            refuse(f"image_key names no image for region {region!r}; it has {sorted(image_key)}.")
         check_image_key(self.sdata, key)
         if grid is not None and not self.scenes.is_one(key, grid):
             msg = f"the spots {region!r} are a grid over image {grid!r}, not over {key!r}; lay one over that, too, "
-            msg += f"with h2e.pp.make_spots(sdata, image_key={key!r}, …), and leave image_key out."
-            raise ValueError(msg)
+            refuse(msg + f"with h2e.pp.make_spots(sdata, image_key={key!r}, …), and leave image_key out.")
         return key
 
     def images_without_spots(self, regions: Collection[str]) -> list[str]:

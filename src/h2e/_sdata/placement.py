@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,18 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
-from h2e._sdata import corrections, expression, provenance
+from h2e._sdata import expression, provenance, rollback
 from h2e._sdata import keys as _keys
 from h2e._slide.orientation import AS_THEY_ARE, CLEAR, ORIENTATIONS, Orientation, orientation, score_here
 from h2e._slide.orientation import MIN_LEAD as FITS_BETTER
 from h2e._slide.registration import Placement, place, rotation
 from h2e._slide.slide import Slide, by_region
-from h2e._warnings import warn
+from h2e._warnings import log, warn
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-log = logging.getLogger(__name__)
 
 FAR_ENOUGH = 0.5
 """Spacings; nothing is moved for less."""
@@ -49,7 +46,7 @@ def move_spots(
     for region, slide in by_region(slides).items():
         report[region], pixels[region] = estimate(table, slide, reorient=reorient, **limits)
         if report[region]["moved"]:
-            corrections.apply_correction(sdata, region, report[region]["matrix"])
+            rollback.apply_correction(sdata, region, report[region]["matrix"])
         log.info("region %r: %s", region, report[region]["reason"])
     provenance.replace_provenance(table, _keys.REALIGN, report)
     moved = {region for region, facts in report.items() if facts["moved"]}
@@ -60,7 +57,7 @@ def placement_of(sdata: SpatialData, table: AnnData, region: str, slide: Slide) 
     """What was done about the place of the spots of a region or, if nothing was, what ``move_spots`` would do."""
     done = provenance.get_provenance(table, _keys.REALIGN).get(region)
     # What was not moved may lie elsewhere since.
-    if done is not None and done["moved"] and corrections.is_in_place(sdata, region, done):
+    if done is not None and done["moved"] and rollback.is_in_place(sdata, region, done):
         return dict(done)
     facts, _ = estimate(table, slide)
     if facts["moved"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,8 +14,7 @@ from anndata import AnnData
 from h2e._sdata import keys as _keys
 from h2e._sdata.provenance import check_free, settings_of
 from h2e._sdata.targets import AS_IN_OBS, frame_of, measured, targets_there
-
-log = logging.getLogger(__name__)
+from h2e._warnings import log, refuse, refuse_if
 
 Frames = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """By key of ``obsm``, rows of the table and their values, (n,) and (n, targets)."""
@@ -109,11 +107,8 @@ def predictions_to_score(table: AnnData, key: str) -> tuple[pd.DataFrame, np.nda
         trained = frame_of(table, held_out).notna().any(axis=1).to_numpy()
         if (trained & rows).any() or (trained.any() and not rows.any()):
             msg = f"the ensemble behind obsm[{key!r}] was trained on {trained.sum()} of {table.n_obs} spots; score "
-            msg += f"key={held_out!r}, its held-out predictions, or a table without these spots."
-            raise ValueError(msg)
-    if not rows.any():
-        msg = f"obsm[{key!r}] must have a prediction for some spots, got NaN only: all {len(rows)} rows are NaN."
-        raise ValueError(msg)
+            refuse(msg + f"key={held_out!r}, its held-out predictions, or a table without these spots.")
+    refuse_if(not rows.any(), f"obsm[{key!r}] must have a prediction of some spots: all {len(rows)} rows are NaN.")
     if not rows.all():
         log.info("obsm[%r]: %d of %d spots have no prediction and are left out", key, (~rows).sum(), len(rows))
     return frame, rows
@@ -123,13 +118,11 @@ def check_predictions_free(table: AnnData, key: str, *, overwrite: bool) -> None
     """Refuse to replace what h2e did not write, and keys that would be taken for what stands beside predictions."""
     beside = [key_of(key) for key_of in _keys.BESIDE]
     if _keys.base_of(key) != key:
-        msg = f"key_added={key!r} ends like the keys that are stored beside predictions, {beside[:2]}; pass another."
-        raise ValueError(msg)
+        refuse(f"key_added={key!r} ends like the keys that are stored beside predictions, {beside[:2]}; pass another.")
     about = table.uns.get(key, {})
     ours = isinstance(about, Mapping) and "training_slides" in about
     if key in table.uns and not ours and key != _keys.PREDICTION:
-        msg = f"table.uns[{key!r}] is there, and h2e.tl.predict did not write it; pass another key_added."
-        raise ValueError(msg)
+        refuse(f"table.uns[{key!r}] is there, and h2e.tl.predict did not write it; pass another key_added.")
     for one in (key, *beside):
         check_free(table, "obsm", one, ours=ours, overwrite=overwrite)
     check_free(table, "obs", _keys.novelty(key), ours=ours, overwrite=overwrite)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from anndata import AnnData
 
 from h2e._sdata import keys as _keys
+from h2e._warnings import refuse
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -78,22 +79,19 @@ def check_free(
         record = "there is no record of h2e having written it (spatialdata.concatenate drops it, join_slides does not)"
         if changed:
             record = "it was changed or replaced since h2e wrote it (a crop?)"
-        msg = f"{what}.{kind}[{taken!r}] is there, and {record}; pass another {hint}{', or overwrite=True' * same}."
-        raise ValueError(msg)
+        refuse(f"{what}.{kind}[{taken!r}] is there, and {record}; pass another {hint}{', or overwrite=True' * same}.")
 
 
 def check_adata(adata: object) -> None:
     """Refuse what is not a table."""
     if not hasattr(adata, "obs"):
-        msg = f"adata must be an AnnData, got {type(adata).__name__}; pass the table, sdata['table']."
-        raise TypeError(msg)
+        refuse(f"adata must be an AnnData, got {type(adata).__name__}; pass the table, sdata['table'].", TypeError)
 
 
 def check_storable(key: str, what: str = "key_added") -> None:
     """Refuse a key that a SpatialData cannot store."""
     if not re.fullmatch(r"(?!__)[A-Za-z0-9_.-]+", key) or key in {".", ".."}:
-        msg = f"{what} must consist of letters, digits and the characters _ . -, to be stored, got {key!r}."
-        raise ValueError(msg)
+        refuse(f"{what} must consist of letters, digits and the characters _ . -, to be stored, got {key!r}.")
 
 
 def _records(container: Container) -> Mapping[str, Any]:
@@ -102,6 +100,5 @@ def _records(container: Container) -> Mapping[str, Any]:
     records = getattr(container, slot).get(_keys.PREDICTION, {})
     if not isinstance(records, Mapping):
         msg = f"{slot}[{_keys.PREDICTION!r}] must be a dict, for h2e keeps its records there, got "
-        msg += f"{type(records).__name__}; move it to another key."
-        raise TypeError(msg)
+        refuse(msg + f"{type(records).__name__}; move it to another key.", TypeError)
     return records

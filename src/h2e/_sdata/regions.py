@@ -18,7 +18,7 @@ from h2e._sdata.pairing import Pairing
 from h2e._slide.image import Image
 from h2e._slide.lattice import VISIUM_UM, is_visium, lattice, pitch_of
 from h2e._slide.slide import Slide
-from h2e._warnings import warn
+from h2e._warnings import refuse, warn
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -105,8 +105,7 @@ class Region:
         if lost := int((~np.isfinite(xy)).any(axis=1).sum()):
             first = obs.index[~np.isfinite(xy).all(axis=1)][0]
             msg = f"{lost} of {len(xy)} spots of slide {name!r} are without a position (NaN), such as {str(first)!r}: "
-            msg += "the file of positions may lack them. Add their positions, or drop them from the table."
-            raise ValueError(msg)
+            refuse(msg + "the file of positions may lack them. Add their positions, or drop them from the table.")
         spacing_px, pitch_px = pitch_of(self.pitch_px, xy, _table.array_of(obs))
         um_per_px, told_by = self._size(name, table, obs, xy, pitch_px)
         return Slide(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +15,10 @@ from h2e._sdata.provenance import get_provenance, replace_provenance
 from h2e._slide.image import same_image, thumbnail
 from h2e._slide.quality import TOLERANCES, Quality, odd_ones, unlike_he
 from h2e._slide.slide import Slide, by_image
+from h2e._warnings import log
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-log = logging.getLogger(__name__)
 
 ALL_ON_TISSUE = 0.8
 """A smaller share of spots on tissue is odd by itself: spots beside it are left out of tables, or 0 in ``in_tissue``."""

@@ -13,7 +13,7 @@ from h2e._sdata import keys as _keys
 from h2e._sdata.images import affine_of, systems_of
 from h2e._slide.image import Image
 from h2e._slide.slide import Slide
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -54,8 +54,7 @@ def settle(evidence: Sequence[Evidence], name: str, image: Image, *, missing: st
             height, width = image.shape
             msg = f"the size of a pixel of slide {name!r} must be one, got {first.um_per_px:.4g} µm ({first.source}) "
             msg += f"and {other.um_per_px:.4g} µm ({other.source}) for image {image.key!r} ({width} × {height} px): "
-            msg += "that of its finest level, not of a scan that it is a smaller copy of; correct what is wrong."
-            raise ValueError(msg)
+            refuse(msg + "that of its finest level, not of a scan that it is a smaller copy of; correct what is wrong.")
     return first.um_per_px, first.source
 
 
@@ -86,8 +85,7 @@ def size_by_affine(sdata: SpatialData, image_key: str) -> list[Evidence]:
         wide, narrow = np.linalg.svd(affine_of(image, system)[:2, :2], compute_uv=False)
         if wide > AGREE * narrow:
             msg = f"pixels of image {image_key!r} must be squares, got {narrow:.4g} × {wide:.4g} µm by its affine to "
-            msg += f"{system!r}; correct it, or resample the image."
-            raise ValueError(msg)
+            refuse(msg + f"{system!r}; correct it, or resample the image.")
     return [Evidence(_unit_of(image, system), f"affine to µm: {system!r}") for system in in_um]
 
 

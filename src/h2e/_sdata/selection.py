@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -16,9 +15,7 @@ from h2e._sdata.expression import genes_of
 from h2e._sdata.targets import refuse_duplicates
 from h2e._slide.lattice import lattice
 from h2e._statistics import Matrix, morans_i
-from h2e._warnings import refuse_if
-
-log = logging.getLogger(__name__)
+from h2e._warnings import log, refuse, refuse_if
 
 HOUSEKEEPING = r"^(MT-|MT(CO[123]|ND[1-6]L?|ATP[68]|CYB|RNR[12])$|M?RP[LS](A|P?\d+([ABCLX]|AL|[LY]\d)?)$)"
 """Mitochondrial and ribosomal genes, of human and mouse (matched ignoring case)."""
@@ -52,12 +49,10 @@ def choose_targets(
     ``exclude`` is matched with the names and with ``symbols``, by default what stands in the names.
     """
     if not isinstance(n_targets, Integral) or n_targets < 1:
-        msg = f"n_targets must be a positive whole number, got {n_targets!r}."
-        raise ValueError(msg)
+        refuse(f"n_targets must be a positive whole number, got {n_targets!r}.")
     if not len(genes):
         msg = "the table has no genes to choose targets from. It may be a grid of spots, or come from slides without a "
-        msg += "gene in common: are those of some named by symbols, of some by Ensembl identifiers?"
-        raise ValueError(msg)
+        refuse(msg + "gene in common: are those of some named by symbols, of some by Ensembl identifiers?")
     names = np.asarray(genes, dtype=str)
     refuse_duplicates(names, "genes")
     slides, groups = np.asarray(slides), np.asarray(groups)
@@ -71,8 +66,7 @@ def choose_targets(
     if candidate.sum() < n_targets:
         msg = f"n_targets={n_targets} genes were asked for, {candidate.sum()} of {len(names)} are in {min_frac:.0%} of "
         msg += f"spots of each group of {np.unique(groups).tolist()}; lower n_targets, or name the genes, which "
-        msg += "h2e.pp.select_targets can choose with a lower min_frac."
-        raise ValueError(msg)
+        refuse(msg + "h2e.pp.select_targets can choose with a lower min_frac.")
     names, x_log = names[candidate], x_log[:, np.flatnonzero(candidate)]
     score = np.mean(_scores_by_group(x_log, xy, slides, groups), axis=0)
     # Ties in the order of names, whatever the order of the table.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,12 +16,10 @@ from h2e._sdata.regions import Opener, Region
 from h2e._sdata.scale import check_sizes
 from h2e._sdata.table import check_sdata, get_table, labels_of, region_keys, shapes_of
 from h2e._slide.slide import Slide, by_image
-from h2e._warnings import refuse_if
+from h2e._warnings import log, refuse, refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-log = logging.getLogger(__name__)
 
 
 def open_slides(sdata: SpatialData, keys: Keys, *, bare: bool = False) -> list[Slide]:
@@ -112,8 +109,7 @@ def require_inside(slides: Sequence[Slide]) -> list[Slide]:
             (x0, y0), (x1, y1) = slide.xy.min(axis=0), slide.xy.max(axis=0)
             msg = f"{outside.sum()} of {len(slide)} spots of slide {slide.name!r} lie outside of image "
             msg += f"{slide.image.key!r} ({width} × {height} px): x from {x0:.0f} to {x1:.0f}, y from {y0:.0f} to "
-            msg += f"{y1:.0f}. Check the transformations, or drop these spots from the table."
-            raise ValueError(msg)
+            refuse(msg + f"{y1:.0f}. Check the transformations, or drop these spots from the table.")
     return list(slides)
 
 
@@ -183,6 +179,5 @@ def _the_one(values: np.ndarray, complaint: str) -> str:
     distinct = sorted(set(values))
     if len(distinct) != 1:
         msg = f"{complaint}: {distinct}; a slide has one. Pass as library_key a column that tells slides apart: that "
-        msg += "of group_key, where several donors lie on one image, or one of region and donor."
-        raise ValueError(msg)
+        refuse(msg + "of group_key, where several donors lie on one image, or one of region and donor.")
     return distinct[0]

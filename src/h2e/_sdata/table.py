@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from h2e._sdata import keys as _keys
 from h2e._slide.slide import Slide
-from h2e._warnings import refuse_if, warn
+from h2e._warnings import refuse, refuse_if, warn
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -45,8 +45,7 @@ def get_table(sdata: SpatialData, table_key: str = _keys.TABLE) -> AnnData:
         hint = f"Pass table_key={names[0]!r}" if names else "Make a table with h2e.pp.make_spots"
         if len(names) > 1:
             hint = "Pass table_key=, the one with the spots; slides get one table by h2e.pp.join_slides"
-        msg = f"{table_key!r} is not in sdata.tables; it has {names}. {hint}."
-        raise KeyError(msg)
+        refuse(f"{table_key!r} is not in sdata.tables; it has {names}. {hint}.", KeyError)
     return sdata.tables[table_key]
 
 
@@ -60,8 +59,7 @@ def region_keys(table: AnnData) -> tuple[str, str]:
     attrs = table.uns.get("spatialdata_attrs")
     if attrs is None:
         msg = "the table annotates no element: uns['spatialdata_attrs'] is missing. Make it with "
-        msg += "spatialdata.models.TableModel.parse(table, region=..., region_key=..., instance_key=...)."
-        raise ValueError(msg)
+        refuse(msg + "spatialdata.models.TableModel.parse(table, region=..., region_key=..., instance_key=...).")
     return attrs["region_key"], attrs["instance_key"]
 
 
@@ -76,8 +74,7 @@ def labels_of(table: AnnData, key: str) -> np.ndarray:
     """A column of ``obs`` as strings, one per spot, none missing."""
     refuse_if(key not in table.obs, f"{key!r} is not in table.obs; it has {list(table.obs)}.", KeyError)
     if missing := int(table.obs[key].isna().sum()):
-        msg = f"table.obs[{key!r}] is missing for {missing} of {table.n_obs} spots; fill it, or drop these spots."
-        raise ValueError(msg)
+        refuse(f"table.obs[{key!r}] is missing for {missing} of {table.n_obs} spots; fill it, or drop these spots.")
     return table.obs[key].astype(str).to_numpy(dtype=object)
 
 
@@ -91,8 +88,7 @@ def in_tissue(obs: pd.DataFrame, slide: str) -> np.ndarray:
     if (unknown := ~(no | yes | gaps)).any():
         values = sorted(set(obs["in_tissue"][unknown].astype(str)))
         msg = f"obs['in_tissue'] must say yes or no, such as 1 and 0, got {values[:10]} for {unknown.sum()} {spots}; "
-        msg += "replace these values, or drop the column."
-        raise ValueError(msg)
+        refuse(msg + "replace these values, or drop the column.")
     if gaps.any():
         msg = f"obs['in_tissue'] is missing for {gaps.sum()} {spots}: whether they are on tissue is read from the "
         warn(f"{msg}image alone. Fill it, with 0 or 1, to say so yourself.")
@@ -108,13 +104,11 @@ def positions_of_instances(shapes: GeoDataFrame, region: str, instances: np.ndar
     """Which of the shapes of a region the instances are, (n,)."""
     if not shapes.index.is_unique:
         twice = shapes.index[shapes.index.duplicated()][0]
-        msg = f"shapes {region!r} have several entries of one name, such as {str(twice)!r}; make their index unique."
-        raise ValueError(msg)
+        refuse(f"shapes {region!r} have several entries of one name, such as {str(twice)!r}; make their index unique.")
     named = pd.Index(instances)
     if not named.is_unique:
         msg = f"several rows of the table are about one of the shapes {region!r}, such as "
-        msg += f"{str(named[named.duplicated()][0])!r}; keep one row of each spot."
-        raise ValueError(msg)
+        refuse(msg + f"{str(named[named.duplicated()][0])!r}; keep one row of each spot.")
     index = shapes.index.get_indexer(instances)
     if (index < 0).any():
         msg = f"{(index < 0).sum()} rows of the table name instances that shapes {region!r} does not have, such as "
@@ -169,8 +163,7 @@ def shapes_of(sdata: SpatialData, region: str) -> GeoDataFrame:
     """The shapes that the table calls ``region``."""
     if region not in sdata.shapes:
         msg = f"the table annotates region {region!r}, which is not in sdata.shapes; it has {sorted(sdata.shapes)}. "
-        msg += "Drop these rows of the table, or add the shapes."
-        raise KeyError(msg)
+        refuse(msg + "Drop these rows of the table, or add the shapes.", KeyError)
     return sdata.shapes[region]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,12 +17,11 @@ from h2e._sdata.table import region_keys, turn_deg, unused_keys
 from h2e._slide.image import Image
 from h2e._slide.lattice import lattice
 from h2e._slide.slide import Slide
+from h2e._warnings import log, refuse
 
 if TYPE_CHECKING:
     import dask.array as da
     from spatialdata import SpatialData
-
-log = logging.getLogger(__name__)
 
 RADIUS = 0.45
 """Of a spot whose size is not known, in pitches."""
@@ -73,8 +71,7 @@ def slide_from_table(name: str, adata: AnnData, table_key: str) -> SpatialData:
         msg += f"'hires' and 'tissue_hires_scalef', got {sorted(facts.get('images', {}))} and "
         msg += f"{sorted(facts.get('scalefactors', {}))}, and a position of each spot in obsm['spatial'], got "
         msg += f"{placed.sum()} of {len(xy)}. Of several slides pass each under its name there, as adata[adata.obs[…] "
-        msg += "== name]; a slide without images must be a SpatialData; drop spots without position."
-        raise ValueError(msg)
+        refuse(msg + "== name]; a slide without images must be a SpatialData; drop spots without position.")
     keys, (picture, scale) = table.uns.pop("spatialdata_attrs", {}), next(iter(scales.items()))
     region_key, instance_key = region_keys(adata) if keys else unused_keys("region", "instance_id", set(table.obs))
     table.obs[region_key], table.obs[instance_key] = pd.Categorical([name] * len(xy)), np.arange(len(xy))
@@ -125,8 +122,7 @@ def _rgb(pixels: Any, what: str) -> da.Array:
     pixels = np.asarray(pixels)
     in_unit = pixels.dtype.kind == "f" and pixels.min(initial=0) >= 0 and pixels.max(initial=0) <= 1
     if pixels.ndim != 3 or pixels.shape[-1] not in (3, 4) or not (in_unit or pixels.dtype == np.uint8):
-        msg = f"{what} is {pixels.dtype} of shape {pixels.shape}, not (y, x, 3) of uint8 or of floats in [0, 1]"
-        raise ValueError(msg)
+        refuse(f"{what} is {pixels.dtype} of shape {pixels.shape}, not (y, x, 3) of uint8 or of floats in [0, 1]")
     pixels = (pixels[..., :3] * (255 if in_unit else 1)).round().astype(np.uint8)
     return da.from_array(pixels.transpose(2, 0, 1), chunks=-1)
 

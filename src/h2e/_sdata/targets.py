@@ -11,9 +11,9 @@ import pandas as pd
 from anndata import AnnData
 
 from h2e._sdata import keys as _keys
-from h2e._sdata.expression import FEATURE_TYPES, OTHER_FEATURES, expression, gene_names, raw_counts
+from h2e._sdata.expression import FEATURE_TYPES, OTHER_FEATURES, expression, gene_names, gene_values, is_marked
 from h2e._statistics import Matrix, is_sparse
-from h2e._warnings import refuse_if, warn
+from h2e._warnings import refuse, refuse_if, warn
 
 AS_IN_OBS = "as in obs"
 """Unit of targets that are columns of ``.obs``."""
@@ -59,8 +59,7 @@ def as_list(targets: Iterable[object] | str) -> list[str]:
         return [targets]
     names = list(targets) if isinstance(targets, Iterable) else [targets]
     if any(name is None or isinstance(name, Real | np.bool_) for name in names):
-        msg = f"targets must be names, got {names[:3]}; of a mask pass adata.var_names[mask]."
-        raise TypeError(msg)
+        refuse(f"targets must be names, got {names[:3]}; of a mask pass adata.var_names[mask].", TypeError)
     return [str(name) for name in names]
 
 
@@ -69,8 +68,7 @@ def refuse_predictions(adata: AnnData, names: Sequence[str] | None) -> None:
     for name in names or ():
         about = adata.uns.get(_keys.base_of(name.removesuffix(_keys.novelty(""))))
         if isinstance(about, Mapping) and "training_slides" in about and name not in adata.var_names:
-            msg = f"targets must be measured, and {name!r} was predicted by h2e; name what was measured."
-            raise ValueError(msg)
+            refuse(f"targets must be measured, and {name!r} was predicted by h2e; name what was measured.")
 
 
 def are_in_obs(adata: AnnData, targets: Sequence[str] | str | None) -> bool:
@@ -79,8 +77,7 @@ def are_in_obs(adata: AnnData, targets: Sequence[str] | str | None) -> bool:
     columns, genes = (targets_there(adata, asked, obs=obs) for obs in (True, False))
     if columns and genes:
         msg = f"targets must be genes or columns of adata.obs, got genes {genes[:5]} and columns {columns[:5]}; train "
-        msg += "an ensemble of each, and rename columns that are called like genes."
-        raise ValueError(msg)
+        refuse(msg + "an ensemble of each, and rename columns that are called like genes.")
     return bool(columns)
 
 
@@ -114,8 +111,7 @@ def measured(
         frame = adata.obs if obsm is None else frame_of(adata, obsm)
         values = np.column_stack([_numbers(frame.iloc[:, column], source) for column in at])
         if not allow_missing and (bad := int((~np.isfinite(values)).any(axis=1).sum())):
-            msg = f"{source} holds NaN or infinite values in {bad} of {adata.n_obs} spots; fill or drop them."
-            raise ValueError(msg)
+            refuse(f"{source} holds NaN or infinite values in {bad} of {adata.n_obs} spots; fill or drop them.")
     return pd.DataFrame(values.astype(np.float32), index=adata.obs_names, columns=columns)
 
 
@@ -123,8 +119,8 @@ def counts_of(
     adata: AnnData, targets: Sequence[str], *, layer: str | None = None, log_normalized: bool = False
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Raw counts of genes, spots × targets, and of all genes, one a spot; ``None`` where values are log-normalized."""
-    counts = raw_counts(adata, layer=layer, log_normalized=log_normalized)
-    if counts is None:
+    counts, _ = gene_values(adata, layer)
+    if log_normalized or (layer is None and is_marked(adata, counts)):
         return None
     of_targets = counts[:, gene_names(adata).get_indexer_for(resolve_targets(adata, targets))]
     of_targets = of_targets.toarray() if is_sparse(of_targets) else np.asarray(of_targets)

@@ -10,7 +10,7 @@ from scipy.fft import irfft2, next_fast_len, rfft2
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import KDTree
 
-from h2e._slide.fraction import fraction_at
+from h2e._slide.tissue import fraction_at
 
 CELLS = 8
 """Grid cells per spot spacing; the peak is then interpolated to a few hundredths of a spacing."""

@@ -10,11 +10,11 @@ import numpy as np
 from scipy.fft import irfft2, next_fast_len
 from scipy.spatial import KDTree
 
-from h2e._slide.fraction import fraction_at
 from h2e._slide.image import read_coarse
 from h2e._slide.orientation import orient
 from h2e._slide.registration import REACH, correlate, spectra
 from h2e._slide.slide import Slide
+from h2e._slide.tissue import fraction_at
 
 SAME_SECTION, FEW_CELLS = 0.85, 1.0
 """Correlation of the tissue under the spots from which it is one section, and what is taken from it, by the root of the

@@ -9,9 +9,9 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from h2e._slide.fraction import fraction_at
 from h2e._slide.image import Image
-from h2e._slide.tissue import Tissue
+from h2e._slide.tissue import Tissue, fraction_at
+from h2e._warnings import refuse
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,15 +52,13 @@ class Slide:
         """µm per pixel of level 0, or an error that says why it is not known."""
         if self.um_per_px is None:
             msg = f"the size of a pixel of slide {self.name!r} is not known: {self.um_per_px_from}. Pass um_per_px, in "
-            msg += f"µm per pixel of image {self.image.key!r}."
-            raise ValueError(msg)
+            refuse(msg + f"µm per pixel of image {self.image.key!r}.")
         return self.um_per_px
 
     def require_tissue(self) -> Tissue:
         """The mask of the image, or an error where nobody has looked for it yet."""
         if self.tissue is None:
-            msg = f"the tissue of slide {self.name!r} must be known, got None; open its mask first."
-            raise ValueError(msg)
+            refuse(f"the tissue of slide {self.name!r} must be known, got None; open its mask first.")
         return self.tissue
 
     def take(self, keep: np.ndarray) -> Slide:

@@ -10,7 +10,7 @@ import numpy as np
 from h2e._slide.image import Image
 from h2e._slide.slide import Slide
 from h2e._slide.windows import Windows, read
-from h2e._warnings import warn
+from h2e._warnings import refuse, warn
 
 NUCLEI_UM_PER_PX = 2.0
 """In larger pixels a nucleus of 6 to 10 µm is a few pixels wide, and cannot be seen."""
@@ -36,8 +36,7 @@ class View:
 
     def __post_init__(self) -> None:
         if self.unit not in ("spacing", "um") or self.extent <= 0 or self.px < 1:
-            msg = f"extent and px of a view must be positive and unit 'spacing' or 'um', got {self}."
-            raise ValueError(msg)
+            refuse(f"extent and px of a view must be positive and unit 'spacing' or 'um', got {self}.")
 
     def extent_um(self, spacing_um: float) -> float:
         """Side of the square in µm, given the spacing of the training slides."""

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 Method = Literal["macenko", "vahadane", "reinhard"]
 METHODS = get_args(Method)
@@ -80,14 +80,11 @@ class StainReference:
         missing = [name for name in needed if getattr(self, name) is None]
         refuse_if(missing, f"a reference of method {self.method!r} must have {needed}, got None for {missing}.")
         if self.space not in (None, "cielab", "ruderman"):
-            msg = f"space must be 'cielab' or 'ruderman', got {self.space!r}."
-            raise ValueError(msg)
+            refuse(f"space must be 'cielab' or 'ruderman', got {self.space!r}.")
         if self.background <= 0 or min(self.concentrations or (1,)) <= 0 or min(self.std or (1,)) <= 0:
-            msg = f"background, concentrations and std must be positive, got {self}."
-            raise ValueError(msg)
+            refuse(f"background, concentrations and std must be positive, got {self}.")
         if self.stains is not None and np.linalg.matrix_rank(self.stains, tol=1e-3) < 2:
-            msg = f"stains must have two different colours, got {self.stains}."
-            raise ValueError(msg)
+            refuse(f"stains must have two different colours, got {self.stains}.")
 
     def __repr__(self) -> str:
         told = ", ".join(f"{name}={value!r}" for name, value in self._given().items())
@@ -123,8 +120,7 @@ def _plain(value: object, shape: tuple[int, ...], name: str) -> tuple:
     """Numbers as tuples, six decimals, of the right shape."""
     array = np.asarray(value, dtype=float)
     if array.shape != shape or not np.isfinite(array).all():
-        msg = f"{name} must be {' × '.join(map(str, shape))} finite numbers, got {value!r}."
-        raise ValueError(msg)
+        refuse(f"{name} must be {' × '.join(map(str, shape))} finite numbers, got {value!r}.")
     rounded = np.round(array, 6).tolist()
     return tuple(map(tuple, rounded)) if array.ndim == 2 else tuple(rounded)
 
@@ -139,9 +135,7 @@ def from_squidpy(reference: Any) -> StainReference:
     if reference.method == "reinhard":
         return StainReference("reinhard", mean=reference.mu, std=reference.sigma, space="ruderman")
     white = np.array(reference.white_point, float)
-    if np.ptp(white) > 2:
-        msg = f"white_point must be the same in all channels, got {white.tolist()}; fit the reference without it."
-        raise ValueError(msg)
+    refuse_if(np.ptp(white) > 2, f"white_point must be one for all channels, got {white.tolist()}; fit without it.")
     amounts = reference.max_concentrations
     # Theirs are scaled so that an optical density of log(256) is 255.
     if amounts is not None:

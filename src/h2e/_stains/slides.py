@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from h2e._slide.fraction import fraction_at
 from h2e._slide.image import Image
 from h2e._slide.slide import Slide, by_image
 from h2e._slide.tiles import read_windows
-from h2e._slide.tissue import Tissue
+from h2e._slide.tissue import Tissue, fraction_at
 from h2e._stains.estimation import estimate_stains
 from h2e._stains.maps import map_image
 from h2e._stains.reference import Method, StainReference, from_squidpy, sampling_of
+from h2e._warnings import refuse
 
 UM_PER_PX = 2.0
 """Resolution at which stains are looked at: nuclei are seen, single pixels are not noise."""
@@ -85,8 +85,7 @@ def fit_reference(slides: Iterable[Slide], *, method: Method = "macenko", **samp
     pooled = [sample[np.arange(size) % len(sample)] for sample in samples.values()]
     stains = estimate_stains(np.concatenate(pooled), method) if pooled else None
     if stains is None:
-        msg = f"no stained tissue on {list(images)} to estimate stains from; check the masks, or pass a reference."
-        raise ValueError(msg)
+        refuse(f"no stained tissue on {list(images)} to estimate stains from; check the masks, or pass a reference.")
     return replace(stains, **sampling, images=tuple(samples))
 
 
@@ -112,20 +111,17 @@ def as_reference(given: object, method: Method | None = None) -> StainReference:
     """A reference from a reference, from one of squidpy, or from an RGB image, all of which is then tissue."""
     if isinstance(given, StainReference):
         if method not in (None, given.method):
-            msg = f"method must be that of the reference, {given.method!r}, got {method!r}."
-            raise ValueError(msg)
+            refuse(f"method must be that of the reference, {given.method!r}, got {method!r}.")
         return given
     if hasattr(given, "stain_matrix") and hasattr(given, "mu"):
         return as_reference(from_squidpy(given), method)
     pixels = np.asarray(given)
     if pixels.ndim != 3 or pixels.dtype != np.uint8 or not {pixels.shape[0], pixels.shape[2]} & {3, 4}:
         msg = f"reference must be a StainReference or an 8-bit RGB image, got {type(given).__name__} of "
-        msg += f"{pixels.dtype} with shape {pixels.shape}."
-        raise TypeError(msg)
+        refuse(msg + f"{pixels.dtype} with shape {pixels.shape}.", TypeError)
     if pixels.shape[2] not in (3, 4):
         pixels = pixels.transpose(1, 2, 0)
     stains = estimate_stains(pixels[..., :3].reshape(-1, 3), method or "macenko")
     if stains is None:
-        msg = "the reference image must show stained tissue, got none."
-        raise ValueError(msg)
+        refuse("the reference image must show stained tissue, got none.")
     return stains

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 NAMED = (pd.DataFrame, pd.Series)
 """Arrays that name their spots."""
@@ -24,8 +24,7 @@ def align(prediction: ArrayLike, truth: ArrayLike) -> tuple[np.ndarray, np.ndarr
     """Do the same, DataFrames in the order of the truth's targets, whose names come third."""
     predicted, measured = _spots(prediction), _spots(truth)
     if predicted is not None and measured is not None and not predicted.equals(measured):
-        msg = "prediction and truth must have the same index, got different spots; pass prediction.loc[truth.index]."
-        raise ValueError(msg)
+        refuse("prediction and truth must have the same index, got different spots; pass prediction.loc[truth.index].")
     tables = [x for x in (truth, prediction) if isinstance(x, pd.DataFrame)]
     names = list(tables[0].columns) if tables else []
     x = matrix(in_order(prediction, names) if len(tables) == 2 else prediction, "prediction")
@@ -41,8 +40,7 @@ def in_order(values: ArrayLike, names: list) -> ArrayLike:
     targets = values.columns if isinstance(values, pd.DataFrame) else values.index
     differing = [name for name in names if name not in targets] or [name for name in targets if name not in names]
     if differing or len(targets) != len(names):
-        msg = f"tables must have the same targets, each once, got {differing} that are not in both."
-        raise ValueError(msg)
+        refuse(f"tables must have the same targets, each once, got {differing} that are not in both.")
     return values.loc[..., names] if isinstance(values, pd.DataFrame) else values[names]
 
 
@@ -54,8 +52,7 @@ def per_spot(values: ArrayLike, truth: ArrayLike, name: str) -> np.ndarray:
         check_order(truth, {name: values})
     values, shape = np.asarray(values, dtype=np.float64), matrix(truth, "truth").shape
     if values.shape not in {shape[1:], shape}:
-        msg = f"{name} must have shape {shape[1:]}, one value per target, or {shape}, got {values.shape}."
-        raise ValueError(msg)
+        refuse(f"{name} must have shape {shape[1:]}, one value per target, or {shape}, got {values.shape}.")
     check_finite(np.atleast_2d(values), name)
     return np.broadcast_to(values, shape)
 
@@ -68,8 +65,7 @@ def check_order(truth: ArrayLike, others: Mapping[str, ArrayLike | None]) -> Non
         if spots is None or expected is None:
             continue
         if not spots.equals(expected) and set(spots) == set(expected):
-            msg = f"{name} has the spots of truth in another order; pass {name}.loc[truth.index]."
-            raise ValueError(msg)
+            refuse(f"{name} has the spots of truth in another order; pass {name}.loc[truth.index].")
 
 
 def _spots(values: ArrayLike | None) -> pd.Index | None:
@@ -83,8 +79,7 @@ def matrix(values: ArrayLike, name: str) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64)
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or len(values) < 2 or values.shape[1] < 1:
-        msg = f"{name} must be (spots, targets) with at least 2 spots and 1 target, got shape {values.shape}."
-        raise ValueError(msg)
+        refuse(f"{name} must be (spots, targets) with at least 2 spots and 1 target, got shape {values.shape}.")
     check_finite(values, name)
     return values
 
@@ -124,22 +119,18 @@ def check_non_negative(values: np.ndarray, name: str) -> None:
     """Refuse negative values where the metric has no meaning for them."""
     if (values < 0).any():
         n_targets = int((values < 0).any(axis=0).sum())
-        msg = f"{name} must be at least 0 for this metric, got negative for {n_targets} of {values.shape[1]} targets."
-        raise ValueError(msg)
+        refuse(f"{name} must be at least 0 for this metric, got negative for {n_targets} of {values.shape[1]} targets.")
 
 
 def check_whole(value: float, name: str, *, least: int = 1) -> None:
     """Refuse a setting that is not a whole number, or too small."""
-    if not isinstance(value, Integral) or value < least:
-        msg = f"{name} must be a whole number of at least {least}, got {value}."
-        raise ValueError(msg)
+    refuse_if(not isinstance(value, Integral) or value < least, f"{name} must be whole and ≥ {least}, got {value}.")
 
 
 def check_between(value: float, name: str, *, high: float) -> None:
     """Refuse a setting that is not a number between 0 and the highest, both excluded."""
     if not isinstance(value, Real) or not 0 < value < high:
-        msg = f"{name} must be a number between 0 and {high}, got {value}."
-        raise ValueError(msg)
+        refuse(f"{name} must be a number between 0 and {high}, got {value}.")
 
 
 def generator(seed: int) -> np.random.Generator:
@@ -158,12 +149,10 @@ def whole_counts(counts: ArrayLike, totals: ArrayLike | None) -> tuple[np.ndarra
     counts = matrix(counts, "counts")
     check_non_negative(counts, "counts")
     if (counts != np.round(counts)).any():
-        msg = "counts must be whole numbers, got values with a fraction; pass raw counts, not normalized values."
-        raise ValueError(msg)
+        refuse("counts must be whole numbers, got values with a fraction; pass raw counts, not normalized values.")
     least = counts.sum(axis=1)
     totals = least if totals is None else np.ravel(totals).astype(np.float64)
     whole = np.isfinite(totals).all() and (totals == np.round(totals)).all()
     if totals.shape != least.shape or not whole or (totals < least).any():
-        msg = f"totals must be {len(counts)} whole numbers, each at least the sum of the targets' counts of its spot."
-        raise ValueError(msg)
+        refuse(f"totals must be {len(counts)} whole numbers, each at least the sum of the targets' counts of its spot.")
     return counts.astype(np.int64), totals.astype(np.int64)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 import pandas as pd
 
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 from . import _correlation, _depth, _distribution, _error
 from ._checks import check_non_negative
@@ -66,12 +66,9 @@ def check_metrics(
     for name in metrics:
         refuse_if(name not in METRICS, f"metric {name!r} is not known; choose from {list(METRICS)}.")
         lacking = sorted(_needs(name) & set(missing))
-        if lacking:
-            msg = f"metric {name!r} needs {lacking[0]}=, which was not passed."
-            raise ValueError(msg)
+        refuse_if(lacking, f"metric {name!r} needs {'= and '.join(lacking)}=, which was not passed.")
         if truth is not None and name in PER_SPOT and truth.shape[1] < 2:
-            msg = f"metric {name!r} needs at least 2 targets, over which it correlates, got 1; leave it out."
-            raise ValueError(msg)
+            refuse(f"metric {name!r} needs at least 2 targets, over which it correlates, got 1; leave it out.")
         if truth is not None and name in NON_NEGATIVE:
             check_non_negative(np.asarray(truth), "truth")
 

@@ -129,9 +129,9 @@ def cross_coverage(
     check_order(truth, {"groups": groups})
     prediction, truth, names = align(prediction, truth)
     groups = labels(groups, len(truth), "groups")
-    if len(set(groups)) < 2:
-        msg = f"groups must be at least 2 groups, since widths come from the others, got only {groups[0]!r}."
-        raise ValueError(msg)
+    refuse_if(
+        len(set(groups)) < 2, f"groups must be at least 2 groups: widths come from others, got only {groups[0]!r}."
+    )
     residuals = prediction - truth
     parts = []
     for group in sorted(set(groups)):

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from h2e._statistics import correlate, is_constant, log_normalize, unit_deviations
+from h2e._warnings import refuse
 
 from ._checks import check_pair, check_whole, generator, whole_counts
 
@@ -130,8 +131,7 @@ def pearson_beyond_depth(prediction: ArrayLike, truth: ArrayLike, totals: ArrayL
     prediction, truth = check_pair(prediction, truth)
     of_spots = np.ravel(np.asarray(totals, dtype=np.float64))
     if of_spots.shape != (len(truth),) or not (of_spots >= 0).all() or not np.isfinite(of_spots).all():
-        msg = f"totals must be {len(truth)} numbers of at least 0, one per spot, got shape {np.shape(totals)}."
-        raise ValueError(msg)
+        refuse(f"totals must be {len(truth)} numbers of at least 0, one per spot, got shape {np.shape(totals)}.")
     depth = unit_deviations(np.log1p(of_spots)[:, None])
     return correlate(*(_rest(values, depth) for values in (prediction, truth)))
 

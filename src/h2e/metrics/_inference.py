@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from h2e._warnings import refuse
+
 from ._checks import align, check_between, check_whole, generator, positions
 from ._score import COLUMNS
 from ._summary import check_scores, donor_means
@@ -200,8 +202,7 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, *, metric: str = "pearson
     one, two = (_values(scores, metric) for scores in (first, second))
     if not one.index.equals(two.index):
         shared = f"{len(one.index.intersection(two.index))} of {len(one)} and {len(two)} pairs of these"
-        msg = f"first and second must have values for the same slides and targets, they share {shared}."
-        raise ValueError(msg)
+        refuse(f"first and second must have values for the same slides and targets, they share {shared}.")
     columns = {"first": one, "second": two, "difference": one - two}
     means = {name: donor_means(values.to_frame("value")) for name, values in columns.items()}
     groups = pd.DataFrame(means).dropna().rename_axis("group").reset_index()
@@ -216,8 +217,7 @@ def _values(scores: pd.DataFrame, metric: str) -> pd.Series:
     defined = scores.loc[scores["value"].notna(), COLUMNS]
     part = defined[defined["metric"] == metric]
     if part.empty:
-        msg = f"scores must have a value of metric {metric!r}, got values of {list(defined['metric'].unique())}."
-        raise ValueError(msg)
+        refuse(f"scores must have a value of metric {metric!r}, got values of {list(defined['metric'].unique())}.")
     check_scores(part)
     return part.set_index(["group", "slide", "target"])["value"].sort_index()
 

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from h2e._statistics import correlate, is_constant
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 from ._checks import align, check_whole, generator, positions
 from ._correlation import ranks
@@ -134,8 +134,7 @@ def false_discovery_rate(p: ArrayLike) -> np.ndarray:
     q = np.array(p, dtype=np.float64)
     tested = ~np.isnan(q)
     if not ((q[tested] >= 0) & (q[tested] <= 1)).all():
-        msg = f"p must be between 0 and 1, or NaN, got values from {q[tested].min():g} to {q[tested].max():g}."
-        raise ValueError(msg)
+        refuse(f"p must be between 0 and 1, or NaN, got values from {q[tested].min():g} to {q[tested].max():g}.")
     if tested.any():
         q[tested] = false_discovery_control(q[tested])
     return q

@@ -116,9 +116,8 @@ def score_methods(
     parts: dict[str, list[pd.DataFrame]] = {method: [] for method in predictions}
     for slide, group in group_of.items():
         of_slide = {name: values[slides == slide] for name, values in arrays.items()}
-        drawn = DRAWN if {"counts", "totals"} <= set(arrays) else {}
-        wanted = {argument for name in chosen for argument in METRICS[name][1]} & set(drawn)
-        of_slide |= {name: drawn[name](of_slide["counts"], of_slide["totals"]) for name in sorted(wanted)}
+        wanted = {argument for name in chosen for argument in METRICS[name][1]} & set(DRAWN)
+        of_slide |= {name: DRAWN[name](of_slide["counts"], of_slide["totals"]) for name in sorted(wanted)}
         for method, (predicted, _, _) in aligned.items():
             of_slide["prediction"] = predicted[slides == slide]
             scores = _score_slide(of_slide, chosen, names)
@@ -147,9 +146,7 @@ def _group_of(slides: np.ndarray, groups: np.ndarray) -> dict[str, str]:
     pairs = sorted(set(zip(groups, slides, strict=True)))
     names = [slide for _, slide in pairs]
     repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        msg = f"slides must have names of their own and one group, got {repeated} that belong to more than one group."
-        raise ValueError(msg)
+    refuse_if(repeated, f"slides must have one group, got {repeated} that belong to more than one group; rename them.")
     small = [name for name in names if (slides == name).sum() < 3]
     refuse_if(small, f"slides must have at least 3 spots for a correlation, got {small} with fewer; drop them.")
     return {slide: group for group, slide in pairs}

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Literal
 
 import pandas as pd
 from pandas.core.groupby import DataFrameGroupBy
 
-from h2e._warnings import refuse_if
+from h2e._warnings import log, refuse_if
 
 from ._score import COLUMNS
-
-log = logging.getLogger(__name__)
 
 BETTER_IF_LOW = ("rmse", "mae", "nrmse_sd", "nrmse_range", "js", "moran_gap", "pearson_no_biology")
 """Metrics whose highest value is the worst."""
@@ -126,10 +123,8 @@ def check_scores(scores: pd.DataFrame) -> list[str]:
     missing = [column for column in COLUMNS if column not in scores]
     refuse_if(missing, f"scores must be a table of h2e.metrics.score; they lack the columns {missing}.")
     keys = [*(column for column in scores.columns if column not in COLUMNS), "metric"]
-    n_repeated = int(scores.duplicated([*keys, "group", "slide", "target"]).sum())
-    if n_repeated:
-        msg = f"scores must have one value per slide and target, got {n_repeated} rows too many; select one model."
-        raise ValueError(msg)
+    more = int(scores.duplicated([*keys, "group", "slide", "target"]).sum())
+    refuse_if(more, f"scores must have one value per slide and target, got {more} rows too many; select one model.")
     return keys
 
 

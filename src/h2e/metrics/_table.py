@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,10 +12,9 @@ from numpy.typing import ArrayLike
 from h2e._sdata import expression, predictions, table
 from h2e._sdata import keys as _keys
 from h2e._sdata.targets import AS_IN_OBS, are_in_obs, counts_of, measured
+from h2e._warnings import log
 
 from ._score import score
-
-log = logging.getLogger(__name__)
 
 
 def score_adata(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,12 +12,10 @@ import pandas as pd
 from h2e._learners.folds import QUARTER, quarters_of
 from h2e._sdata.predictions import HELD_OUT, IN_SAMPLE, SPREAD, Predicted
 from h2e._slide.slide import Slide
-from h2e._warnings import refuse_if
+from h2e._warnings import log, refuse, refuse_if
 from h2e.metrics import pearson
 
 NO_SPREAD = "held-out predictions come from one model and have none. Show a slide that the ensemble was not trained on."
-
-log = logging.getLogger(__name__)
 
 FAINTEST = 0.1
 """Opacity of the spot on whose value the models agree least."""
@@ -33,8 +30,7 @@ def choose(names: str | Sequence[str] | None, known: Sequence[str], default: Seq
         more = f" and {len(known) - 10} more" if len(known) > 10 else ""
         hint = f" Did you mean {close}?" if close else ""
         msg = f"{what} {missing or names} {'are' if missing else 'is empty,'} not there; there are "
-        msg += f"{', '.join(map(repr, known[:10]))}{more}.{hint}"
-        raise KeyError(msg)
+        refuse(msg + f"{', '.join(map(repr, known[:10]))}{more}.{hint}", KeyError)
     return names
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -18,6 +17,7 @@ from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table
 from h2e._sdata.table_slides import slides_of_table
 from h2e._slide.slide import Slide
+from h2e._warnings import log, refuse
 from h2e.pl import _canvas
 from h2e.pl._dots import Limits, draw_colorbar, draw_dots, limits_of
 from h2e.pl._maps import Map, choose, maps_of, refuse_columns, rows_of, truth_of
@@ -25,8 +25,6 @@ from h2e.pl._maps import Map, choose, maps_of, refuse_columns, rows_of, truth_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
-
-log = logging.getLogger(__name__)
 
 WIDTH = 3.0
 """Inches of a map in a new figure."""
@@ -157,8 +155,7 @@ def spatial_pred(
         log.warning("%d of %d slides are shown, more are drawn if named: slides=[…]", fit_in, len(shown))
         shown, maps = shown[:fit_in], maps[:fit_in]
     if share_scale not in (True, False, "slides"):
-        msg = f"share_scale must be True, False or 'slides', got {share_scale!r}."
-        raise ValueError(msg)
+        refuse(f"share_scale must be True, False or 'slides', got {share_scale!r}.")
     rows = rows_of(maps, ncols)
     what = "maps, slide by slide, target by target, predicted and measured"
     unit = f"SD, {predicted.unit}" if predicted.title == SPREAD else predicted.unit

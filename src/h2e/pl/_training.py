@@ -10,7 +10,7 @@ import pandas as pd
 
 from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.fold_models import ALL
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 from h2e.pl._canvas import make_axes
 
 if TYPE_CHECKING:
@@ -184,8 +184,7 @@ def _of_metric(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The rows of a metric that have a value."""
     needed = {"group", "target", "metric", "value"}
     if not needed <= set(scores):
-        msg = f"scores lack the columns {sorted(needed - set(scores))}; pass the table of h2e.tl.evaluate."
-        raise KeyError(msg)
+        refuse(f"scores lack the columns {sorted(needed - set(scores))}; pass the table of h2e.tl.evaluate.", KeyError)
     rows = scores[(scores["metric"] == metric) & scores["value"].notna()]
     if not len(rows):
         msg = f"metric {metric!r} has no value in these scores; they have {scores['metric'].unique().tolist()}."

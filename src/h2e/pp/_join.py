@@ -15,7 +15,7 @@ from h2e._sdata.provenance import check_free, is_ours
 from h2e._sdata.scale import positive, require_size
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._sdata.table import get_table
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -69,8 +69,7 @@ def join_slides(slides: Mapping[str, SpatialData | AnnData], *, table_key: str =
     (['first_image', 'second_image'], ['first', 'second'])
     """
     if not isinstance(slides, Mapping):
-        msg = f"slides must be a mapping from name to SpatialData or AnnData, got {type(slides).__name__}."
-        raise TypeError(msg)
+        refuse(f"slides must be a mapping from name to SpatialData or AnnData, got {type(slides).__name__}.", TypeError)
     refuse_if(not slides, "slides must name at least one slide, got none.")
     return join(slides, table_key)
 
@@ -159,8 +158,7 @@ def attach_features(
         x, xy, size = np.asarray(features[slide.name]), np.asarray(coords[slide.name]), slide.require_size()
         if x.ndim != 2 or xy.shape != (len(x), 2) or not (np.isfinite(x).all() and np.isfinite(xy).all()):
             msg = f"features and coords of slide {slide.name!r} must be finite, tiles × features and tiles × 2, got "
-            msg += f"{x.shape} and {xy.shape}."
-            raise ValueError(msg)
+            refuse(msg + f"{x.shape} and {xy.shape}.")
         factor = 1.0 if coords_um_per_px is None else positive(coords_um_per_px, "coords_um_per_px") / size
         parts.append(average_tiles(sdata, table, slide, x, xy * factor, side_px=tile_um / size))
     widths = {part.shape[1] for part in parts}

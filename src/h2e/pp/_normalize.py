@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from h2e._sdata import corrections, expression, masks, normalized, placement, rollback, scale
+from h2e._sdata import expression, masks, normalized, placement, rollback, scale
 from h2e._sdata import keys as _keys
 from h2e._sdata.report import report_of, store_report, unranked_slides
 from h2e._sdata.slides import open_slides, require_inside
@@ -15,13 +14,11 @@ from h2e._slide.quality import measure_slides, warn_of_colours
 from h2e._slide.slide import by_image, by_region
 from h2e._stains.reference import Method, StainReference
 from h2e._stains.slides import as_reference, fit_reference
-from h2e._warnings import announce
+from h2e._warnings import announce, log
 from h2e.pp._ranks import rank_transform
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-log = logging.getLogger(__name__)
 
 
 def normalize(
@@ -110,7 +107,7 @@ def normalize(
             if expression.has_expression(table, layer):
                 expression.check_values(*expression.gene_values(table, layer))
             if realign:
-                corrections.remove_corrections(sdata, table)
+                rollback.remove_corrections(sdata, table)
         slides = open_slides(sdata, keys, bare=True)
         what = f"normalize: tissue, stains and spots of {len(slides)} slide{'s' * (len(slides) > 1)}"
         announce(what, 2 * len(slides), progress=progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Literal
@@ -17,8 +16,7 @@ from h2e._sdata.provenance import check_adata, check_free, is_ours, set_provenan
 from h2e._sdata.targets import resolve_targets
 from h2e._slide.compiled import compiled
 from h2e._statistics import Matrix, is_sparse
-
-log = logging.getLogger(__name__)
+from h2e._warnings import log, refuse_if
 
 
 def rank_transform(
@@ -116,9 +114,7 @@ def rank_values(
 
     Returns ``float32`` in the format of ``x``. ``slides`` names the slide of each row, ``None`` means one slide.
     """
-    if axis not in ("gene", "spot"):
-        msg = f"axis must be 'gene' (within slide and gene) or 'spot' (within the spot), got {axis!r}."
-        raise ValueError(msg)
+    refuse_if(axis not in ("gene", "spot"), f"axis must be 'gene' (within a slide) or 'spot', got {axis!r}.")
     positive = sparse.csr_array(x, copy=True)
     positive.sum_duplicates()
     # Stored zeros would be counted as positive values.

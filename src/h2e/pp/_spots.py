@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from h2e._sdata import corrections, grid, masks, placement, rollback
+from h2e._sdata import grid, masks, placement, rollback
 from h2e._sdata import keys as _keys
 from h2e._sdata.slides import open_slides
 from h2e._sdata.table import get_table
@@ -164,7 +164,7 @@ def realign_spots(
         refuse_if(not 0 <= value < end, f"{name} must be 0 or more{told}, got {value!r}.")
     keys = _keys.Keys(table_key, image_key, tissue_mask_key)
     with rollback.all_or_nothing(sdata, table_key):
-        corrections.remove_corrections(sdata, table)
+        rollback.remove_corrections(sdata, table)
         if undo:
             table.uns.get(_keys.PREDICTION, {}).pop(_keys.REALIGN, None)
             return

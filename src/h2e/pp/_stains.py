@@ -76,9 +76,7 @@ def fit_stain_reference(
     'macenko'
     """
     refuse_if(method not in METHODS, f"method must be one of {list(METHODS)}, got {method!r}.")
-    if n_patches < 1 or patch_px < 1:
-        msg = f"n_patches and patch_px must be positive, got {n_patches} and {patch_px}."
-        raise ValueError(msg)
+    refuse_if(min(n_patches, patch_px) < 1, f"n_patches and patch_px must be positive, got {n_patches}, {patch_px}.")
     keys = _keys.Keys(table_key, image_key, tissue_mask_key, um_per_px=um_per_px)
     slides = with_tissue(sdata, list(open_images(sdata, keys).values()), tissue_mask_key)
     return fit_reference(slides, method=method, n_patches=n_patches, patch_px=patch_px, seed=seed)

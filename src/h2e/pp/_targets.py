@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +13,7 @@ from h2e._sdata.expression import expression, gene_names, genes_of, positions_of
 from h2e._sdata.provenance import check_adata, check_free, is_ours, set_provenance
 from h2e._sdata.selection import HOUSEKEEPING, choose_targets, symbols_of
 from h2e._sdata.table import labels_of
-
-log = logging.getLogger(__name__)
+from h2e._warnings import log, refuse
 
 
 def select_targets(
@@ -131,6 +129,5 @@ def _rows_of(labels: np.ndarray, groups: Sequence[str] | None) -> np.ndarray:
     names = {groups} if isinstance(groups, str) else {str(group) for group in groups}
     missing = sorted(names - set(labels.tolist()))
     if missing or not names:
-        msg = f"groups {missing or '[]'} cannot be chosen on; the table has {np.unique(labels).tolist()}."
-        raise KeyError(msg)
+        refuse(f"groups {missing or '[]'} cannot be chosen on; the table has {np.unique(labels).tolist()}.", KeyError)
     return np.flatnonzero(np.isin(labels, sorted(names)))

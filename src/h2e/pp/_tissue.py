@@ -9,6 +9,7 @@ from h2e._sdata import keys as _keys
 from h2e._sdata.masks import detect_masks, with_tissue, write_fraction
 from h2e._sdata.slides import open_images, open_slides, require_inside
 from h2e._sdata.table import get_table
+from h2e._warnings import refuse
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -74,8 +75,7 @@ def detect_tissue(
     True
     """
     if key_added is not None and image_key is None:
-        msg = f"image_key must name one image where key_added names its mask, got None and {key_added!r}."
-        raise ValueError(msg)
+        refuse(f"image_key must name one image where key_added names its mask, got None and {key_added!r}.")
     slides = open_images(sdata, _keys.Keys(table_key, image_key, um_per_px=um_per_px))
     names = {key: key_added or _keys.tissue(key) for key in slides}
     detect_masks(sdata, slides, names, method=method, scale=scale, overwrite=overwrite)

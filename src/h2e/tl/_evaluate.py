@@ -22,11 +22,10 @@ from h2e._learners.folds import Fold
 from h2e._learners.learner import Learner
 from h2e._learners.registry import DEFAULT_LEARNERS, LearnerName
 from h2e._sdata import keys as _keys
-from h2e._sdata.choices import warn_of_choices
 from h2e._sdata.cohort import Cohort, open_cohort, size_of
 from h2e._sdata.keys import Keys
 from h2e._sdata.provenance import get_provenance
-from h2e._sdata.target_spec import TargetSpec
+from h2e._sdata.target_spec import TargetSpec, warn_of_choices
 from h2e.metrics import ceiling
 from h2e.metrics._choice import LIMITED, check_metrics
 from h2e.metrics._score import score_methods
