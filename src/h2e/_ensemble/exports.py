@@ -11,6 +11,7 @@ import pandas as pd
 from h2e._ensemble.card import card_of, record_of
 from h2e._learners.embedding import AS_IT_IS
 from h2e._statistics import is_sparse
+from h2e._warnings import refuse_if
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,10 @@ class Exports:
             images that are not normalized.
         """
         facts = record_of(self, self.learners[0]) if len(self.learners) == 1 else {}  # type: ignore[attr-defined]
-        if len(facts.get("views_um", ())) != 1 or facts.get("image", AS_IT_IS) != AS_IT_IS:
-            msg = "LazySlide has features of one tile of an image as it is, so the ensemble must have one Embedding "
-            msg += "with one view, such as Embedding('lazyslide:uni2', tile=0, surroundings=0), or of features with a "
-            msg += f"record of one tile, and be trained on images that are not normalized, got {self}."
-            raise ValueError(msg)
+        msg = (
+            "LazySlide has features of one tile of an image as it is, so the ensemble must have one Embedding with one "
+        )
+        msg += "view, such as Embedding('lazyslide:uni2', tile=0, surroundings=0), on images not normalized, got "
+        refuse_if(len(facts.get("views_um", ())) != 1 or facts.get("image", AS_IT_IS) != AS_IT_IS, f"{msg}{self}.")
         kind, _, name = facts["encoder"].partition(":")
         return LazySlideModel(self, float(facts["views_um"][0]), name if kind == "lazyslide" else None)

@@ -24,6 +24,7 @@ from h2e._ensemble.transforms import TRANSFORMS, Transform, TransformKind, fit_t
 from h2e._learners.folds import Fold, derive_seed
 from h2e._learners.learner import Learner, Model, checked_arrays
 from h2e._parallel import in_parallel, send
+from h2e._warnings import refuse_if
 
 if TYPE_CHECKING:
     from h2e._ensemble.mlp import MlpStack
@@ -45,15 +46,11 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         for name, value, known in (("transform", self.transform, TRANSFORMS), ("stack", self.stack, STACKS)):
-            if value not in known:
-                msg = f"{name} must be one of {list(known)}, got {value!r}."
-                raise ValueError(msg)
-        if not isinstance(self.n_programmes, Integral) or self.n_programmes < 0:
-            msg = f"n_programmes must be 0 or a number of components, got {self.n_programmes!r}."
-            raise ValueError(msg)
-        if self.run_dir is not None and Path(self.run_dir).is_file():
-            msg = f"run_dir must be a folder, which may be new, got the file {str(self.run_dir)!r}."
-            raise FileExistsError(msg)
+            refuse_if(value not in known, f"{name} must be one of {list(known)}, got {value!r}.")
+        msg = f"n_programmes must be 0 or a number of components, got {self.n_programmes!r}."
+        refuse_if(not isinstance(self.n_programmes, Integral) or self.n_programmes < 0, msg)
+        msg = f"run_dir must be a folder, which may be new, got the file {str(self.run_dir)!r}."
+        refuse_if(self.run_dir is not None and Path(self.run_dir).is_file(), msg, FileExistsError)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from h2e._warnings import refuse_if
+
 FORMAT = 1
 """Written from now on; ``load`` reads every format that was ever written."""
 
@@ -27,9 +29,7 @@ def save(
     """
     from safetensors.numpy import save as to_bytes
 
-    if folder.exists() and not folder.is_dir():
-        msg = f"folder must not be a file, got {folder}."
-        raise FileExistsError(msg)
+    refuse_if(folder.exists() and not folder.is_dir(), f"folder must not be a file, got {folder}.", FileExistsError)
     names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     try:
         if names and not replace:
@@ -85,14 +85,12 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             msg = f"folder must hold a saved ensemble, but {folder} has no {name}: it has {names}."
             raise FileNotFoundError(msg)
     about = _read_about(folder)
-    if about["format"] not in range(1, FORMAT + 1):
-        msg = f"{folder} has format {about['format']}, this version of h2e reads formats to {FORMAT}. Update h2e."
-        raise ValueError(msg)
+    msg = f"{folder} has format {about['format']}, this version of h2e reads formats to {FORMAT}. Update h2e."
+    refuse_if(about["format"] not in range(1, FORMAT + 1), msg)
     claimed, content = about.pop("sha256", None), (folder / ARRAYS).read_bytes()
     same = {ABOUT: claimed == _digest(about), ARRAYS: about["weights_sha256"] == hashlib.sha256(content).hexdigest()}
-    if changed := [name for name in same if not same[name]]:
-        msg = f"{changed} of {folder} were truncated or changed after saving: checksums do not match. Save it again."
-        raise ValueError(msg)
+    changed = [name for name in same if not same[name]]
+    refuse_if(changed, f"{changed} of {folder} were truncated or changed after saving: save it again.")
     return about, from_bytes(content)
 
 
@@ -104,9 +102,8 @@ def _read_about(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         msg = f"{path} is damaged: it is not JSON ({error}). Save the ensemble again."
         raise ValueError(msg) from error
-    if not isinstance(about, dict) or not {"format", "weights_sha256"} <= set(about):
-        msg = f"{path} was not written by h2e: it has no format."
-        raise ValueError(msg)
+    known = isinstance(about, dict) and {"format", "weights_sha256"} <= set(about)
+    refuse_if(not known, f"{path} was not written by h2e: it has no format.")
     return about
 
 

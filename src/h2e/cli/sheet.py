@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from h2e._warnings import refuse_if
+
 
 class Sample(NamedTuple):
     """A slide, or a store of slides: its name, where it is, and what is said about it; the columns of a sheet."""
@@ -31,9 +33,9 @@ def samples_of(inputs: Sequence[Path], um_per_px: float | None, image: str | Non
         # In characters that can be stored.
         samples.append(Sample(re.sub(r"[^A-Za-z0-9_.-]", "_", name), path))
     names = [one.sample.lower() for one in samples]
-    if twice := sorted({one.sample for one in samples if names.count(one.sample.lower()) > 1}):
-        msg = f"samples must have different names, got {twice} more than once; name them in a sheet (sample, path)."
-        raise ValueError(msg)
+    twice = sorted({one.sample for one in samples if names.count(one.sample.lower()) > 1})
+    msg = f"samples must have different names, got {twice} more than once; name them in a sheet (sample, path)."
+    refuse_if(twice, msg)
     return sorted(one._replace(um_per_px=one.um_per_px or um_per_px, image=one.image or image) for one in samples)
 
 
@@ -60,9 +62,8 @@ def read_sheet(path: Path) -> list[Sample]:
             image = str(folder / cells["image"]) if (folder / cells["image"]).is_file() else cells["image"]
             about = cells["donor"] or None, float(cells["um_per_px"] or 0) or None, image or None
             samples.append(Sample(cells["sample"], folder / cells["path"], *about))
-    if faults or not samples:
-        msg = "\n  ".join([f"{path} must be a sheet with a row for each sample:", *(faults or ["row 2: no sample"])])
-        raise ValueError(msg)
+    faults += [] if faults or samples else ["row 2: no sample"]
+    refuse_if(faults, "\n  ".join([f"{path} must be a sheet with a row for each sample:", *faults]))
     return samples
 
 

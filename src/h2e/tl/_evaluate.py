@@ -27,6 +27,7 @@ from h2e._sdata.cohort import Cohort, open_cohort, size_of
 from h2e._sdata.keys import Keys
 from h2e._sdata.provenance import get_provenance
 from h2e._sdata.target_spec import TargetSpec
+from h2e._warnings import refuse_if
 from h2e.metrics import ceiling
 from h2e.metrics._choice import LIMITED, check_metrics
 from h2e.metrics._score import score_methods
@@ -166,9 +167,7 @@ def evaluate(
     config = FitConfig(learners_of(learners, device), transform, stack, seed, run_dir, progress, n_programmes)
     baselines = [baselines] if isinstance(baselines, str) else list(baselines)
     unknown = sorted(set(baselines) - set(BASELINES))
-    if unknown:
-        msg = f"baselines must be some of {list(BASELINES)}, got {unknown}."
-        raise ValueError(msg)
+    refuse_if(unknown, f"baselines must be some of {list(BASELINES)}, got {unknown}.")
     named = [] if metrics is None or metrics == "all" else [metrics] if isinstance(metrics, str) else list(metrics)
     if metrics not in (None, "all"):
         check_metrics(named, missing=() if obsm is None else COUNTS)
@@ -206,11 +205,9 @@ def _refuse_few_spots(cohort: Cohort, folds: Sequence[Fold]) -> None:
     """Refuse, before anything is trained, slides and quarters of a slide that cannot be scored."""
     for fold in folds:
         for slide, n in zip(*np.unique(cohort.names[fold.test], return_counts=True), strict=True):
-            if n < 3:
-                part = f"slide '{slide}'" if len(cohort.slides) > 1 else f"quarter {fold.name!r} of slide '{slide}'"
-                msg = f"{part} has {n} spots on tissue; a correlation needs 3. Drop the slide, or leave out other "
-                msg += "groups."
-                raise ValueError(msg)
+            part = f"slide '{slide}'" if len(cohort.slides) > 1 else f"quarter {fold.name!r} of slide '{slide}'"
+            msg = f"{part} has {n} spots on tissue; a correlation needs 3. Drop the slide, or leave out other groups."
+            refuse_if(n < 3, msg)
 
 
 def _scores(
