@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -42,8 +41,9 @@ def save(
     text = json.dumps(about | {"sha256": _digest(about)}, indent=1)
     aside = folder if folder.exists() else folder.parent
     aside.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=aside))
-    try:
+    with TemporaryDirectory(prefix=f".{folder.name}-", dir=aside, ignore_cleanup_errors=True) as made:
+        new = Path(made) / "new"
+        new.mkdir()
         (new / ARRAYS).write_bytes(content)
         (new / ABOUT).write_text(text)
         own = folder / README
@@ -52,10 +52,7 @@ def save(
         if folder.exists():
             _exchange(folder, new)
         else:
-            new.chmod(0o755)
             os.replace(new, folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def _exchange(folder: Path, new: Path) -> None:
