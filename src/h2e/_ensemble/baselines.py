@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -42,26 +42,21 @@ DOMAIN_FEATURES = "texture"
 """Name of the learner whose features tell the domains."""
 
 
-def learners_beside(baselines: Sequence[str], *, domains: bool) -> dict[str, Learner]:
+def learners_beside(config: FitConfig) -> dict[str, Learner]:
     """The learners whose features the baselines and the domains need, by the name of the baseline."""
-    models = {name: learner_of(name) for name in baselines if name not in ("domains", "shuffled", "depth")}
-    return {DOMAIN_FEATURES: Texture(), **models} if domains or {"domains", "shuffled"} & set(baselines) else models
+    models = {name: learner_of(name) for name in config.baselines if name not in ("domains", "shuffled", "depth")}
+    needed = config.domains or {"domains", "shuffled"} & set(config.baselines)
+    return {DOMAIN_FEATURES: Texture(), **models} if needed else models
 
 
 def baseline_predictions(
-    baselines: Sequence[str],
-    spots: Spots,
-    fold: Fold,
-    config: FitConfig,
-    *,
-    domains: np.ndarray | None,
-    totals: np.ndarray | None,
+    spots: Spots, fold: Fold, config: FitConfig, *, domains: np.ndarray | None, totals: np.ndarray | None
 ) -> dict[str, np.ndarray]:
     """Predictions of the spots left out by each baseline; ``spots.x`` is by the name of the baseline."""
     predictions = {}
     train, test = spots.take(fold.train), spots.take(fold.test)
     seed = derive_seed(config.seed, fold.name)
-    for name in baselines:
+    for name in config.baselines:
         if name == "domains" and domains is not None:
             predictions[name] = domain_means(test.y, test.slides, domains, seed=seed)
             chance = shuffled_within(domains, test.slides, seed=seed)

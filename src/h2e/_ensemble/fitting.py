@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How an ensemble is trained; the learners as :func:`learners_of` checks them."""
+    """How an ensemble is trained, the learners as :func:`learners_of` checks them, and what it is scored beside."""
 
     learners: tuple[Learner, ...]
     transform: TransformKind
@@ -45,6 +45,8 @@ class FitConfig:
     run_dir: str | PathLike | None = None
     progress: bool = True
     n_programmes: int = 0
+    baselines: Sequence[str] = ()
+    domains: bool = False  # whether scores need domains of the tissue
 
     def __post_init__(self) -> None:
         for name, value, known in (("transform", self.transform, TRANSFORMS), ("stack", self.stack, STACKS)):

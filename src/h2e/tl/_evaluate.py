@@ -164,13 +164,14 @@ def evaluate(
     >>> sorted(scores["method"].unique())[:3]
     ['baseline: coordinates', 'baseline: kNN on texture', 'baseline: mean']
     """
-    config = FitConfig(learners_of(learners, device), transform, stack, seed, run_dir, progress, n_programmes)
     baselines = [baselines] if isinstance(baselines, str) else list(baselines)
     unknown = sorted(set(baselines) - set(BASELINES))
     refuse_if(unknown, f"baselines must be some of {list(BASELINES)}, got {unknown}.")
     named = [] if metrics is None or metrics == "all" else [metrics] if isinstance(metrics, str) else list(metrics)
     if metrics not in (None, "all"):
         check_metrics(named, missing=() if obsm is None else COUNTS)
+    trained, domains = learners_of(learners, device), not named or "within_domain" in named
+    config = FitConfig(trained, transform, stack, seed, run_dir, progress, n_programmes, baselines, domains)
     keys = Keys(table_key, image_key, tissue_mask_key, normalized_key, library_key, group_key, um_per_px)
     n_spots, n_slides, n_groups = size_of(sdata, keys)
     outer = n_folds or n_groups
@@ -180,8 +181,7 @@ def evaluate(
     what = "evaluate" if n_folds is None else f"evaluate, {n_groups} groups in {n_folds} folds"
     what += " (fewer models: n_folds=8)" if n_folds is None and n_groups > 16 else ""
     announce_models(what, n_spots, n_slides, config.learners, n, passes=passes, progress=progress)
-    cohort = open_cohort(sdata, keys)
-    spec = TargetSpec(cohort, targets, n_targets, obsm, layer, log_normalized).with_values()
+    spec = TargetSpec(open_cohort(sdata, keys), targets, n_targets, obsm, layer, log_normalized).with_values()
     cohort = spec.cohort
     if named and (spec.in_obs or log_normalized):
         check_metrics(named, missing=COUNTS if spec.in_obs else COUNTS[1:])
@@ -191,11 +191,8 @@ def evaluate(
     _refuse_few_spots(cohort, folds)
     if set(named) & set(LIMITED):
         check_metrics(named, truth=spec.measured(folds[0].train))
-    domains = not named or "within_domain" in named
-    features = Features(cohort, progress)
-    nested = [inner_folds(cohort, fold, config.learners, n_folds) for fold in folds]
-    score = partial(_scores, metrics=metrics)
-    done = every_fold(features, spec, folds, nested, config, baselines, domains=domains, then=score)
+    nested = [(fold, inner_folds(cohort, fold, config.learners, n_folds)) for fold in folds]
+    done = every_fold(Features(cohort, progress), spec, nested, config, partial(_scores, metrics=metrics))
     parts, predictions = zip(*done, strict=True)
     scores = pd.concat(parts, ignore_index=True)
     return (scores, pd.concat(predictions).reindex(cohort.table.obs_names)) if return_predictions else scores

@@ -160,8 +160,7 @@ def fit(
     keys = Keys(table_key, image_key, tissue_mask_key, normalized_key, library_key, group_key, um_per_px)
     n_spots, n_slides, groups = size_of(sdata, keys)
     announce_models("fit", n_spots, n_slides, config.learners, len(config.learners) * (groups + 1), progress=progress)
-    cohort = open_cohort(sdata, keys)
-    spec = TargetSpec(cohort, targets, n_targets, obsm, layer, log_normalized).with_values()
+    spec = TargetSpec(open_cohort(sdata, keys), targets, n_targets, obsm, layer, log_normalized).with_values()
     cohort = spec.cohort
     check_cohort(cohort, spec, group_key)
     spots = np.arange(len(cohort.rows))
