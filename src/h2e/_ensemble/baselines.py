@@ -66,9 +66,8 @@ def baseline_predictions(
                 predictions[name] = of_depth(train, np.log1p(totals[fold.train]), np.log1p(totals[fold.test]))
         elif name == "shuffled":
             # Each target by itself: of one order for all, the mean over targets would be that of one draw.
-            columns = [
-                shuffled_within(y, train.slides, seed=derive_seed(seed, str(i))) for i, y in enumerate(train.y.T)
-            ]
+            seeds = [derive_seed(seed, str(i)) for i in range(train.y.shape[1])]
+            columns = [shuffled_within(y, train.slides, seed=one) for y, one in zip(train.y.T, seeds, strict=True)]
             predictions[name] = _one_model(DOMAIN_FEATURES, replace(train, y=np.stack(columns, axis=1)), test.x, config)
         else:
             predictions[name] = _one_model(name, train, test.x, config)
@@ -96,19 +95,16 @@ def domain_means(y: np.ndarray, slides: np.ndarray, domains: np.ndarray, *, seed
     >>> domain_means(np.arange(4.0)[:, None], np.array(list("AAAA")), np.zeros(4, int), seed=0).shape
     (4, 1)
     """
-    half = np.random.default_rng(seed).permutation(len(y)) % 2
+    half, out = np.random.default_rng(seed).permutation(len(y)) % 2, np.empty_like(y)
     for slide in np.unique(slides):
         rows = np.flatnonzero(slides == slide)
         # Few spots may all have come to lie in one half.
         if len(np.unique(half[rows])) == 1:
             half[rows] = np.arange(len(rows)) % 2
-    out = np.empty_like(y)
-    for side in (0, 1):
-        for slide in np.unique(slides):
-            measured, scored = (slides == slide) & (half == side), (slides == slide) & (half != side)
+        for measured, scored in ((rows[half[rows] == side], rows[half[rows] != side]) for side in (0, 1)):
             for domain in np.unique(domains[scored]):
-                same = measured & (domains == domain)
-                out[scored & (domains == domain)] = y[same if same.any() else measured].mean(axis=0)
+                same = measured[domains[measured] == domain]
+                out[scored[domains[scored] == domain]] = y[same if len(same) else measured].mean(axis=0)
     return out
 
 

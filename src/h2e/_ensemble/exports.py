@@ -81,10 +81,8 @@ class Exports:
             images that are not normalized.
         """
         facts = record_of(self, self.learners[0]) if len(self.learners) == 1 else {}  # type: ignore[attr-defined]
-        msg = (
-            "LazySlide has features of one tile of an image as it is, so the ensemble must have one Embedding with one "
-        )
-        msg += "view, such as Embedding('lazyslide:uni2', tile=0, surroundings=0), on images not normalized, got "
+        msg = "LazySlide has features of one tile of an image as it is, so the ensemble must have one Embedding with "
+        msg += "one view, such as Embedding('lazyslide:uni2', tile=0, surroundings=0), on images not normalized, got "
         refuse_if(len(facts.get("views_um", ())) != 1 or facts.get("image", AS_IT_IS) != AS_IT_IS, f"{msg}{self}.")
         kind, _, name = facts["encoder"].partition(":")
         return LazySlideModel(self, float(facts["views_um"][0]), name if kind == "lazyslide" else None)

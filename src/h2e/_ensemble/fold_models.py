@@ -61,9 +61,8 @@ class FoldModel:
         """Bring what a model predicts back to the unit of the targets."""
         z, shape = np.asarray(z), (n, self.transform.ranks.shape[1])
         wrong = f"shape {z.shape}" if z.shape != shape else "" if np.isfinite(z).all() else "NaN or infinite values"
-        refuse_if(
-            wrong, f"predictions of learner {self.learner!r} must be finite numbers of shape {shape}, got {wrong}."
-        )
+        told = f"predictions of learner {self.learner!r} must be finite numbers of shape {shape}, got {wrong}."
+        refuse_if(wrong, told)
         return self.transform.invert(z)
 
 

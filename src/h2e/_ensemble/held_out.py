@@ -45,11 +45,7 @@ class HeldOut:
 
 
 def every_fold(
-    features: Features,
-    spec: TargetSpec,
-    folds: Folds,
-    config: FitConfig,
-    then: Callable[[TargetSpec, Fold, HeldOut], T],
+    features: Features, spec: TargetSpec, folds: Folds, config: FitConfig, then: Callable[..., T]
 ) -> list[T]:
     """Train on the spots of each fold, in the folds nested in it, predict those that it leaves out, and do ``then``.
 

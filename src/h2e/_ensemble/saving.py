@@ -33,7 +33,8 @@ def describe(ensemble: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     arrays = {key: getattr(ensemble, key) for key in ("held_out", "truth", "calibration")}
     arrays |= {f"stack/{key}": value for key, value in ensemble.stack.arrays().items()}
     if ensemble.novelty is not None:
-        arrays |= {f"novelty/{key}": value for key, value in ensemble.novelty.arrays().items()}
+        arrays |= {f"novelty/{key}": np.atleast_1d(value) for key, value in vars(ensemble.novelty).items()}
+        del arrays["novelty/learner"]
     if ensemble.scale_cue is not None:
         arrays |= {f"scale_cue/{key}": np.asarray(value) for key, value in vars(ensemble.scale_cue).items()}
     arrays |= {f"thumbnail/{region}": colours for region, colours in ensemble.thumbnails.items()}
@@ -72,7 +73,8 @@ def rebuild(
         transform = Transform(kind, **{key: arrays[f"{i}/{key}"] for key in TRANSFORM})
         members.append(FoldModel(name, held_out, by_name[name].restore(_under(f"{i}/model/", arrays)), transform))
     index = pd.MultiIndex.from_arrays(list(zip(*about["index"], strict=True)) or [(), ()], names=["region", "instance"])
-    novelty, reference, scale_cue = about["novelty"], about["reference"], _under("scale_cue/", arrays)
+    novelty, reference, scale_cue = _under("novelty/", arrays), about["reference"], _under("scale_cue/", arrays)
+    novelty |= {"typical": float(novelty["typical"][0])} if novelty else {}
     return {
         **{key: arrays[key] for key in ("held_out", "truth", "calibration")},
         **{key: about[key] for key in ("spacing_um", "settings")},
@@ -82,7 +84,7 @@ def rebuild(
         "members": tuple(members),
         "stack": restore_stack(about["stack"], _under("stack/", arrays)),
         "loo": pd.DataFrame(arrays["held_out"].mean(axis=0), index=index, columns=about["targets"]),
-        "novelty": None if novelty is None else Novelty.restore(novelty, _under("novelty/", arrays)),
+        "novelty": Novelty(about["novelty"], **novelty) if novelty else None,
         "scale_cue": ScaleCue(**{key: value[()] for key, value in scale_cue.items()}) if scale_cue else None,
         "training": pd.DataFrame(about["training"], index=index if len(index) else None),
         "thumbnails": _under("thumbnail/", arrays),

@@ -29,22 +29,19 @@ COMMON: list[click.Parameter] = [
 
 def read(sample: Sample) -> tuple[Any, list[str], float | None]:
     """A sample as SpatialData, the Python for it, and the size of a pixel that is still to be said."""
-    path, name, size = sample.path, sample.sample, sample.um_per_px
+    name, path, _, size, image = sample
     options: dict[str, Any] = {}
     ranger = [folder for folder in (path, path / "outs") if (folder / "spatial").is_dir()]
     if path.suffix == ".h5ad":
         function = "anndata.read_h5ad"
     elif path.is_file():
-        function, options, size = (
-            "h2e.datasets.read_slide",
-            {"name": name} | ({"um_per_px": size} if size else {}),
-            None,
-        )
+        function, options = "h2e.datasets.read_slide", {"name": name, "um_per_px": size} if size else {"name": name}
+        size = None
     elif path.suffix == ".zarr" or (path / "zarr.json").exists():
         function = "spatialdata.read_zarr"
     elif ranger:
         function, path, options = "spatialdata_io.visium", ranger[0], {"dataset_id": name}
-        options |= {"fullres_image_file": sample.image} if sample.image and Path(sample.image).is_file() else {}
+        options |= {"fullres_image_file": image} if image and Path(image).is_file() else {}
     else:
         msg = f"{path} must be a store of SpatialData (.zarr), a folder of Space Ranger for Visium (with spatial/, or it in "
         msg += "outs/), an AnnData (.h5ad) or a whole-slide file; of other formats write a store in Python."
@@ -53,9 +50,9 @@ def read(sample: Sample) -> tuple[Any, list[str], float | None]:
     if function == "anndata.read_h5ad":
         sdata, code = resolve_name("h2e.pp.join_slides")({name: sdata}), f"h2e.pp.join_slides({{{name!r}: {code}}})"
     python = [f"sdata = {code}"]
-    if sample.image and "fullres_image_file" not in options:
-        resolve_name("h2e._sdata.images.check_image_key")(sdata, sample.image)
-        for key in set(sdata.images) - {sample.image}:
+    if image and "fullres_image_file" not in options:
+        resolve_name("h2e._sdata.images.check_image_key")(sdata, image)
+        for key in set(sdata.images) - {image}:
             del sdata.images[key]
-        python.append(f"for key in set(sdata.images) - {{{sample.image!r}}}:\n    del sdata.images[key]")
+        python.append(f"for key in set(sdata.images) - {{{image!r}}}:\n    del sdata.images[key]")
     return sdata, python, size

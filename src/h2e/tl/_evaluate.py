@@ -233,9 +233,7 @@ def _scores(
             for metric, equal in (("pearson", False), ("pearson_equal_depth", True)):
                 if metric in scored:
                     values["ceiling", metric] = ceiling(counts[rows], totals=totals[rows], equal_depth=equal)
-        parts += [
-            pd.DataFrame(about | {"method": method, "metric": metric, "value": value})
-            for (method, metric), value in values.items()
-        ]
+        for (method, metric), value in values.items():
+            parts.append(pd.DataFrame(about | {"method": method, "metric": metric, "value": value}))
     own = pd.DataFrame(held_out.predictions["ensemble"], truth.index, truth.columns)
     return pd.concat(parts, ignore_index=True), own
