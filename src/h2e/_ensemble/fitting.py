@@ -20,18 +20,22 @@ from tqdm.auto import tqdm
 from h2e._ensemble import store as _store
 from h2e._ensemble.fold_models import ALL, FoldModel, Spots, in_one_piece, names_of
 from h2e._ensemble.programmes import denoise_targets
-from h2e._ensemble.runs import folder_of
 from h2e._ensemble.stack import MIN_GROUPS, STACKS, Stack, StackKind, cross_fitted, fit_stack, for_averages
 from h2e._ensemble.transforms import TRANSFORMS, Transform, TransformKind, fit_transform
 from h2e._learners.folds import Fold, derive_seed
 from h2e._learners.learner import Learner, Model, checked_arrays
+from h2e._learners.registry import DEFAULT_LEARNERS, learner_of
 from h2e._parallel import in_parallel, send
-from h2e._warnings import refuse_if
+from h2e._warnings import announce, refuse_if
 
 if TYPE_CHECKING:
     from h2e._ensemble.mlp import MlpStack
 
 log = logging.getLogger(__name__)
+
+SPOTS_A_SECOND, SPOTS_A_MODEL, TILES_A_NETWORK = 100, 4000, 20
+"""In a second on one core: spots described by one kind of features, of which the default learners have two; spots that
+a model is trained on; tiles that a network is trained on, each once an epoch."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,23 @@ def fit_members(spots: Spots, folds: Sequence[Fold], config: FitConfig, bar: tqd
     return FitResult(members, for_averages(stack, spots, members, names), held_out, calibration)
 
 
+def announce_models(
+    doing: str, spots: int, slides: int, learners: Sequence[Learner], n: int, *, passes: int = 1, progress: bool
+) -> None:
+    """Say that ``n`` models are trained, or used to predict, on spots that are read so many times."""
+    from dask.system import cpu_count
+
+    # A network predicts eight views of a tile, each in half the time that training on it takes.
+    epochs = [4 if doing == "predict" else one.epochs for one in learners if hasattr(one, "epochs")]
+    kinds = {one.feature_key for one in learners if one.uses == "tiles"}
+    seconds = passes * len(kinds) * spots / SPOTS_A_SECOND / min(slides, cpu_count())
+    seconds += n * spots * (1 / SPOTS_A_MODEL + sum(epochs) / len(learners) / TILES_A_NETWORK)
+    others = kinds - {learner_of(name).feature_key for name in DEFAULT_LEARNERS}
+    but = " without a GPU" if epochs else ", and what other features take" if others else ""
+    what = f"{doing}: {spots:,} spots of {slides} slide{'s' * (slides > 1)}, {n} models{but}"
+    announce(what, seconds, progress=progress)
+
+
 def progress_of(config: FitConfig, parts: Sequence[tuple[Sequence[Fold], np.ndarray]]) -> tqdm:
     """A bar over the models of several trainings, each the folds of its spots and their groups."""
     n = sum(n_models(config, *part) for part in parts)
@@ -168,7 +189,7 @@ def _fit(
     learner: Learner, config: FitConfig, x: np.ndarray, z: np.ndarray, groups: np.ndarray, *, seed: int, label: str
 ) -> tuple[Model, list]:
     """One model and its history, from ``run_dir`` if it was trained before."""
-    folder = folder_of(config.run_dir, learner, seed, groups, x, z)
+    folder = _store.folder_of(config.run_dir, learner, seed, groups, x, z)
     if folder and folder.exists():
         try:
             about, arrays = _store.load(folder)

@@ -15,9 +15,8 @@ from h2e._sdata.scale import require_size
 from h2e._sdata.slides import open_slides, require_inside
 from h2e._warnings import refuse_if
 from h2e.cli import Lines
-from h2e.cli.inputs import COMMON, read
+from h2e.cli.inputs import COMMON, Sample, read, samples_of
 from h2e.cli.record import arguments, script, whole, write_record
-from h2e.cli.sheet import Sample, samples_of
 
 
 def _names(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:

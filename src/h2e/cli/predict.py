@@ -13,9 +13,8 @@ from h2e._sdata.keys import TABLE, Keys
 from h2e._sdata.slides import open_images
 from h2e._sdata.table import labels_of, region_keys
 from h2e.cli import Lines, log
-from h2e.cli.inputs import COMMON, FOLDER, read
+from h2e.cli.inputs import COMMON, FOLDER, Sample, read, samples_of
 from h2e.cli.record import arguments, read_record, state_of, whole, write_record
-from h2e.cli.sheet import Sample, samples_of
 
 
 def _shard(_: click.Context, __: click.Parameter, text: str) -> slice:
@@ -103,9 +102,8 @@ def _predict(
     result = sample.sample + (".h5ad" if h5ad else ".zarr")
     write = table.write_h5ad if h5ad else sdata.subset([*regions, TABLE]).write
     write(part / result)
-    python.append(
-        f"{'table.write_h5ad' if h5ad else f'sdata.subset({[*regions, TABLE]}).write'}({str(part.parent / result)!r})"
-    )
+    written = "table.write_h5ad" if h5ad else f"sdata.subset({[*regions, TABLE]}).write"
+    python.append(f"{written}({str(part.parent / result)!r})")
     for region in regions if geojson else ():
         spots = f"{sample.sample}{f'.{region}' * (len(regions) > 1)}.geojson"
         (part / spots).write_text(get.geojson(sdata, region), encoding="utf-8")

@@ -12,12 +12,11 @@ import pandas as pd
 
 from h2e._ensemble.baselines import BASELINES, BaselineName
 from h2e._ensemble.extraction import Features
-from h2e._ensemble.fitting import FitConfig
+from h2e._ensemble.fitting import FitConfig, announce_models
 from h2e._ensemble.held_out import HeldOut, every_fold
 from h2e._ensemble.stack import StackKind
 from h2e._ensemble.training import check_cohort, folds_within, inner_folds, learners_of
 from h2e._ensemble.transforms import TransformKind
-from h2e._ensemble.waiting import announce_models
 from h2e._learners.folds import Fold
 from h2e._learners.learner import Learner
 from h2e._learners.registry import DEFAULT_LEARNERS, LearnerName

@@ -12,12 +12,11 @@ import numpy as np
 
 from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.extraction import Features
-from h2e._ensemble.fitting import FitConfig
+from h2e._ensemble.fitting import FitConfig, announce_models
 from h2e._ensemble.scale_cue import fit_scale_cue
 from h2e._ensemble.stack import StackKind
 from h2e._ensemble.training import check_cohort, folds_within, learners_of, train, warn_absent
 from h2e._ensemble.transforms import TransformKind
-from h2e._ensemble.waiting import announce_models
 from h2e._learners.folds import QUARTER
 from h2e._learners.learner import Learner
 from h2e._learners.registry import DEFAULT_LEARNERS, LearnerName

@@ -9,10 +9,9 @@ import numpy as np
 
 from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.extraction import Features
-from h2e._ensemble.outliers import warn_of_outliers
-from h2e._ensemble.recognition import NEW, training_rows
+from h2e._ensemble.fitting import announce_models
+from h2e._ensemble.recognition import NEW, training_rows, warn_of_outliers
 from h2e._ensemble.scale_cue import warn_of_sizes
-from h2e._ensemble.waiting import announce_models
 from h2e._sdata import keys as _keys
 from h2e._sdata.cohort import Cohort, open_new_cohort, size_of
 from h2e._sdata.features import check_features
