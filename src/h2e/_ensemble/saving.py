@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,15 +59,9 @@ def describe(ensemble: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def rebuild(
-    about: Mapping[str, Any],
-    arrays: Mapping[str, np.ndarray],
-    *,
-    encoders: Mapping[str, Any],
-    learners: OwnLearners,
-    allow_download: bool = False,
+    about: Mapping[str, Any], arrays: Mapping[str, np.ndarray], by_name: Mapping[str, Learner]
 ) -> dict[str, Any]:
-    """The fields of the ensemble that was described; code comes from the user alone."""
-    by_name = _learners_of(about, encoders, learners, allow_download=allow_download)
+    """The fields of the ensemble that was described, with what :func:`restore_learners` gives."""
     members = []
     for i, (name, held_out, kind) in enumerate(about["members"]):
         transform = Transform(kind, **{key: arrays[f"{i}/{key}"] for key in TRANSFORM})
@@ -113,11 +107,11 @@ def without_data(ensemble: Any) -> dict[str, Any]:
     }
 
 
-def _learners_of(
-    about: Mapping[str, Any], encoders: Mapping[str, Any], own: OwnLearners, *, allow_download: bool
+def restore_learners(
+    texts: Sequence[str], encoders: Mapping[str, Any], own: OwnLearners, *, allow_download: bool
 ) -> dict[str, Learner]:
-    """The learners of a description by their names in the ensemble, with what the user passes for them."""
-    made = [from_json(text, own) for text in about["learners"]]
+    """The learners of a description by their names in the ensemble; code comes from the user alone."""
+    made = [from_json(text, own) for text in texts]
     learners = dict(zip(names_of(made), made, strict=True))
     stored = {name: learner.encoder for name, learner in learners.items() if hasattr(learner, "encoder")}
     if unknown := sorted(set(encoders) - set(stored)):
