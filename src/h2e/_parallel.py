@@ -41,7 +41,8 @@ def in_parallel(
             bar.update(sizes[i] if sizes else 1)
         return list(done.values())
     pool: Any = client or ThreadPoolExecutor(threads)
-    options, finished = ({"pure": False}, sys.modules["distributed"].as_completed) if client else ({}, as_completed)
+    options = {"pure": False} if client else {}
+    finished: Any = sys.modules["distributed"].as_completed if client else as_completed
     position = {pool.submit(function, *call, **options): i for i, call in enumerate(calls)}
     try:
         for future in finished(list(position)):
