@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from tqdm.auto import tqdm
@@ -41,8 +41,11 @@ def in_parallel(
             bar.update(sizes[i] if sizes else 1)
         return list(done.values())
     pool: Any = client or ThreadPoolExecutor(threads)
-    options = {"pure": False} if client else {}
-    finished: Any = sys.modules["distributed"].as_completed if client else as_completed
+    options, finished = dict[str, Any](), cast("Any", as_completed)
+    if client:
+        import distributed
+
+        options, finished = {"pure": False}, distributed.as_completed
     position = {pool.submit(function, *call, **options): i for i, call in enumerate(calls)}
     try:
         for future in finished(list(position)):
