@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 import h2e
-from h2e._ensemble.waiting import announce_models
+from h2e._ensemble.fitting import announce_models
 
 
 def test_a_warning_from_deep_inside_names_the_line_of_the_call():

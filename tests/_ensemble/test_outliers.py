@@ -12,7 +12,7 @@ from spatialdata import SpatialData
 from spatialdata.models import Image2DModel
 
 import h2e
-from h2e._ensemble.outliers import warn_of_outliers
+from h2e._ensemble.recognition import warn_of_outliers
 from h2e._slide.quality import Quality
 
 VIEW = (h2e.tl.View(1, 16),)

@@ -20,7 +20,6 @@ import pandas as pd
 import pytest
 
 import h2e
-from h2e._ensemble import runs as _runs
 from h2e._ensemble import store as _store
 from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.fitting import FitConfig, fit_members
@@ -215,7 +214,7 @@ def test_what_a_learner_derives_from_counts_too(tmp_path: Path):
         base.write_text(text)
         names = {"Own": type(own_learner(text, str(base))), "__name__": "own"}
         exec(compile(own.read_text(), str(own), "exec"), names)
-        sources.append(_runs.source_of(names["Child"]))
+        sources.append(_store.source_of(names["Child"]))
     assert all(sources)
     assert sources[0] != sources[1]
 
@@ -233,7 +232,7 @@ def test_a_learner_without_a_file_is_trained_anew_each_time(spots: Spots, tmp_pa
 
 def test_a_cell_of_a_notebook_is_a_file(monkeypatch):
     monkeypatch.setitem(linecache.cache, "<cell 1>", (len(OWN), None, OWN.splitlines(keepends=True), "<cell 1>"))
-    assert OWN in _runs.source_of(type(own_learner(OWN, "<cell 1>")))
+    assert OWN in _store.source_of(type(own_learner(OWN, "<cell 1>")))
 
 
 def test_models_of_other_code_of_h2e_are_not_taken(spots: Spots, tmp_path: Path, monkeypatch):
@@ -241,22 +240,22 @@ def test_models_of_other_code_of_h2e_are_not_taken(spots: Spots, tmp_path: Path,
     n = len(finished(tmp_path))
     changed = tmp_path.with_suffix(".py")
     changed.write_text("")
-    monkeypatch.setattr(_runs, "CODE", (*_runs.CODE[1:], changed))
-    _runs.own_code.cache_clear()
+    monkeypatch.setattr(_store, "CODE", (*_store.CODE[1:], changed))
+    _store.own_code.cache_clear()
     fit_own(spots, own_learner(OWN, __file__), tmp_path)
     assert len(finished(tmp_path)) == 2 * n
     monkeypatch.undo()
-    _runs.own_code.cache_clear()
+    _store.own_code.cache_clear()
 
 
 def test_all_that_learners_import_of_h2e_is_code_that_trains():
     imported = {
         name
-        for path in (_runs.HERE / "_learners").glob("*.py")
+        for path in (_store.HERE / "_learners").glob("*.py")
         for name in re.findall(r"from (h2e[\w.]*) import", path.read_text(encoding="utf-8"))
     }
     modules = {name for name in imported if not name.startswith("h2e._learners")}
     # Tiles are cut before: a learner gets their pixels, and of this module only its settings.
-    paths = {_runs.HERE.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in modules - {"h2e._slide.tiles"}}
-    assert paths <= set(_runs.CODE)
-    assert {path.name for path in _runs.CODE} >= {"training.py", "heads.py", "texture.py", "_statistics.py"}
+    paths = {_store.HERE.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in modules - {"h2e._slide.tiles"}}
+    assert paths <= set(_store.CODE)
+    assert {path.name for path in _store.CODE} >= {"training.py", "heads.py", "texture.py", "_statistics.py"}

@@ -21,9 +21,8 @@ from click.testing import CliRunner, Result
 
 import h2e
 from h2e.cli import COMMANDS, main
-from h2e.cli.inputs import read
+from h2e.cli.inputs import Sample, read, read_sheet, samples_of
 from h2e.cli.record import state_of
-from h2e.cli.sheet import Sample, read_sheet, samples_of
 
 WRITES = re.compile(r"\.(save|write|write_text|write_h5ad|to_csv)\(")
 QUICK = ("--learners", "texture", "--n-targets", "4")

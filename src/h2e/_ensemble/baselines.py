@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -42,26 +42,21 @@ DOMAIN_FEATURES = "texture"
 """Name of the learner whose features tell the domains."""
 
 
-def learners_beside(baselines: Sequence[str], *, domains: bool) -> dict[str, Learner]:
+def learners_beside(config: FitConfig) -> dict[str, Learner]:
     """The learners whose features the baselines and the domains need, by the name of the baseline."""
-    models = {name: learner_of(name) for name in baselines if name not in ("domains", "shuffled", "depth")}
-    return {DOMAIN_FEATURES: Texture(), **models} if domains or {"domains", "shuffled"} & set(baselines) else models
+    models = {name: learner_of(name) for name in config.baselines if name not in ("domains", "shuffled", "depth")}
+    needed = config.domains or {"domains", "shuffled"} & set(config.baselines)
+    return {DOMAIN_FEATURES: Texture(), **models} if needed else models
 
 
 def baseline_predictions(
-    baselines: Sequence[str],
-    spots: Spots,
-    fold: Fold,
-    config: FitConfig,
-    *,
-    domains: np.ndarray | None,
-    totals: np.ndarray | None,
+    spots: Spots, fold: Fold, config: FitConfig, *, domains: np.ndarray | None, totals: np.ndarray | None
 ) -> dict[str, np.ndarray]:
     """Predictions of the spots left out by each baseline; ``spots.x`` is by the name of the baseline."""
     predictions = {}
     train, test = spots.take(fold.train), spots.take(fold.test)
     seed = derive_seed(config.seed, fold.name)
-    for name in baselines:
+    for name in config.baselines:
         if name == "domains" and domains is not None:
             predictions[name] = domain_means(test.y, test.slides, domains, seed=seed)
             chance = shuffled_within(domains, test.slides, seed=seed)
@@ -71,9 +66,8 @@ def baseline_predictions(
                 predictions[name] = of_depth(train, np.log1p(totals[fold.train]), np.log1p(totals[fold.test]))
         elif name == "shuffled":
             # Each target by itself: of one order for all, the mean over targets would be that of one draw.
-            columns = [
-                shuffled_within(y, train.slides, seed=derive_seed(seed, str(i))) for i, y in enumerate(train.y.T)
-            ]
+            seeds = [derive_seed(seed, str(i)) for i in range(train.y.shape[1])]
+            columns = [shuffled_within(y, train.slides, seed=one) for y, one in zip(train.y.T, seeds, strict=True)]
             predictions[name] = _one_model(DOMAIN_FEATURES, replace(train, y=np.stack(columns, axis=1)), test.x, config)
         else:
             predictions[name] = _one_model(name, train, test.x, config)
@@ -101,19 +95,16 @@ def domain_means(y: np.ndarray, slides: np.ndarray, domains: np.ndarray, *, seed
     >>> domain_means(np.arange(4.0)[:, None], np.array(list("AAAA")), np.zeros(4, int), seed=0).shape
     (4, 1)
     """
-    half = np.random.default_rng(seed).permutation(len(y)) % 2
+    half, out = np.random.default_rng(seed).permutation(len(y)) % 2, np.empty_like(y)
     for slide in np.unique(slides):
         rows = np.flatnonzero(slides == slide)
         # Few spots may all have come to lie in one half.
         if len(np.unique(half[rows])) == 1:
             half[rows] = np.arange(len(rows)) % 2
-    out = np.empty_like(y)
-    for side in (0, 1):
-        for slide in np.unique(slides):
-            measured, scored = (slides == slide) & (half == side), (slides == slide) & (half != side)
+        for measured, scored in ((rows[half[rows] == side], rows[half[rows] != side]) for side in (0, 1)):
             for domain in np.unique(domains[scored]):
-                same = measured & (domains == domain)
-                out[scored & (domains == domain)] = y[same if same.any() else measured].mean(axis=0)
+                same = measured[domains[measured] == domain]
+                out[scored[domains[scored] == domain]] = y[same if len(same) else measured].mean(axis=0)
     return out
 
 

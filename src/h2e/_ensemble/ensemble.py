@@ -16,7 +16,7 @@ from h2e._ensemble import store as _store
 from h2e._ensemble.exports import Exports
 from h2e._ensemble.fold_models import ALL, FoldModel, averaged_members, names_of
 from h2e._ensemble.novelty import Novelty
-from h2e._ensemble.saving import describe, rebuild, without_data
+from h2e._ensemble.saving import describe, rebuild, restore_learners, without_data
 from h2e._ensemble.scale_cue import ScaleCue
 from h2e._ensemble.stack import PER_MODEL, Stack
 from h2e._learners.folds import QUARTER
@@ -72,8 +72,7 @@ class Ensemble(Exports):
 
         :meta private:
         """
-        inputs: list[np.ndarray] = []
-        every: list[np.ndarray] = []
+        inputs, every = list[np.ndarray](), list[np.ndarray]()
         for name in names_of(self.learners):
             members = [member for member in self.members if member.learner == name]
             versions = [member.tta_predictions(x[name]) for member in members]
@@ -240,8 +239,8 @@ class Ensemble(Exports):
             A file is damaged, changed, or of a newer format, or a learner of your own is not passed.
         """
         about, arrays = _store.load(Path(folder))
-        code = {"encoders": encoders or {}, "learners": learners or {}}
-        return cls(**rebuild(about, arrays, **code, allow_download=allow_download))
+        by_name = restore_learners(about["learners"], encoders or {}, learners or {}, allow_download=allow_download)
+        return cls(**rebuild(about, arrays, by_name))
 
 
 def _std(versions: Sequence[np.ndarray]) -> np.ndarray:

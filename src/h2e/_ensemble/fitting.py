@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import combinations, product
 from math import comb
 from numbers import Integral
@@ -18,22 +20,27 @@ from tqdm.auto import tqdm
 from h2e._ensemble import store as _store
 from h2e._ensemble.fold_models import ALL, FoldModel, Spots, in_one_piece, names_of
 from h2e._ensemble.programmes import denoise_targets
-from h2e._ensemble.runs import folder_of
 from h2e._ensemble.stack import MIN_GROUPS, STACKS, Stack, StackKind, cross_fitted, fit_stack, for_averages
 from h2e._ensemble.transforms import TRANSFORMS, Transform, TransformKind, fit_transform
 from h2e._learners.folds import Fold, derive_seed
 from h2e._learners.learner import Learner, Model, checked_arrays
+from h2e._learners.registry import DEFAULT_LEARNERS, learner_of
 from h2e._parallel import in_parallel, send
+from h2e._warnings import announce, refuse_if
 
 if TYPE_CHECKING:
     from h2e._ensemble.mlp import MlpStack
 
 log = logging.getLogger(__name__)
 
+SPOTS_A_SECOND, SPOTS_A_MODEL, TILES_A_NETWORK = 100, 4000, 20
+"""In a second on one core: spots described by one kind of features, of which the default learners have two; spots that
+a model is trained on; tiles that a network is trained on, each once an epoch."""
+
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How an ensemble is trained; the learners as :func:`learners_of` checks them."""
+    """How an ensemble is trained, the learners as :func:`learners_of` checks them, and what it is scored beside."""
 
     learners: tuple[Learner, ...]
     transform: TransformKind
@@ -42,18 +49,16 @@ class FitConfig:
     run_dir: str | PathLike | None = None
     progress: bool = True
     n_programmes: int = 0
+    baselines: Sequence[str] = ()
+    domains: bool = False  # whether scores need domains of the tissue
 
     def __post_init__(self) -> None:
         for name, value, known in (("transform", self.transform, TRANSFORMS), ("stack", self.stack, STACKS)):
-            if value not in known:
-                msg = f"{name} must be one of {list(known)}, got {value!r}."
-                raise ValueError(msg)
-        if not isinstance(self.n_programmes, Integral) or self.n_programmes < 0:
-            msg = f"n_programmes must be 0 or a number of components, got {self.n_programmes!r}."
-            raise ValueError(msg)
-        if self.run_dir is not None and Path(self.run_dir).is_file():
-            msg = f"run_dir must be a folder, which may be new, got the file {str(self.run_dir)!r}."
-            raise FileExistsError(msg)
+            refuse_if(value not in known, f"{name} must be one of {list(known)}, got {value!r}.")
+        msg = f"n_programmes must be 0 or a number of components, got {self.n_programmes!r}."
+        refuse_if(not isinstance(self.n_programmes, Integral) or self.n_programmes < 0, msg)
+        msg = f"run_dir must be a folder, which may be new, got the file {str(self.run_dir)!r}."
+        refuse_if(self.run_dir is not None and Path(self.run_dir).is_file(), msg, FileExistsError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,11 +79,49 @@ def fit_members(spots: Spots, folds: Sequence[Fold], config: FitConfig, bar: tqd
     For each learner one model of every fold and one of all spots; without folds (one group) only the latter. ``bar``
     counts them where they are some of many.
     """
-    kind = _stack_of(config, folds, spots.groups)
-    if bar is not None:
-        return _fit_all(_Trainer(spots, config, bar), folds, kind)
-    with progress_of(config, [(folds, spots.groups)]) as own:
-        return _fit_all(_Trainer(spots, config, own), folds, kind)
+    kind, names = _stack_of(config, folds, spots.groups), names_of(config.learners)
+    pairs = combinations(folds, 2) if kind == "nested" else ()
+    with progress_of(config, [(folds, spots.groups)]) if bar is None else nullcontext(bar) as counted:
+        model = _train_all(spots, config, [*((fold,) for fold in folds), (), *pairs], counted)
+    held_out, members = np.full((len(names), *spots.y.shape), np.nan, np.float32), []
+    for k, name in enumerate(names):
+        for fold in folds:
+            members.append(model(name, fold))
+            held_out[k, fold.test] = members[-1].predict(spots.x[name][fold.test])
+        members.append(model(name))
+    inputs = held_out
+    if kind == "in_sample":
+        inputs = np.stack([model(name, fold).predict(spots.x[name]) for name in names for fold in folds])
+    elif kind == "nested":
+        # For the spots of group s, the model without g and s stands in place of the one without group g.
+        inputs = np.empty((len(names), len(folds), *spots.y.shape), np.float32)
+        for (k, name), (i, fold), scored in product(enumerate(names), enumerate(folds), folds):
+            inputs[k, i, scored.test] = model(name, fold, scored).predict(spots.x[name][scored.test])
+        inputs = inputs.reshape(-1, *spots.y.shape)
+    stack = fit_stack(kind, inputs, spots.y, spots.groups, seed=config.seed)
+    calibration = held_out.mean(axis=0)
+    if kind == "in_sample":
+        calibration = np.full_like(calibration, np.nan)
+    elif kind != "mean":
+        calibration = cross_fitted(kind, inputs, spots.y, spots.groups, seed=config.seed)
+    return FitResult(members, for_averages(stack, spots, members, names), held_out, calibration)
+
+
+def announce_models(
+    doing: str, spots: int, slides: int, learners: Sequence[Learner], n: int, *, passes: int = 1, progress: bool
+) -> None:
+    """Say that ``n`` models are trained, or used to predict, on spots that are read so many times."""
+    from dask.system import cpu_count
+
+    # A network predicts eight views of a tile, each in half the time that training on it takes.
+    epochs = [4 if doing == "predict" else one.epochs for one in learners if hasattr(one, "epochs")]
+    kinds = {one.feature_key for one in learners if one.uses == "tiles"}
+    seconds = passes * len(kinds) * spots / SPOTS_A_SECOND / min(slides, cpu_count())
+    seconds += n * spots * (1 / SPOTS_A_MODEL + sum(epochs) / len(learners) / TILES_A_NETWORK)
+    others = kinds - {learner_of(name).feature_key for name in DEFAULT_LEARNERS}
+    but = " without a GPU" if epochs else ", and what other features take" if others else ""
+    what = f"{doing}: {spots:,} spots of {slides} slide{'s' * (slides > 1)}, {n} models{but}"
+    announce(what, seconds, progress=progress)
 
 
 def progress_of(config: FitConfig, parts: Sequence[tuple[Sequence[Fold], np.ndarray]]) -> tqdm:
@@ -100,75 +143,24 @@ def _stack_of(config: FitConfig, folds: Sequence[Fold], groups: np.ndarray) -> S
     return config.stack if folds and len(np.unique(groups)) >= MIN_GROUPS else "mean"
 
 
-def _fit_all(trainer: _Trainer, folds: Sequence[Fold], kind: StackKind) -> FitResult:
-    """The same with a trainer, which knows the spots and the settings, and a stack that there are groups enough for."""
-    spots, seed = trainer.spots, trainer.config.seed
-    names = trainer.names
-    pairs = combinations(folds, 2) if kind == "nested" else ()
-    trainer.train([*((fold,) for fold in folds), (), *pairs])
-    held_out, members = np.full((len(names), *spots.y.shape), np.nan, np.float32), []
-    for k, name in enumerate(names):
-        for fold in folds:
-            members.append(trainer.model(name, fold))
-            held_out[k, fold.test] = members[-1].predict(spots.x[name][fold.test])
-        members.append(trainer.model(name))
-    inputs = held_out
-    if kind == "in_sample":
-        inputs = np.stack([trainer.model(name, fold).predict(spots.x[name]) for name in names for fold in folds])
-    elif kind == "nested":
-        inputs = _nested(trainer, folds)
-    stack = for_averages(fit_stack(kind, inputs, spots.y, spots.groups, seed=seed), spots, members, names)
-    calibration = held_out.mean(axis=0)
-    if kind == "in_sample":
-        calibration = np.full_like(calibration, np.nan)
-    elif kind != "mean":
-        calibration = cross_fitted(kind, inputs, spots.y, spots.groups, seed=seed)
-    return FitResult(members, stack, held_out, calibration)
+def _train_all(
+    spots: Spots, config: FitConfig, left_out: Iterable[tuple[Fold, ...]], bar: tqdm
+) -> Callable[..., FoldModel]:
+    """Train all learners without each of these combinations of folds, once, since some stacks need a model twice.
 
-
-def _nested(trainer: _Trainer, folds: Sequence[Fold]) -> np.ndarray:
-    """Inputs of the nested stack, (learners · folds, n, targets), each by a model that did not see the spot's group.
-
-    In place of the model without group g stands, for the spots of group s, the one without both.
+    Returns what finds the model of a learner, by name, without some folds, which may be one named twice.
     """
-    spots = trainer.spots
-    inputs = np.empty((len(trainer.names), len(folds), *spots.y.shape), np.float32)
-    for k, name in enumerate(trainer.names):
-        for (i, fold), scored in product(enumerate(folds), folds):
-            inputs[k, i, scored.test] = trainer.model(name, fold, scored).predict(spots.x[name][scored.test])
-    return inputs.reshape(-1, *spots.y.shape)
-
-
-@dataclass(eq=False)
-class _Trainer:
-    """Trains the models without each combination of folds once, since some stacks need the same one twice."""
-
-    spots: Spots
-    config: FitConfig
-    bar: tqdm
-    trained: dict[frozenset[str], dict[str, FoldModel]] = field(default_factory=dict)
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the learners."""
-        return names_of(self.config.learners)
-
-    def train(self, left_out: Iterable[tuple[Fold, ...]]) -> None:
-        """Train the models of all learners without each of these combinations of folds."""
-        missing = {frozenset(fold.name for fold in folds): folds for folds in left_out}
-        spots, config = send([self.spots, self.config])
-        calls = [(folds, spots, config) for folds in missing.values()]
-        trained = in_parallel(train_without, calls, bar=self.bar, sizes=[len(self.names)] * len(calls))
-        self.trained = dict(zip(missing, trained, strict=True))
-
-    def model(self, name: str, *left_out: Fold) -> FoldModel:
-        """The model of a learner without some folds, which may be one named twice."""
-        return self.trained[frozenset(fold.name for fold in left_out)][name]
+    without = {frozenset(fold.name for fold in folds): folds for folds in left_out}
+    sent = send([spots, config])
+    calls = [(folds, *sent) for folds in without.values()]
+    trained = in_parallel(train_without, calls, bar=bar, sizes=[len(config.learners)] * len(calls))
+    models = dict(zip(without, trained, strict=True))
+    return lambda name, *folds: models[frozenset(fold.name for fold in folds)][name]
 
 
 def train_without(left_out: Sequence[Fold], spots: Spots, config: FitConfig) -> dict[str, FoldModel]:
     """The model of each learner without some folds, on memory that models share where they can; by name."""
-    rows = _rows_without(left_out, len(spots.y))
+    rows = in_one_piece(reduce(np.intersect1d, [fold.train for fold in left_out], np.arange(len(spots.y))))
     z, transform = _what_is_learned(spots, rows, config)
     held_out, models = " and ".join(sorted(fold.name for fold in left_out)) or ALL, {}
     for name, learner in zip(names_of(config.learners), config.learners, strict=True):
@@ -197,7 +189,7 @@ def _fit(
     learner: Learner, config: FitConfig, x: np.ndarray, z: np.ndarray, groups: np.ndarray, *, seed: int, label: str
 ) -> tuple[Model, list]:
     """One model and its history, from ``run_dir`` if it was trained before."""
-    folder = folder_of(config.run_dir, learner, seed, groups, x, z)
+    folder = _store.folder_of(config.run_dir, learner, seed, groups, x, z)
     if folder and folder.exists():
         try:
             about, arrays = _store.load(folder)
@@ -215,11 +207,3 @@ def _fit(
         except OSError as error:
             log.warning("%s is not kept in %s, and would be trained again: %s", label, folder.parent, error)
     return model, history
-
-
-def _rows_without(folds: Sequence[Fold], n: int) -> np.ndarray | slice:
-    """The training spots that some folds have in common."""
-    rows = np.arange(n)
-    for fold in folds:
-        rows = np.intersect1d(rows, fold.train)
-    return in_one_piece(rows)

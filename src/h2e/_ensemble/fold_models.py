@@ -10,6 +10,7 @@ import numpy as np
 from h2e._ensemble.transforms import Transform
 from h2e._learners.learner import Learner, Model
 from h2e._statistics import Matrix
+from h2e._warnings import refuse_if
 
 ALL = "–"
 """In place of the group left out: the models of all groups."""
@@ -59,10 +60,9 @@ class FoldModel:
     def _invert(self, z: np.ndarray, n: int) -> np.ndarray:
         """Bring what a model predicts back to the unit of the targets."""
         z, shape = np.asarray(z), (n, self.transform.ranks.shape[1])
-        if z.shape != shape or not np.isfinite(z).all():
-            wrong = f"shape {z.shape}" if z.shape != shape else "NaN or infinite values"
-            msg = f"predictions of learner {self.learner!r} must be finite numbers of shape {shape}, got {wrong}."
-            raise ValueError(msg)
+        wrong = f"shape {z.shape}" if z.shape != shape else "" if np.isfinite(z).all() else "NaN or infinite values"
+        told = f"predictions of learner {self.learner!r} must be finite numbers of shape {shape}, got {wrong}."
+        refuse_if(wrong, told)
         return self.transform.invert(z)
 
 

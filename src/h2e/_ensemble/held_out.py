@@ -25,6 +25,9 @@ from h2e._statistics import group_mean
 
 T = TypeVar("T")
 
+Folds = Sequence[tuple[Fold, Sequence[Fold]]]
+"""Folds, each with those of its training spots."""
+
 LEVELS = (0.8, 0.9)
 """Intervals whose coverage is measured."""
 
@@ -42,33 +45,24 @@ class HeldOut:
 
 
 def every_fold(
-    features: Features,
-    spec: TargetSpec,
-    folds: Sequence[Fold],
-    nested: Sequence[Sequence[Fold]],
-    config: FitConfig,
-    baselines: Sequence[str],
-    *,
-    domains: bool,
-    then: Callable[[TargetSpec, Fold, HeldOut], T],
+    features: Features, spec: TargetSpec, folds: Folds, config: FitConfig, then: Callable[..., T]
 ) -> list[T]:
     """Train on the spots of each fold, in the folds nested in it, predict those that it leaves out, and do ``then``.
 
     On a cluster a fold is a task, which is sent features, and no pixels.
     """
-    beside, on_cluster = learners_beside(baselines, domains=domains), active_client() is not None
-    learners, groups = (*config.learners, *beside.values()), features.cohort.groups
-    parts = [(inner, groups[fold.train]) for fold, inner in zip(folds, nested, strict=True)]
+    learners, on_cluster = (*config.learners, *learners_beside(config).values()), active_client() is not None
+    parts = [(inner, features.cohort.groups[fold.train]) for fold, inner in folds]
     with progress_of(config, parts) as bar:
-        how = partial(_of_fold, then=then, config=config, baselines=baselines, domains=domains, bar=bar)
+        how = partial(_of_fold, then=then, config=config, bar=bar)
         if on_cluster:
-            how = partial(how, config=replace(config, progress=False), bar=None)
+            how = partial(_of_fold, then=then, config=replace(config, progress=False))
             spec = replace(spec, cohort=features.cohort.without_pixels())
         (spec,) = send([spec])
 
         def calls() -> Iterator[tuple]:
             last, sent = None, None
-            for fold, inner in zip(folds, nested, strict=True):
+            for fold, inner in folds:
                 extracted = features.of(learners, fold.train)
                 if extracted is not last:
                     last, (sent,) = extracted, send([extracted])
@@ -83,23 +77,14 @@ def _of_fold(
 ) -> T:
     """What is done with the predictions of the spots that a fold leaves out."""
     features = Features(spec.cohort, given=extracted)
-    return then(spec, fold, held_out_predictions(features, spec, fold, inner=inner, **how))
+    return then(spec, fold, held_out_predictions(features, spec, fold, inner, **how))
 
 
 def held_out_predictions(
-    features: Features,
-    spec: TargetSpec,
-    fold: Fold,
-    *,
-    config: FitConfig,
-    baselines: Sequence[str],
-    inner: Sequence[Fold] = (),
-    domains: bool = False,
-    bar: tqdm | None = None,
+    features: Features, spec: TargetSpec, fold: Fold, inner: Sequence[Fold], config: FitConfig, bar: tqdm | None = None
 ) -> HeldOut:
     """Train on the spots of a fold, in ``inner`` folds, and predict those that it leaves out by each method."""
-    cohort = features.cohort
-    beside = learners_beside(baselines, domains=domains)
+    cohort, beside = features.cohort, learners_beside(config)
     ensemble, values, x = train(features, spec, fold.train, inner, config, beside=tuple(beside.values()), bar=bar)
     own, every = names_of(config.learners), names_of((*config.learners, *beside.values()))
     spots = Spots(cohort.names, cohort.groups, {name: x[name] for name in own}, values.to_numpy(np.float32))
@@ -109,17 +94,17 @@ def held_out_predictions(
         predictions |= {name: ensemble.predict_alone(test, name) for name in own}
         predictions |= _without_each(ensemble, spots.take(fold.train), predictions, config)
     by_baseline = {name: x[label] for name, label in zip(beside, every[len(own) :], strict=True)}
-    spots, domains_ = replace(spots, x=by_baseline), None
+    spots, domains = replace(spots, x=by_baseline), None
     if DOMAIN_FEATURES in by_baseline:
-        domains_ = domains_of(by_baseline[DOMAIN_FEATURES][fold.test], cohort.names[fold.test])
+        domains = domains_of(by_baseline[DOMAIN_FEATURES][fold.test], cohort.names[fold.test])
     counts = spec.counts(values.columns)
     totals = None if counts is None else counts[1]
-    predictions |= baseline_predictions(baselines, spots, fold, config, domains=domains_, totals=totals)
+    predictions |= baseline_predictions(spots, fold, config, domains=domains, totals=totals)
     widths = {level: width for level in LEVELS if (width := ensemble.half_width(level)) is not None}
     mean = group_mean(values.to_numpy()[fold.train], cohort.groups[fold.train])
     if counts is not None:
         counts = counts[0][fold.test], counts[1][fold.test]
-    return HeldOut(values.iloc[fold.test], mean, domains_, predictions, widths, counts)
+    return HeldOut(values.iloc[fold.test], mean, domains, predictions, widths, counts)
 
 
 def _without_each(

@@ -31,15 +31,6 @@ class Novelty:
         distance = _distance(self.x, (_features(x) - self.center) / self.scale)
         return np.log2(np.maximum(distance, 1e-6 * self.typical) / self.typical).astype(np.float32)
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The fields, but for the name."""
-        return {"center": self.center, "scale": self.scale, "x": self.x, "typical": np.array([self.typical])}
-
-    @classmethod
-    def restore(cls, learner: str, arrays: dict[str, np.ndarray]) -> Novelty:
-        """Make the one of these arrays."""
-        return cls(learner, arrays["center"], arrays["scale"], arrays["x"], float(arrays["typical"][0]))
-
 
 def fit_novelty(learner: str, x: np.ndarray, groups: np.ndarray) -> Novelty:
     """Keep the training spots; typical is the distance between groups, of a single group that between its spots.

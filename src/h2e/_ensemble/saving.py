@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,8 @@ def describe(ensemble: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     arrays = {key: getattr(ensemble, key) for key in ("held_out", "truth", "calibration")}
     arrays |= {f"stack/{key}": value for key, value in ensemble.stack.arrays().items()}
     if ensemble.novelty is not None:
-        arrays |= {f"novelty/{key}": value for key, value in ensemble.novelty.arrays().items()}
+        arrays |= {f"novelty/{key}": np.atleast_1d(value) for key, value in vars(ensemble.novelty).items()}
+        del arrays["novelty/learner"]
     if ensemble.scale_cue is not None:
         arrays |= {f"scale_cue/{key}": np.asarray(value) for key, value in vars(ensemble.scale_cue).items()}
     arrays |= {f"thumbnail/{region}": colours for region, colours in ensemble.thumbnails.items()}
@@ -58,21 +59,16 @@ def describe(ensemble: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def rebuild(
-    about: Mapping[str, Any],
-    arrays: Mapping[str, np.ndarray],
-    *,
-    encoders: Mapping[str, Any],
-    learners: OwnLearners,
-    allow_download: bool = False,
+    about: Mapping[str, Any], arrays: Mapping[str, np.ndarray], by_name: Mapping[str, Learner]
 ) -> dict[str, Any]:
-    """The fields of the ensemble that was described; code comes from the user alone."""
-    by_name = _learners_of(about, encoders, learners, allow_download=allow_download)
+    """The fields of the ensemble that was described, with what :func:`restore_learners` gives."""
     members = []
     for i, (name, held_out, kind) in enumerate(about["members"]):
         transform = Transform(kind, **{key: arrays[f"{i}/{key}"] for key in TRANSFORM})
         members.append(FoldModel(name, held_out, by_name[name].restore(_under(f"{i}/model/", arrays)), transform))
     index = pd.MultiIndex.from_arrays(list(zip(*about["index"], strict=True)) or [(), ()], names=["region", "instance"])
-    novelty, reference, scale_cue = about["novelty"], about["reference"], _under("scale_cue/", arrays)
+    novelty, reference, scale_cue = _under("novelty/", arrays), about["reference"], _under("scale_cue/", arrays)
+    novelty |= {"typical": float(novelty["typical"][0])} if novelty else {}
     return {
         **{key: arrays[key] for key in ("held_out", "truth", "calibration")},
         **{key: about[key] for key in ("spacing_um", "settings")},
@@ -82,7 +78,7 @@ def rebuild(
         "members": tuple(members),
         "stack": restore_stack(about["stack"], _under("stack/", arrays)),
         "loo": pd.DataFrame(arrays["held_out"].mean(axis=0), index=index, columns=about["targets"]),
-        "novelty": None if novelty is None else Novelty.restore(novelty, _under("novelty/", arrays)),
+        "novelty": Novelty(about["novelty"], **novelty) if novelty else None,
         "scale_cue": ScaleCue(**{key: value[()] for key, value in scale_cue.items()}) if scale_cue else None,
         "training": pd.DataFrame(about["training"], index=index if len(index) else None),
         "thumbnails": _under("thumbnail/", arrays),
@@ -111,11 +107,11 @@ def without_data(ensemble: Any) -> dict[str, Any]:
     }
 
 
-def _learners_of(
-    about: Mapping[str, Any], encoders: Mapping[str, Any], own: OwnLearners, *, allow_download: bool
+def restore_learners(
+    texts: Sequence[str], encoders: Mapping[str, Any], own: OwnLearners, *, allow_download: bool
 ) -> dict[str, Learner]:
-    """The learners of a description by their names in the ensemble, with what the user passes for them."""
-    made = [from_json(text, own) for text in about["learners"]]
+    """The learners of a description by their names in the ensemble; code comes from the user alone."""
+    made = [from_json(text, own) for text in texts]
     learners = dict(zip(names_of(made), made, strict=True))
     stored = {name: learner.encoder for name, learner in learners.items() if hasattr(learner, "encoder")}
     if unknown := sorted(set(encoders) - set(stored)):

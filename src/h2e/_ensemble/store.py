@@ -1,21 +1,37 @@
-"""Folders of a JSON description and safetensors arrays: read back whole or not at all, other files left alone."""
+"""Folders of a JSON description and safetensors arrays, read back whole or not at all, and what models are kept as."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import linecache
+import logging
 import os
-import shutil
-import tempfile
+from functools import cache
+from inspect import isfunction, unwrap
+from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+
+from h2e._learners.learner import Learner
+from h2e._learners.registry import LEARNERS, to_json
+from h2e._warnings import refuse_if
 
 FORMAT = 1
 """Written from now on; ``load`` reads every format that was ever written."""
 
 ABOUT, ARRAYS, README = "ensemble.json", "weights.safetensors", "README.md"
+
+
+log = logging.getLogger(__name__)
+
+HERE = Path(__file__).parents[1]
+
+CODE = (*sorted((HERE / "_learners").glob("*.py")), HERE / "_statistics.py", HERE / "_slide" / "compiled.py")
+"""The files that train: a model that others trained is another model."""
 
 
 def save(
@@ -27,9 +43,7 @@ def save(
     """
     from safetensors.numpy import save as to_bytes
 
-    if folder.exists() and not folder.is_dir():
-        msg = f"folder must not be a file, got {folder}."
-        raise FileExistsError(msg)
+    refuse_if(folder.exists() and not folder.is_dir(), f"folder must not be a file, got {folder}.", FileExistsError)
     names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     try:
         if names and not replace:
@@ -42,8 +56,9 @@ def save(
     text = json.dumps(about | {"sha256": _digest(about)}, indent=1)
     aside = folder if folder.exists() else folder.parent
     aside.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=aside))
-    try:
+    with TemporaryDirectory(prefix=f".{folder.name}-", dir=aside, ignore_cleanup_errors=True) as made:
+        new = Path(made) / "new"
+        new.mkdir()
         (new / ARRAYS).write_bytes(content)
         (new / ABOUT).write_text(text)
         own = folder / README
@@ -52,10 +67,7 @@ def save(
         if folder.exists():
             _exchange(folder, new)
         else:
-            new.chmod(0o755)
             os.replace(new, folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def _exchange(folder: Path, new: Path) -> None:
@@ -85,14 +97,12 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             msg = f"folder must hold a saved ensemble, but {folder} has no {name}: it has {names}."
             raise FileNotFoundError(msg)
     about = _read_about(folder)
-    if about["format"] not in range(1, FORMAT + 1):
-        msg = f"{folder} has format {about['format']}, this version of h2e reads formats to {FORMAT}. Update h2e."
-        raise ValueError(msg)
+    msg = f"{folder} has format {about['format']}, this version of h2e reads formats to {FORMAT}. Update h2e."
+    refuse_if(about["format"] not in range(1, FORMAT + 1), msg)
     claimed, content = about.pop("sha256", None), (folder / ARRAYS).read_bytes()
     same = {ABOUT: claimed == _digest(about), ARRAYS: about["weights_sha256"] == hashlib.sha256(content).hexdigest()}
-    if changed := [name for name in same if not same[name]]:
-        msg = f"{changed} of {folder} were truncated or changed after saving: checksums do not match. Save it again."
-        raise ValueError(msg)
+    changed = [name for name in same if not same[name]]
+    refuse_if(changed, f"{changed} of {folder} were truncated or changed after saving: save it again.")
     return about, from_bytes(content)
 
 
@@ -104,12 +114,50 @@ def _read_about(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         msg = f"{path} is damaged: it is not JSON ({error}). Save the ensemble again."
         raise ValueError(msg) from error
-    if not isinstance(about, dict) or not {"format", "weights_sha256"} <= set(about):
-        msg = f"{path} was not written by h2e: it has no format."
-        raise ValueError(msg)
+    known = isinstance(about, dict) and {"format", "weights_sha256"} <= set(about)
+    refuse_if(not known, f"{path} was not written by h2e: it has no format.")
     return about
 
 
 def _digest(about: dict[str, Any]) -> str:
     """Checksum of a description."""
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def folder_of(
+    run_dir: str | PathLike | None, learner: Learner, seed: int, groups: np.ndarray, *arrays: np.ndarray
+) -> Path | None:
+    """Where a model is kept; ``None`` where none is, or where nothing tells what code trains it."""
+    if run_dir is None:
+        return None
+    own = "" if type(learner) in LEARNERS.values() else source_of(type(learner))
+    if own is None:
+        return None
+    about = [own_code(), own, to_json(learner), seed, groups.tolist(), [(a.dtype.str, a.shape) for a in arrays]]
+    digest = hashlib.sha256(json.dumps(about).encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return Path(run_dir) / digest.hexdigest()[:32]
+
+
+@cache
+def own_code() -> str:
+    """A digest of h2e's own code that trains."""
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in CODE)).hexdigest()
+
+
+@cache
+def source_of(kind: type[Learner]) -> str | None:
+    """The text of the files, or cells of a notebook, that define a learner of the user and what it derives from."""
+    parts = [one for one in kind.__mro__ if one not in Learner.__mro__]
+    functions = [unwrap(value) for one in parts for value in vars(one).values() if isfunction(value)]
+    files = {function.__code__.co_filename for function in functions}
+    texts = {}
+    for file in sorted(files):
+        linecache.checkcache(file)
+        texts[file] = "".join(linecache.getlines(file))
+    if texts.get(unwrap(kind.fit).__code__.co_filename):
+        return "\0".join(texts.values())
+    what = "models of learner %s are neither kept in run_dir nor taken from it: there is no file with its code"
+    log.warning(what, kind.__name__)
+    return None

@@ -24,7 +24,7 @@ from h2e._sdata.cohort import Cohort
 from h2e._sdata.features import features_record
 from h2e._sdata.target_spec import TargetSpec
 from h2e._slide.sections import same_sections
-from h2e._warnings import warn
+from h2e._warnings import refuse_if, warn
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +35,8 @@ TOO_GOOD = "What is on both sides of a split makes held-out scores too good."
 def learners_of(learners: str | Learner | Sequence[str | Learner], device: str | None) -> tuple[Learner, ...]:
     """The learners that the user names or passes, on a device where they have one."""
     several = [learners] if isinstance(learners, str | Learner) else learners
-    if not isinstance(several, Sequence) or not several:
-        msg = f"learners must be a learner or a sequence of at least one, such as 'texture', got {learners!r}."
-        raise ValueError(msg)
+    msg = f"learners must be a learner or a sequence of at least one, such as 'texture', got {learners!r}."
+    refuse_if(not isinstance(several, Sequence) or not several, msg)
     instances = [learner_of(learner) for learner in several]
     if device is not None:
         instances = [with_settings(one, device=device) if hasattr(one, "device") else one for one in instances]
@@ -55,14 +54,11 @@ def check_cohort(cohort: Cohort, spec: TargetSpec, group_key: str | None) -> Non
     if alike := spelled_alike(cohort.groups):
         warn(f"groups {alike} differ in case, spaces, dashes or zeros only: give one donor one name. {TOO_GOOD}")
     warn_absent(spec, spec.targets)
-    if ALL in cohort.groups:
-        msg = f"a group is called {ALL!r}, which h2e calls the models of all groups; give it another name."
-        raise ValueError(msg)
-    if twice := same_sections(cohort.slides):
-        pairs = ", ".join(f"{one!r} and {other!r}" for one, other in twice)
-        msg = f"each slide must be a section of its own, but these show the same tissue under their spots: {pairs}. "
-        msg += f"Keep one of each pair in the table. {TOO_GOOD}"
-        raise ValueError(msg)
+    msg = f"a group is called {ALL!r}, which h2e calls the models of all groups; give it another name."
+    refuse_if(ALL in cohort.groups, msg)
+    twice = ", ".join(f"{one!r} and {other!r}" for one, other in same_sections(cohort.slides))
+    msg = f"each slide must be a section of its own, but these show the same tissue under their spots: {twice}. "
+    refuse_if(twice, f"{msg}Keep one of each pair in the table. {TOO_GOOD}")
     if len(cohort.slides) == 1:
         warn("one slide: its quarters are left out, so scores say nothing of another slide. Add slides.")
     elif group_key is None:

@@ -13,10 +13,10 @@ from h2e import get, pp, tl
 from h2e._sdata.keys import TABLE, Keys
 from h2e._sdata.scale import require_size
 from h2e._sdata.slides import open_slides, require_inside
+from h2e._warnings import refuse_if
 from h2e.cli import Lines
-from h2e.cli.inputs import COMMON, read
+from h2e.cli.inputs import COMMON, Sample, read, samples_of
 from h2e.cli.record import arguments, script, whole, write_record
-from h2e.cli.sheet import Sample, samples_of
 
 
 def _names(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
@@ -67,9 +67,8 @@ def on_cohort(
     for sample in samples:
         with lines.of(sample.sample):
             slides[sample.sample] = _measured(sample, python, sizes)
-    if lines.failed and (strict or len(slides) < 2):
-        msg = f"nothing was trained, as {len(lines.failed)} of {len(samples)} samples cannot be used: {list(lines.failed)}."
-        raise ValueError(msg)
+    msg = f"nothing was trained, as {len(lines.failed)} of {len(samples)} samples cannot be used: {list(lines.failed)}."
+    refuse_if(lines.failed and (strict or len(slides) < 2), msg)
     sdata, options = pp.join_slides(slides), {key: value for key, value in given.items() if value is not None}
     python.append("sdata = h2e.pp.join_slides(slides)")
     options |= {"um_per_px": sizes} if sizes else {}
@@ -101,9 +100,8 @@ def _measured(sample: Sample, python: list[str], sizes: dict[str, float]) -> Any
     """A sample with its donor, and what was said of its pixels, unless it cannot be trained on."""
     name, (sdata, code, size) = sample.sample, read(sample)
     joined = pp.join_slides({name: sdata})
-    if TABLE not in joined.tables or not joined[TABLE].n_vars:
-        msg = f"it must have measurements in {TABLE!r}, got tables {sorted(sdata.tables)}; an H&E alone is for h2e predict."
-        raise ValueError(msg)
+    msg = f"it must have measurements in {TABLE!r}, got tables {sorted(sdata.tables)}; an H&E alone is for h2e predict."
+    refuse_if(TABLE not in joined.tables or not joined[TABLE].n_vars, msg)
     own = {} if size is None else {slide.name: size for slide in open_slides(joined, Keys())}
     require_inside(require_size(open_slides(joined, Keys(um_per_px=own or None))))
     if sample.donor:

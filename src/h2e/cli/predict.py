@@ -13,9 +13,8 @@ from h2e._sdata.keys import TABLE, Keys
 from h2e._sdata.slides import open_images
 from h2e._sdata.table import labels_of, region_keys
 from h2e.cli import Lines, log
-from h2e.cli.inputs import COMMON, FOLDER, read
+from h2e.cli.inputs import COMMON, FOLDER, Sample, read, samples_of
 from h2e.cli.record import arguments, read_record, state_of, whole, write_record
-from h2e.cli.sheet import Sample, samples_of
 
 
 def _shard(_: click.Context, __: click.Parameter, text: str) -> slice:
@@ -63,9 +62,8 @@ def predict(
                 n_before += 1
             else:
                 with whole(slides, name) as part:
-                    about |= _predict(
-                        sample, ensemble, part, python, overwrite=overwrite, progress=not lines.json, **settings
-                    )
+                    how = settings | {"overwrite": overwrite, "progress": not lines.json}
+                    about |= _predict(sample, ensemble, part, python, **how)
                     about["outputs"] = {path.name: state_of(path)[0] for path in part.iterdir()}
                     write_record(part / record.name, python, started, **about)
                 log.info("predicted %d spots", about["n_spots"])
@@ -102,12 +100,10 @@ def _predict(
     python.append("table.obsm['spatial'], table.uns['spatial'] = view.obsm['spatial'], view.uns['spatial']")
     regions = sorted(set(labels_of(table, region_keys(table)[0])))
     result = sample.sample + (".h5ad" if h5ad else ".zarr")
-    if h5ad:
-        table.write_h5ad(part / result)
-    else:
-        sdata.subset([*regions, TABLE]).write(part / result)
-    write = "table.write_h5ad" if h5ad else f"sdata.subset({[*regions, TABLE]}).write"
-    python.append(f"{write}({str(part.parent / result)!r})")
+    write = table.write_h5ad if h5ad else sdata.subset([*regions, TABLE]).write
+    write(part / result)
+    written = "table.write_h5ad" if h5ad else f"sdata.subset({[*regions, TABLE]}).write"
+    python.append(f"{written}({str(part.parent / result)!r})")
     for region in regions if geojson else ():
         spots = f"{sample.sample}{f'.{region}' * (len(regions) > 1)}.geojson"
         (part / spots).write_text(get.geojson(sdata, region), encoding="utf-8")

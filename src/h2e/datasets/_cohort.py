@@ -119,8 +119,7 @@ def read_spots(path: Path) -> pd.DataFrame:
 
 def read_counts(path: Path) -> pd.DataFrame:
     """Read a table of counts, spots × genes, as text with tabs (gzipped or not); columns of one gene are added up."""
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt") as lines:
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
         genes = next(lines).rstrip("\n").split("\t")[1:]
         rows = [line.partition("\t") for line in lines]
     # numpy parses whole numbers ten times faster than pandas does a table of 15,000 columns, and refuses fractions.

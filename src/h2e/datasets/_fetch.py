@@ -5,21 +5,19 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
-import uuid
 import warnings
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import dask.array as da
 import numpy as np
 
-from h2e._warnings import announce
+from h2e._warnings import announce, refuse_if
 from h2e.datasets._cohort import multiscale_image, pyramid
 
 if TYPE_CHECKING:
-    from pooch import Pooch
     from xarray import DataTree
 
 log = logging.getLogger(__name__)
@@ -38,19 +36,13 @@ def cache_folder() -> Path:
 
 def local_folder(folder: str | Path | None, name: str) -> Path | None:
     """Choose the folder to read: the one given, else ``$H2E_DATA/name`` if that is there, else ``None``."""
-    if folder is not None:
-        path = Path(folder).expanduser()
-        if not path.is_dir():
-            msg = f"{str(path)!r} is not a folder; give the folder with the {name} data, or None to download them."
-            raise FileNotFoundError(msg)
-        return path
-    if not (root := os.environ.get("H2E_DATA")):
+    root = os.environ.get("H2E_DATA")
+    if folder is None and not root:
         return None
-    path = Path(root).expanduser() / name
-    if not path.is_dir():
-        log.info("$H2E_DATA has no folder %r: %s is downloaded", name, name)
-        return None
-    return path
+    path = (Path(root or "", name) if folder is None else Path(folder)).expanduser()
+    msg = f"{str(path)!r} is not a folder; give the folder with the {name} data, or None to download them."
+    refuse_if(folder is not None and not path.is_dir(), msg, FileNotFoundError)
+    return path if path.is_dir() else None
 
 
 def locate(folder: Path, *patterns: str) -> Path | None:
@@ -60,12 +52,11 @@ def locate(folder: Path, *patterns: str) -> Path | None:
 
 def require(folder: Path, *patterns: str, source: str) -> Path:
     """Find the first file as :func:`locate` does, and refuse a folder that has none."""
-    path = locate(folder, *patterns)
-    if path is None:
-        names = " or ".join(dict.fromkeys(Path(pattern).name for pattern in patterns))
-        msg = f"{str(folder)!r} has no {names}; pass a clone of github.com/{source}, or None to download."
-        raise FileNotFoundError(msg)
-    return path
+    if path := locate(folder, *patterns):
+        return path
+    names = " or ".join(dict.fromkeys(Path(pattern).name for pattern in patterns))
+    msg = f"{str(folder)!r} has no {names}; pass a clone of github.com/{source}, or None to download."
+    raise FileNotFoundError(msg)
 
 
 def read_registry(name: str) -> dict[str, str]:
@@ -103,25 +94,17 @@ def fetch(name: str, base_url: str, registry: dict[str, str], *, progress: bool 
     messages.setLevel(logging.WARNING)
     try:
         for path in tqdm(sorted(store.registry), disable=not (progress and missing), desc=name, unit="file"):
-            fetch_one(store, path)
-    finally:
-        messages.setLevel(level)
-    return store.abspath
-
-
-def fetch_one(store: Pooch, path: str) -> None:
-    """Download a file unless it is in the cache; explain what to do where that fails."""
-    from requests import RequestException
-
-    try:
-        store.fetch(path)
+            store.fetch(path)
     except ValueError as error:
         msg = f"{store.get_url(path)} is not the file that h2e knows; try later, or get the data and pass their folder."
         raise ValueError(msg) from error
-    except (RequestException, OSError) as error:
+    except OSError as error:
         msg = f"{store.get_url(path)} cannot be downloaded to {store.abspath} ({error}). Without a network, pass the "
         msg += "folder of a copy, or set $H2E_DATA to the folder above it."
         raise OSError(msg) from error
+    finally:
+        messages.setLevel(level)
+    return store.abspath
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -161,15 +144,12 @@ def convert(path: Path, store: Path, *, n_levels: int) -> None:
     log.info("converting %s to a pyramid in %s, once", path, store)
     levels = pyramid(read_picture(path), n_levels)
     image = multiscale_image([da.from_array(level, chunks=(3, CHUNK, CHUNK), name=False) for level in levels], "pixels")
-    partial = store.with_name(f".{store.stem}-{uuid.uuid4().hex}.partial")
     store.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        SpatialData(images={"image": image}).write(partial)
+    with TemporaryDirectory(prefix=f".{store.stem}-", dir=store.parent) as aside:
+        SpatialData(images={"image": image}).write(partial := Path(aside) / store.name)
         try:
             partial.rename(store)
         except OSError:
             # Another process may have been faster, and wrote the same.
             if not store.exists():
                 raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

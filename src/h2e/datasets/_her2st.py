@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from h2e._warnings import refuse_if
 from h2e.datasets._cohort import Section, assemble, fit_pitch, read_counts, read_spots, spot_table
 from h2e.datasets._fetch import fetch, local_folder, locate, open_pyramid, read_registry, require
 
@@ -108,9 +109,9 @@ def download(sections: Sequence[str] | None, *, progress: bool) -> tuple[Path, l
     registry = read_registry("her2st")
     known = sorted(Path(path).name.removesuffix(".tsv.gz") for path in registry if "/ST-cnts/" in path)
     wanted = known if sections is None else list(sections)
-    if unknown := sorted(set(wanted) - set(known)):
-        msg = f"sections {unknown} cannot be downloaded, {known} can; clone github.com/almaan/her2st for the others."
-        raise ValueError(msg)
+    unknown = sorted(set(wanted) - set(known))
+    msg = f"sections {unknown} cannot be downloaded, {known} can; clone github.com/almaan/her2st for the others."
+    refuse_if(unknown, msg)
     others = [f"/{name}" for name in known if name not in wanted]
     wanted_files = {path: sha for path, sha in registry.items() if not any(other in path for other in others)}
     return fetch("her2st", URL, wanted_files, progress=progress), wanted
@@ -120,20 +121,16 @@ def choose_sections(folder: Path, sections: Sequence[str] | None) -> dict[str, P
     """Images of the sections to read, sorted by name; explain what is missing."""
     counts = {path.name.split(".")[0] for path in folder.glob("data/ST-cnts/*.tsv*")}
     spots = {path.name.split("_")[0] for path in folder.glob("data/ST-spotfiles/*_selection.tsv")}
-    pictures = {name: find_image(folder, name) for name in sorted(counts & spots)}
-    complete = {name: picture for name, picture in pictures.items() if picture is not None}
-    if not complete:
-        needed = "data/ST-cnts/X.tsv.gz, data/ST-spotfiles/X_selection.tsv and data/ST-imgs/{donor}/X/*.jpg"
-        msg = f"{str(folder)!r} has no complete section: each needs {needed}. Pass a clone of almaan/her2st, or None."
-        raise FileNotFoundError(msg)
-    if sections is None:
-        if partial := sorted((counts | spots) - set(complete)):
-            log.info("sections %s lack counts, spots or image and are left out", partial)
-        return complete
-    if not sections or set(sections) - set(complete):
-        msg = f"sections {list(sections)} were asked for; {str(folder)!r} has {list(complete)} whole; choose from it."
-        raise ValueError(msg)
-    return {name: picture for name, picture in complete.items() if name in sections}
+    complete = {name: picture for name in sorted(counts & spots) if (picture := find_image(folder, name))}
+    needed = "data/ST-cnts/X.tsv.gz, data/ST-spotfiles/X_selection.tsv and data/ST-imgs/{donor}/X/*.jpg"
+    msg = f"{str(folder)!r} has no complete section: each needs {needed}. Pass a clone of almaan/her2st, or None."
+    refuse_if(not complete, msg, FileNotFoundError)
+    if sections is None and (partial := sorted((counts | spots) - set(complete))):
+        log.info("sections %s lack counts, spots or image and are left out", partial)
+    chosen = list(complete if sections is None else sections)
+    msg = f"sections {chosen} were asked for; {str(folder)!r} has {list(complete)} whole; choose from it."
+    refuse_if(not chosen or set(chosen) - set(complete), msg)
+    return {name: picture for name, picture in complete.items() if name in chosen}
 
 
 def find_image(folder: Path, section: str) -> Path | None:
@@ -153,9 +150,8 @@ def read_section(folder: Path, section: str, picture: Path) -> Section:
     files = [f"data/ST-cnts/{section}.tsv.gz", f"data/ST-cnts/{section}.tsv"]
     counts = read_counts(require(folder, *files, source="almaan/her2st"))
     spots = spots[(spots["selected"] == 1) & spots.index.isin(counts.index)]
-    if len(spots) < 3:
-        msg = f"section {section!r} must have 3 selected spots with counts, got {len(spots)}; is its spot file right?"
-        raise ValueError(msg)
+    msg = f"section {section!r} must have 3 selected spots with counts, got {len(spots)}; is its spot file right?"
+    refuse_if(len(spots) < 3, msg)
     xy = spots[["pixel_x", "pixel_y"]].to_numpy(dtype=float)
     if "app" in picture.relative_to(folder).parts:
         with Image.open(picture) as opened:
@@ -179,8 +175,7 @@ def read_proportions(folder: Path, tier: str, section: Section) -> pd.DataFrame:
     """Read the cell-type proportions of a section's spots; without columns if there are none."""
     spots = section.table.obs_names.str.removeprefix(f"{section.name}_")
     frame = pd.DataFrame(index=spots)
-    archive = folder / f"res/ST-deconv/props/{tier}.zip"
-    if archive.exists():
+    if archive := locate(folder, f"res/ST-deconv/props/{tier}.zip"):
         with zipfile.ZipFile(archive) as opened:
             for member in opened.namelist():
                 if Path(member).name == f"{section.name}-proportion.tsv":

@@ -76,7 +76,8 @@ def mob(folder: str | Path | None = None, *, progress: bool = True) -> SpatialDa
     sdata = assemble([read_bulb(path, name, animal) for name, animal in read_animals(path).items()])
     table = sdata["table"]
     ids = table.var["gene_id"] = table.var_names.to_series()
-    symbols = read_symbols(path).reindex(ids)
+    genes = pd.read_csv(find(path, ".", "mouse_genes.tsv.gz"), sep="\t").drop_duplicates("gene_id")
+    symbols = genes.set_index("gene_id")["gene_name"].reindex(ids)
     ambiguous = symbols.isna() | symbols.duplicated(keep=False)
     table.var_names = pd.Index(np.where(ambiguous, ids, symbols), dtype=object)
     return sdata
@@ -93,12 +94,6 @@ def read_animals(folder: Path) -> dict[str, str]:
     frame = pd.read_csv(find(folder, ".", "metaData.csv"), sep=";")
     names = frame["samples"].str.extract(r"([^/\\]+)\.tsv", expand=False)
     return dict(sorted(zip(names, frame["individual"].astype(str), strict=True)))
-
-
-def read_symbols(folder: Path) -> pd.Series:
-    """Read the symbols of genes by Ensembl id."""
-    frame = pd.read_csv(find(folder, ".", "mouse_genes.tsv.gz"), sep="\t")
-    return frame.drop_duplicates("gene_id").set_index("gene_id")["gene_name"]
 
 
 def read_bulb(folder: Path, name: str, animal: str) -> Section:

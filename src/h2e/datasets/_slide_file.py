@@ -20,6 +20,7 @@ import numpy as np
 from h2e._sdata.images import open_image
 from h2e._sdata.scale import Evidence, settle, size_given
 from h2e._slide.slide import Slide
+from h2e._warnings import refuse_if
 from h2e.datasets._cohort import multiscale_image
 
 if TYPE_CHECKING:
@@ -84,9 +85,8 @@ def read_slide(path: str | Path, *, name: str | None = None, um_per_px: float | 
     from spatialdata.transformations import Scale, set_transformation
 
     file = Path(path).expanduser().resolve()
-    if not file.is_file():
-        msg = f"path must be a whole-slide file (of DICOM one of its files), got {str(path)!r}, which is no file."
-        raise FileNotFoundError(msg)
+    msg = f"path must be a whole-slide file (of DICOM one of its files), got {str(path)!r}, which is no file."
+    refuse_if(not file.is_file(), msg, FileNotFoundError)
     name = name or re.sub(r"[^\w.-]", "_", re.sub(r"(\.ome)?\.[^.]*$", "", file.name, flags=re.IGNORECASE))
     opened = str(file), file.stat().st_mtime_ns
     levels, sizes = open_levels(*opened)
@@ -153,19 +153,17 @@ def _open_tiff(path: str) -> tuple[list, list[float]] | None:
     # The decoder of JPEG makes RGB of YCbCr.
     rgb = page.photometric == 2 or (page.photometric == 6 and page.compression == 7)
     rgb = "".join(names).lower() in ("rgb", "redgreenblue") if axes == "CYX" else rgb and axes in ("YXS", "SYX")
-    if not rgb or page.dtype != np.uint8 or turned != 1:
-        msg = f"{path!r} must be upright 8-bit RGB, got {page.photometric.name} {page.dtype} {axes} {names}, "
-        msg += f"orientation {turned}."
-        raise ValueError(msg)
+    found = f"{getattr(page.photometric, 'name', page.photometric)} {page.dtype} {axes} {names}, orientation {turned}"
+    wrong = not rgb or page.dtype != np.uint8 or turned != 1
+    refuse_if(wrong, f"{path!r} must be upright 8-bit RGB, got {found}.")
     levels = []
     # Beside levels, which are tiled, Aperio has labels and overviews.
     for level in [one for one in tiff.pages if one.is_tiled] if series.kind == "svs" else series.levels:
         key, pixels = level.keyframe, zarr.open(level.aszarr(level=0, fillvalue=255), mode="r")
         tile = (key.tilelength, key.tilewidth) if key.is_tiled else (key.rowsperstrip, key.imagewidth)
         levels.append(((key.imagelength, key.imagewidth), tile, partial(_read_tiff, pixels, axes)))
-        if (end := max(np.add(key.dataoffsets, key.databytecounts), default=2**64)) > tiff.filehandle.size:
-            msg = f"{path!r} must have at least {end} bytes, got {tiff.filehandle.size}: it is cut off, copy it again."
-            raise ValueError(msg)
+        end, size = max(np.add(key.dataoffsets, key.databytecounts), default=2**64), tiff.filehandle.size
+        refuse_if(end > size, f"{path!r} must have at least {end} bytes, got {size}: it is cut off, copy it again.")
     return levels, _size_in_tiff(page, ome.attrib)
 
 
@@ -186,9 +184,8 @@ def _open_by_openslide(path: str) -> tuple[list, list[float]]:
     """Open a file of another format."""
     import openslide
 
-    if openslide.OpenSlide.detect_format(path) is None:
-        msg = f"{path!r} must be a whole-slide file, got what neither tifffile nor OpenSlide knows; is it complete?"
-        raise ValueError(msg)
+    msg = f"{path!r} must be a whole-slide file, got what neither tifffile nor OpenSlide knows; is it complete?"
+    refuse_if(openslide.OpenSlide.detect_format(path) is None, msg)
     slide, levels = openslide.OpenSlide(path), []
     for k, (width, height) in enumerate(slide.level_dimensions):
         tile = [int(slide.properties.get(f"openslide.level[{k}].tile-{side}", 256)) for side in ("height", "width")]

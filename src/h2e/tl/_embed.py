@@ -17,6 +17,7 @@ from h2e._sdata.keys import Keys
 from h2e._sdata.provenance import check_free, is_ours
 from h2e._sdata.scale import positive
 from h2e._sdata.table import get_table
+from h2e._warnings import refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -90,23 +91,18 @@ def embed(
     (23, 9)
     """
     learner = encoder if isinstance(encoder, Embedding) else Embedding(encoder)
-    if learner.obsm is not None or dtype not in ("float32", "float16"):
-        msg = f"encoder must be an encoder or an Embedding without obsm, dtype 'float32' or 'float16', got {encoder!r} "
-        msg += f"and {dtype!r}."
-        raise ValueError(msg)
+    refuse_if(learner.obsm is not None, f"encoder must be an encoder or an Embedding without obsm, got {encoder!r}.")
+    refuse_if(dtype not in ("float32", "float16"), f"dtype must be 'float32' or 'float16', got {dtype!r}.")
     table = get_table(sdata, table_key)
     check_free(table, "obsm", key_added, ours=is_ours(table, "obsm", key_added), overwrite=overwrite)
     keys = Keys(table_key, image_key, um_per_px=um_per_px)
     cohort = open_every_spot(sdata, keys, normalized=normalized)
-    spacing = (
-        cohort.spacing_um(np.arange(len(cohort.rows))) if spacing_um is None else positive(spacing_um, "spacing_um")
-    )
+    every = np.arange(len(cohort.rows))
+    spacing = cohort.spacing_um(every) if spacing_um is None else positive(spacing_um, "spacing_um")
     made = Features(cohort, progress).extract([learner], reference=cohort.reference, spacing_um=spacing)
     with np.errstate(over="ignore"):
         (x,) = (features.astype(dtype) for features in made.x.values())
-    if not np.isfinite(x).all():
-        msg = f"features must be finite as {dtype}, but some are not; pass dtype='float32'."
-        raise ValueError(msg)
+    refuse_if(not np.isfinite(x).all(), f"features must be finite as {dtype}, but some are not; pass dtype='float32'.")
     stains = None if cohort.reference is None else cohort.reference.to_dict()
     facts = {**learner.record(spacing, stains), "weights": weights_digest(learner.encoder, learner.device)}
     write_features(table, cohort.rows, x, key_added, facts)

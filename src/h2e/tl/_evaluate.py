@@ -12,12 +12,11 @@ import pandas as pd
 
 from h2e._ensemble.baselines import BASELINES, BaselineName
 from h2e._ensemble.extraction import Features
-from h2e._ensemble.fitting import FitConfig
+from h2e._ensemble.fitting import FitConfig, announce_models
 from h2e._ensemble.held_out import HeldOut, every_fold
 from h2e._ensemble.stack import StackKind
 from h2e._ensemble.training import check_cohort, folds_within, inner_folds, learners_of
 from h2e._ensemble.transforms import TransformKind
-from h2e._ensemble.waiting import announce_models
 from h2e._learners.folds import Fold
 from h2e._learners.learner import Learner
 from h2e._learners.registry import DEFAULT_LEARNERS, LearnerName
@@ -26,6 +25,7 @@ from h2e._sdata.cohort import Cohort, open_cohort, size_of
 from h2e._sdata.keys import Keys
 from h2e._sdata.provenance import get_provenance
 from h2e._sdata.target_spec import TargetSpec, warn_of_choices
+from h2e._warnings import refuse_if
 from h2e.metrics import ceiling
 from h2e.metrics._choice import LIMITED, check_metrics
 from h2e.metrics._score import score_methods
@@ -162,15 +162,14 @@ def evaluate(
     >>> sorted(scores["method"].unique())[:3]
     ['baseline: coordinates', 'baseline: kNN on texture', 'baseline: mean']
     """
-    config = FitConfig(learners_of(learners, device), transform, stack, seed, run_dir, progress, n_programmes)
     baselines = [baselines] if isinstance(baselines, str) else list(baselines)
     unknown = sorted(set(baselines) - set(BASELINES))
-    if unknown:
-        msg = f"baselines must be some of {list(BASELINES)}, got {unknown}."
-        raise ValueError(msg)
+    refuse_if(unknown, f"baselines must be some of {list(BASELINES)}, got {unknown}.")
     named = [] if metrics is None or metrics == "all" else [metrics] if isinstance(metrics, str) else list(metrics)
     if metrics not in (None, "all"):
         check_metrics(named, missing=() if obsm is None else COUNTS)
+    trained, domains = learners_of(learners, device), not named or "within_domain" in named
+    config = FitConfig(trained, transform, stack, seed, run_dir, progress, n_programmes, baselines, domains)
     keys = Keys(table_key, image_key, tissue_mask_key, normalized_key, library_key, group_key, um_per_px)
     n_spots, n_slides, n_groups = size_of(sdata, keys)
     outer = n_folds or n_groups
@@ -180,8 +179,7 @@ def evaluate(
     what = "evaluate" if n_folds is None else f"evaluate, {n_groups} groups in {n_folds} folds"
     what += " (fewer models: n_folds=8)" if n_folds is None and n_groups > 16 else ""
     announce_models(what, n_spots, n_slides, config.learners, n, passes=passes, progress=progress)
-    cohort = open_cohort(sdata, keys)
-    spec = TargetSpec(cohort, targets, n_targets, obsm, layer, log_normalized).with_values()
+    spec = TargetSpec(open_cohort(sdata, keys), targets, n_targets, obsm, layer, log_normalized).with_values()
     cohort = spec.cohort
     if named and (spec.in_obs or log_normalized):
         check_metrics(named, missing=COUNTS if spec.in_obs else COUNTS[1:])
@@ -191,11 +189,8 @@ def evaluate(
     _refuse_few_spots(cohort, folds)
     if set(named) & set(LIMITED):
         check_metrics(named, truth=spec.measured(folds[0].train))
-    domains = not named or "within_domain" in named
-    features = Features(cohort, progress)
-    nested = [inner_folds(cohort, fold, config.learners, n_folds) for fold in folds]
-    score = partial(_scores, metrics=metrics)
-    done = every_fold(features, spec, folds, nested, config, baselines, domains=domains, then=score)
+    nested = [(fold, inner_folds(cohort, fold, config.learners, n_folds)) for fold in folds]
+    done = every_fold(Features(cohort, progress), spec, nested, config, partial(_scores, metrics=metrics))
     parts, predictions = zip(*done, strict=True)
     scores = pd.concat(parts, ignore_index=True)
     return (scores, pd.concat(predictions).reindex(cohort.table.obs_names)) if return_predictions else scores
@@ -205,11 +200,9 @@ def _refuse_few_spots(cohort: Cohort, folds: Sequence[Fold]) -> None:
     """Refuse, before anything is trained, slides and quarters of a slide that cannot be scored."""
     for fold in folds:
         for slide, n in zip(*np.unique(cohort.names[fold.test], return_counts=True), strict=True):
-            if n < 3:
-                part = f"slide '{slide}'" if len(cohort.slides) > 1 else f"quarter {fold.name!r} of slide '{slide}'"
-                msg = f"{part} has {n} spots on tissue; a correlation needs 3. Drop the slide, or leave out other "
-                msg += "groups."
-                raise ValueError(msg)
+            part = f"slide '{slide}'" if len(cohort.slides) > 1 else f"quarter {fold.name!r} of slide '{slide}'"
+            msg = f"{part} has {n} spots on tissue; a correlation needs 3. Drop the slide, or leave out other groups."
+            refuse_if(n < 3, msg)
 
 
 def _scores(
@@ -238,9 +231,7 @@ def _scores(
             for metric, equal in (("pearson", False), ("pearson_equal_depth", True)):
                 if metric in scored:
                     values["ceiling", metric] = ceiling(counts[rows], totals=totals[rows], equal_depth=equal)
-        parts += [
-            pd.DataFrame(about | {"method": method, "metric": metric, "value": value})
-            for (method, metric), value in values.items()
-        ]
+        for (method, metric), value in values.items():
+            parts.append(pd.DataFrame(about | {"method": method, "metric": metric, "value": value}))
     own = pd.DataFrame(held_out.predictions["ensemble"], truth.index, truth.columns)
     return pd.concat(parts, ignore_index=True), own

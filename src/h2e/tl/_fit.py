@@ -12,12 +12,11 @@ import numpy as np
 
 from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.extraction import Features
-from h2e._ensemble.fitting import FitConfig
+from h2e._ensemble.fitting import FitConfig, announce_models
 from h2e._ensemble.scale_cue import fit_scale_cue
 from h2e._ensemble.stack import StackKind
 from h2e._ensemble.training import check_cohort, folds_within, learners_of, train, warn_absent
 from h2e._ensemble.transforms import TransformKind
-from h2e._ensemble.waiting import announce_models
 from h2e._learners.folds import QUARTER
 from h2e._learners.learner import Learner
 from h2e._learners.registry import DEFAULT_LEARNERS, LearnerName
@@ -160,8 +159,7 @@ def fit(
     keys = Keys(table_key, image_key, tissue_mask_key, normalized_key, library_key, group_key, um_per_px)
     n_spots, n_slides, groups = size_of(sdata, keys)
     announce_models("fit", n_spots, n_slides, config.learners, len(config.learners) * (groups + 1), progress=progress)
-    cohort = open_cohort(sdata, keys)
-    spec = TargetSpec(cohort, targets, n_targets, obsm, layer, log_normalized).with_values()
+    spec = TargetSpec(open_cohort(sdata, keys), targets, n_targets, obsm, layer, log_normalized).with_values()
     cohort = spec.cohort
     check_cohort(cohort, spec, group_key)
     spots = np.arange(len(cohort.rows))

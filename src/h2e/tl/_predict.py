@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from h2e._ensemble.ensemble import Ensemble
 from h2e._ensemble.extraction import Features
-from h2e._ensemble.outliers import warn_of_outliers
-from h2e._ensemble.recognition import NEW, training_rows
+from h2e._ensemble.fitting import announce_models
+from h2e._ensemble.recognition import NEW, training_rows, warn_of_outliers
 from h2e._ensemble.scale_cue import warn_of_sizes
-from h2e._ensemble.waiting import announce_models
 from h2e._sdata import keys as _keys
 from h2e._sdata.cohort import Cohort, open_new_cohort, size_of
 from h2e._sdata.features import check_features
@@ -21,6 +20,7 @@ from h2e._sdata.keys import Keys
 from h2e._sdata.predictions import check_predictions_free, write_predictions
 from h2e._sdata.rollback import all_or_nothing
 from h2e._sdata.table import check_sdata, get_table
+from h2e._warnings import refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -124,20 +124,15 @@ def predict(
     >>> new["table"].obsm["h2e"].shape
     (48, 4)
     """
-    if not 0 < interval < 1:
-        msg = f"interval must be between 0 and 1, such as 0.9, got {interval}."
-        raise ValueError(msg)
+    refuse_if(not 0 < interval < 1, f"interval must be between 0 and 1, such as 0.9, got {interval}.")
     check_sdata(sdata)
-    if not hasattr(ensemble, "spacing_um"):
-        msg = f"this needs an Ensemble, got {type(ensemble).__name__}; h2e.Ensemble.load(folder) reads a saved one."
-        raise TypeError(msg)
+    msg = f"this needs an Ensemble, got {type(ensemble).__name__}; h2e.Ensemble.load(folder) reads a saved one."
+    refuse_if(not hasattr(ensemble, "spacing_um"), msg, TypeError)
     keys = Keys(table_key, image_key, tissue_mask_key, library_key=library_key, um_per_px=um_per_px)
     with all_or_nothing(sdata, table_key):
         if not len(sdata.tables):
-            if isinstance(image_key, Mapping):
-                msg = "image_key maps regions to images, but without a table there are no regions; pass the name of "
-                msg += f"one image of {sorted(sdata.images)}, or None for all."
-                raise ValueError(msg)
+            msg = "image_key maps regions to images, but without a table there are no regions; pass the name of one "
+            refuse_if(isinstance(image_key, Mapping), f"{msg}image of {sorted(sdata.images)}, or None for all.")
             if adopt_spots(sdata, keys):
                 lay_grids(sdata, keys, spacing_um=ensemble.spacing_um, key_added=None, overwrite=overwrite)
         check_predictions_free(get_table(sdata, table_key), key_added, overwrite=overwrite)
@@ -151,11 +146,10 @@ def predict(
                 check_features(cohort.table, learner.obsm, ensemble.settings.get("features", {}).get(learner.obsm, {}))
         if ensemble.scale_cue is not None:
             warn_of_sizes(cohort, ensemble.scale_cue)
-        frames, novelty = _values(
-            cohort, ensemble, key_added, interval=interval, in_sample=in_sample, progress=progress
-        )
+        how: dict[str, Any] = {"in_sample": in_sample, "interval": interval}
+        frames, novelty = _values(cohort, ensemble, key_added, **how, progress=progress)
         warn_of_outliers(cohort, ensemble, novelty[cohort.rows])
-        about = about_ensemble(ensemble, in_sample=in_sample, interval=interval)
+        about = about_ensemble(ensemble, **how)
         write_predictions(cohort.table, frames, novelty, key_added, list(ensemble.targets), about)
 
 
