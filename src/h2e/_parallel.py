@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from tqdm.auto import tqdm
@@ -34,33 +35,35 @@ def in_parallel(
     >>> in_parallel(pow, [(2, 2), (2, 3)], bar=tqdm(disable=True))
     [4, 8]
     """
-    client, done = active_client(), dict[int, T]()
+    client = active_client()
+    futures: list[Any]
+    finished: Any
     if client is None and threads == 1:
-        for i, call in enumerate(calls):
-            done[i] = function(*call)
-            bar.update(sizes[i] if sizes else 1)
-        return list(done.values())
-    pool: Any = client or ThreadPoolExecutor(threads)
-    options, finished = dict[str, Any](), cast("Any", as_completed)
-    if client:
+        results = []
+        for call in calls:
+            results.append(function(*call))
+            bar.update(sizes[len(results) - 1] if sizes else 1)
+        return results
+    if client is None:
+        pool = ThreadPoolExecutor(threads)
+        futures = [pool.submit(function, *call) for call in calls]
+        finished, stop = as_completed, partial(pool.shutdown, wait=False, cancel_futures=True)
+    else:
         import distributed
 
-        options, finished = {"pure": False}, distributed.as_completed
-    position = {pool.submit(function, *call, **options): i for i, call in enumerate(calls)}
+        futures = [client.submit(function, *call, pure=False) for call in calls]
+        finished, stop = distributed.as_completed, partial(client.cancel, futures)
+    position, done = {future: i for i, future in enumerate(futures)}, {}
     try:
-        for future in finished(list(position)):
-            i = position[future]
-            done[i] = future.result()
-            bar.update(sizes[i] if sizes else 1)
-            if client:
+        for future in finished(futures):
+            done[position[future]] = future.result()
+            bar.update(sizes[position[future]] if sizes else 1)
+            if client is not None:
                 # Its memory on the worker is free again.
                 future.release()
     finally:
-        if client:
-            client.cancel(list(position))
-        else:
-            pool.shutdown(wait=False, cancel_futures=True)
-    return [done[i] for i in range(len(done))]
+        stop()
+    return [done[i] for i in range(len(futures))]
 
 
 def send(items: Iterable[Any]) -> list[Any]:
