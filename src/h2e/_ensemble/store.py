@@ -18,7 +18,7 @@ import numpy as np
 
 from h2e._learners.learner import Learner
 from h2e._learners.registry import LEARNERS, to_json
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 FORMAT = 1
 """Written from now on; ``load`` reads every format that was ever written."""
@@ -94,8 +94,7 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     for name in (ABOUT, ARRAYS):
         if not (folder / name).is_file():
             names = sorted(path.name for path in folder.iterdir())[:5] if folder.is_dir() else "nothing"
-            msg = f"folder must hold a saved ensemble, but {folder} has no {name}: it has {names}."
-            raise FileNotFoundError(msg)
+            refuse(f"folder must hold a saved ensemble, but {folder} has no {name}: it has {names}.", FileNotFoundError)
     about = _read_about(folder)
     msg = f"{folder} has format {about['format']}, this version of h2e reads formats to {FORMAT}. Update h2e."
     refuse_if(about["format"] not in range(1, FORMAT + 1), msg)

@@ -16,7 +16,7 @@ from h2e._sdata.table import footprints, get_table, region_keys, table_of
 from h2e._sdata.targets import frame_of
 from h2e._slide.image import read_coarse
 from h2e._slide.slide import Slide
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -77,8 +77,7 @@ def predictions(
     if len(frame) and not keep.any():
         held_out = _keys.held_out(key)
         hint = f": these are training slides, key={held_out!r}" if held_out in table.obsm else ""
-        msg = f"no spot has a prediction under {key!r}{hint}; drop_missing=False keeps rows without."
-        raise ValueError(msg)
+        refuse(f"no spot has a prediction under {key!r}{hint}; drop_missing=False keeps rows without.")
     made = AnnData(frame.to_numpy(np.float32)[keep], obs=table.obs[keep].copy(), var=pd.DataFrame(index=frame.columns))
     if "spatialdata_attrs" in table.uns and made.n_obs:
         region_key = region_keys(table)[0]
