@@ -15,10 +15,10 @@ from _tried_rows import CHOICES, FEATURES, Row
 from scipy import sparse
 from scipy.spatial import KDTree
 
-from h2e._ensemble.programmes import denoise_targets
 from h2e._ensemble.training import folds_within
-from h2e._learners.augmentation import augment
+from h2e._ensemble.transforms import denoise_targets
 from h2e._learners.folds import Fold
+from h2e._learners.training import augment
 from h2e._sdata.expression import gene_names
 from h2e._sdata.selection import choose_targets, symbols_of
 from h2e._slide.tiles import read_views

@@ -124,5 +124,5 @@ def quick_models() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("h2e._learners.encoders.shell_features", colours)
         patch.setattr("h2e._learners.texture.texture_features", colours)
-        patch.setattr("h2e._ensemble.programmes.N_GENES", 50)
+        patch.setattr("h2e._ensemble.transforms.N_GENES", 50)
         yield

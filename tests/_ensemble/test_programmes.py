@@ -8,7 +8,7 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 
 import h2e
-from h2e._ensemble.programmes import _unit_scores, denoise_targets
+from h2e._ensemble.transforms import _unit_scores, denoise_targets
 from h2e._slide.tiles import View
 from h2e._statistics import log_normalize
 

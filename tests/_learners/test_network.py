@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from h2e._learners.augmentation import augment, symmetry_table
 from h2e._learners.multiscale import TrainingConfig
 from h2e._learners.network import MultiscaleNetwork, NetworkConfig, build, fuse_batchnorm, subtiles
-from h2e._learners.training import arrays_of, mixed_precision, network_of, predict_views, train
+from h2e._learners.training import arrays_of, augment, mixed_precision, network_of, predict_views, symmetry_table, train
 
 
 def predict(network, tiles, **options):

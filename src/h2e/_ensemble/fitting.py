@@ -19,9 +19,8 @@ from tqdm.auto import tqdm
 
 from h2e._ensemble import store as _store
 from h2e._ensemble.fold_models import ALL, FoldModel, Spots, in_one_piece, names_of
-from h2e._ensemble.programmes import denoise_targets
 from h2e._ensemble.stack import MIN_GROUPS, STACKS, Stack, StackKind, cross_fitted, fit_stack, for_averages
-from h2e._ensemble.transforms import TRANSFORMS, Transform, TransformKind, fit_transform
+from h2e._ensemble.transforms import TRANSFORMS, Transform, TransformKind, denoise_targets, fit_transform
 from h2e._learners.folds import Fold, derive_seed
 from h2e._learners.learner import Learner, Model, checked_arrays
 from h2e._learners.registry import DEFAULT_LEARNERS, learner_of

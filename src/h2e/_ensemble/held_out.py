@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,8 +22,6 @@ from h2e._learners.folds import Fold
 from h2e._parallel import active_client, in_parallel, send
 from h2e._sdata.target_spec import TargetSpec
 from h2e._statistics import group_mean
-
-T = TypeVar("T")
 
 Folds = Sequence[tuple[Fold, Sequence[Fold]]]
 """Folds, each with those of its training spots."""
@@ -45,8 +43,8 @@ class HeldOut:
 
 
 def every_fold(
-    features: Features, spec: TargetSpec, folds: Folds, config: FitConfig, then: Callable[..., T]
-) -> list[T]:
+    features: Features, spec: TargetSpec, folds: Folds, config: FitConfig, then: Callable[..., Any]
+) -> list[Any]:
     """Train on the spots of each fold, in the folds nested in it, predict those that it leaves out, and do ``then``.
 
     On a cluster a fold is a task, which is sent features, and no pixels.
@@ -73,8 +71,8 @@ def every_fold(
 
 
 def _of_fold(
-    spec: TargetSpec, extracted: Extracted, fold: Fold, inner: Sequence[Fold], *, then: Callable[..., T], **how: Any
-) -> T:
+    spec: TargetSpec, extracted: Extracted, fold: Fold, inner: Sequence[Fold], *, then: Callable[..., Any], **how: Any
+) -> Any:
     """What is done with the predictions of the spots that a fold leaves out."""
     features = Features(spec.cohort, given=extracted)
     return then(spec, fold, held_out_predictions(features, spec, fold, inner, **how))

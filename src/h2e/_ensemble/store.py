@@ -30,7 +30,12 @@ log = logging.getLogger(__name__)
 
 HERE = Path(__file__).parents[1]
 
-CODE = (*sorted((HERE / "_learners").glob("*.py")), HERE / "_statistics.py", HERE / "_slide" / "compiled.py")
+CODE = (
+    *sorted((HERE / "_learners").glob("*.py")),
+    HERE / "_statistics.py",
+    HERE / "_warnings.py",
+    HERE / "_slide" / "compiled.py",
+)
 """The files that train: a model that others trained is another model."""
 
 

@@ -1,3 +1,1 @@
 """The door to SpatialData and AnnData: the only package that reads or writes them."""
-
-from __future__ import annotations

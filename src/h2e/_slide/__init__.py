@@ -1,3 +1,1 @@
 """A slide as arrays: its image, its spots, tiles around them, where the tissue is. Nothing here knows SpatialData."""
-
-from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from h2e._warnings import refuse_if
+from h2e._warnings import refuse, refuse_if
 from h2e.cli.record import arguments
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -120,8 +120,7 @@ def read(sample: Sample) -> tuple[Any, list[str], float | None]:
         options |= {"fullres_image_file": image} if image and Path(image).is_file() else {}
     else:
         msg = f"{path} must be a store of SpatialData (.zarr), a folder of Space Ranger for Visium (with spatial/, or it in "
-        msg += "outs/), an AnnData (.h5ad) or a whole-slide file; of other formats write a store in Python."
-        raise ValueError(msg)
+        refuse(msg + "outs/), an AnnData (.h5ad) or a whole-slide file; of other formats write a store in Python.")
     sdata, code = resolve_name(function)(str(path), **options), f"{function}({str(path)!r}{arguments(options)})"
     if function == "anndata.read_h5ad":
         sdata, code = resolve_name("h2e.pp.join_slides")({name: sdata}), f"h2e.pp.join_slides({{{name!r}: {code}}})"

@@ -118,8 +118,7 @@ def _letters(number: int) -> str:
     >>> [_letters(number) for number in (0, 25, 26, 701, 702)]
     ['A', 'Z', 'AA', 'ZZ', 'AAA']
     """
-    before = _letters(number // 26 - 1) if number >= 26 else ""
-    return before + string.ascii_uppercase[number % 26]
+    return (_letters(number // 26 - 1) if number >= 26 else "") + string.ascii_uppercase[number % 26]
 
 
 def plant_genes(rng: np.random.Generator) -> np.ndarray:
