@@ -155,7 +155,10 @@ def test_two_workers_of_the_command_line_one_of_which_is_killed_in_the_middle(tm
 
     died, address = tmp_path / "died", tmp_path / "scheduler.json"
     options = SCORED | {"learners": [Deadly(marker=str(died)), "texture"]}
+    # Workers of other tests are spared.
+    died.touch()
     expected = h2e.tl.evaluate(stored, **options)
+    died.unlink()
     command = [sys.executable, "-m", "dask"]
     where = ["--scheduler-file", str(address), "--no-dashboard"]
     worker = [*command, "worker", *where, "--nthreads", "1", "--no-nanny", "--death-timeout", "180"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -81,7 +82,7 @@ def send(items: Iterable[Any]) -> list[Any]:
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
-    """Make the next of the items in a thread while one is used.
+    """Make the next of the items in a thread while one is used; the thread knows of the task that it works for.
 
     Examples
     --------
@@ -89,9 +90,9 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
     [1, 2, 3]
     """
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, items, None)
+        coming = pool.submit(copy_context().run, partial(next, items, None))
         while (item := coming.result()) is not None:
-            coming = pool.submit(next, items, None)
+            coming = pool.submit(copy_context().run, partial(next, items, None))
             yield item
 
 
@@ -116,12 +117,12 @@ def in_task() -> bool:
         return False
 
 
-def scheduler_of(pixels: Any) -> Any:
-    """The scheduler that computes a dask array in this process; the client of a cluster that holds parts of it."""
+def scheduler_of(graph: dict) -> Any:
+    """The scheduler that computes a dask graph in this process; the client of a cluster that holds parts of it."""
     import dask
 
     distributed = sys.modules.get("distributed")
-    if held := distributed.futures_of(pixels) if distributed else ():
+    if held := distributed.futures_of(graph) if distributed else ():
         return held[0].client
     configured = dask.config.get("scheduler", None)
     # Having a client configures that.

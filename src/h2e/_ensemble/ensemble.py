@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -23,11 +22,10 @@ from h2e._learners.folds import QUARTER
 from h2e._learners.learner import Learner
 from h2e._stains.reference import StainReference
 from h2e._statistics import group_mean, half_widths, unit_deviations
+from h2e._warnings import log
 
 if TYPE_CHECKING:
     from h2e._ensemble.mlp import MlpStack
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)

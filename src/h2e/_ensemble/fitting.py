@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -25,12 +24,10 @@ from h2e._learners.folds import Fold, derive_seed
 from h2e._learners.learner import Learner, Model, checked_arrays
 from h2e._learners.registry import DEFAULT_LEARNERS, learner_of
 from h2e._parallel import in_parallel, send
-from h2e._warnings import announce, refuse_if
+from h2e._warnings import announce, log, refuse_if
 
 if TYPE_CHECKING:
     from h2e._ensemble.mlp import MlpStack
-
-log = logging.getLogger(__name__)
 
 SPOTS_A_SECOND, SPOTS_A_MODEL, TILES_A_NETWORK = 100, 4000, 20
 """In a second on one core: spots described by one kind of features, of which the default learners have two; spots that

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,7 @@ from h2e._sdata.targets import AS_IN_OBS, measured
 from h2e._slide.image import same_image
 from h2e._slide.quality import TOLERANCES
 from h2e._slide.slide import Slide
-from h2e._warnings import warn
-
-log = logging.getLogger(__name__)
+from h2e._warnings import log, warn
 
 NEW, SAME_SLIDE = -1, -2
 """In place of the position of a training spot: the slide was not trained on; it was, but this spot was not."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import linecache
-import logging
 import os
 from functools import cache
 from inspect import isfunction, unwrap
@@ -18,7 +17,7 @@ import numpy as np
 
 from h2e._learners.learner import Learner
 from h2e._learners.registry import LEARNERS, to_json
-from h2e._warnings import refuse, refuse_if
+from h2e._warnings import log, refuse, refuse_if
 
 FORMAT = 1
 """Written from now on; ``load`` reads every format that was ever written."""
@@ -26,16 +25,10 @@ FORMAT = 1
 ABOUT, ARRAYS, README = "ensemble.json", "weights.safetensors", "README.md"
 
 
-log = logging.getLogger(__name__)
-
 HERE = Path(__file__).parents[1]
 
-CODE = (
-    *sorted((HERE / "_learners").glob("*.py")),
-    HERE / "_statistics.py",
-    HERE / "_warnings.py",
-    HERE / "_slide" / "compiled.py",
-)
+_FILES = ("_learners/*.py", "_statistics.py", "_warnings.py", "_slide/compiled.py")
+CODE = tuple(path for pattern in _FILES for path in sorted(HERE.glob(pattern)))
 """The files that train: a model that others trained is another model."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Sequence
 
@@ -24,9 +23,7 @@ from h2e._sdata.cohort import Cohort
 from h2e._sdata.features import features_record
 from h2e._sdata.target_spec import TargetSpec
 from h2e._slide.sections import same_sections
-from h2e._warnings import refuse_if, warn
-
-log = logging.getLogger(__name__)
+from h2e._warnings import log, refuse_if, warn
 
 TOO_GOOD = "What is on both sides of a split makes held-out scores too good."
 """Why donors and sections must be told apart."""

@@ -178,6 +178,8 @@ def _the_one(values: np.ndarray, complaint: str) -> str:
     """The value that all have in common."""
     distinct = sorted(set(values))
     if len(distinct) != 1:
-        msg = f"{complaint}: {distinct}; a slide has one. Pass as library_key a column that tells slides apart: that "
+        msg = (
+            f"{complaint}: {distinct}; a slide has one. Pass as library_key a column that tells the slides apart: that "
+        )
         refuse(msg + "of group_key, where several donors lie on one image, or one of region and donor.")
     return distinct[0]

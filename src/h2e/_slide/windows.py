@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -49,14 +48,7 @@ def stream(
     pixels. Pixels are decoded by the process that asks, also where there is a cluster.
     """
     names = {request.level: f"level {request.level} of image {image_key!r}" for request in requests}
-    levels = {level: _Level(pyramid[level], name, scheduler_of(pyramid[level])) for level, name in names.items()}
-    return _batches(levels, requests)
-
-
-def _batches(
-    levels: Mapping[int, _Level], requests: Sequence[Windows]
-) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
-    """The batches of the windows, band by band where the image is so wide that too much would be held."""
+    levels = {level: _Level(pyramid[level], name) for level, name in names.items()}
     # Of the finest level, which takes most memory, the widest windows set the order.
     lead = min(requests, key=lambda request: (request.level, -request.side))
     column, row = levels[lead.level].chunks_under(lead)[:, 2:].T
@@ -85,8 +77,8 @@ def _batches(
 class _Level:
     """The chunks of a level: where they lie, which windows need them first and last, and those that are decoded."""
 
-    def __init__(self, pixels: da.Array, name: str, scheduler: Any) -> None:
-        self.name, self.pixels, self.scheduler = name, pixels.rechunk({0: -1}), scheduler
+    def __init__(self, pixels: da.Array, name: str) -> None:
+        self.name, self.pixels = name, pixels.rechunk({0: -1})
         # Of columns, of rows.
         self.edges = [np.concatenate([[0], np.cumsum(self.pixels.chunks[axis])]) for axis in (2, 1)]
         self.held: dict[tuple[int, int], np.ndarray] = {}
@@ -137,7 +129,9 @@ class _Level:
 
         names = [self.names[k] for k in np.flatnonzero((start <= self.first) & (self.first < stop))]
         try:
-            chunks = get_scheduler(scheduler=self.scheduler)(cull(self.graph, names)[0], names) if names else ()
+            chunks = (
+                get_scheduler(scheduler=scheduler_of(self.graph))(cull(self.graph, names)[0], names) if names else ()
+            )
         except Exception as error:
             error.add_note(f"This happened while {self.name} was read; is its file complete?")
             raise

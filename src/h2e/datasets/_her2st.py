@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from h2e._warnings import refuse_if
+from h2e._warnings import log, refuse_if
 from h2e.datasets._cohort import Section, assemble, fit_pitch, read_counts, read_spots, spot_table
 from h2e.datasets._fetch import fetch, local_folder, locate, open_pyramid, read_registry, require
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-log = logging.getLogger(__name__)
 
 URL = "https://raw.githubusercontent.com/almaan/her2st/85df7411b987a7dec3feff9718b869a7a82091ec/"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -24,11 +23,10 @@ from h2e._sdata import keys as _keys
 from h2e._sdata.cohort import open_cohort, size_of
 from h2e._sdata.keys import Keys
 from h2e._sdata.target_spec import TargetSpec
+from h2e._warnings import log
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-log = logging.getLogger(__name__)
 
 
 def fit(
