@@ -117,12 +117,12 @@ def in_task() -> bool:
         return False
 
 
-def scheduler_of(graph: dict) -> Any:
-    """The scheduler that computes a dask graph in this process; the client of a cluster that holds parts of it."""
+def scheduler_of(pixels: Any) -> Any:
+    """The scheduler that computes a dask array in this process; the client of a cluster that holds parts of it."""
     import dask
 
-    distributed = sys.modules.get("distributed")
-    if held := distributed.futures_of(graph) if distributed else ():
+    # Looking for what a cluster holds takes as long as the graph is large.
+    if (in_task() or active_client()) and (held := sys.modules["distributed"].futures_of(pixels)):
         return held[0].client
     configured = dask.config.get("scheduler", None)
     # Having a client configures that.

@@ -78,7 +78,7 @@ class _Level:
     """The chunks of a level: where they lie, which windows need them first and last, and those that are decoded."""
 
     def __init__(self, pixels: da.Array, name: str) -> None:
-        self.name, self.pixels = name, pixels.rechunk({0: -1})
+        self.name, self.pixels, self.scheduler = name, pixels.rechunk({0: -1}), scheduler_of(pixels)
         # Of columns, of rows.
         self.edges = [np.concatenate([[0], np.cumsum(self.pixels.chunks[axis])]) for axis in (2, 1)]
         self.held: dict[tuple[int, int], np.ndarray] = {}
@@ -129,9 +129,7 @@ class _Level:
 
         names = [self.names[k] for k in np.flatnonzero((start <= self.first) & (self.first < stop))]
         try:
-            chunks = (
-                get_scheduler(scheduler=scheduler_of(self.graph))(cull(self.graph, names)[0], names) if names else ()
-            )
+            chunks = get_scheduler(scheduler=self.scheduler)(cull(self.graph, names)[0], names) if names else ()
         except Exception as error:
             error.add_note(f"This happened while {self.name} was read; is its file complete?")
             raise
