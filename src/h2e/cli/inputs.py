@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from h2e._sdata.images import check_image_key
 from h2e._warnings import refuse, refuse_if
 from h2e.cli.record import arguments
 
@@ -126,7 +127,7 @@ def read(sample: Sample) -> tuple[Any, list[str], float | None]:
         sdata, code = resolve_name("h2e.pp.join_slides")({name: sdata}), f"h2e.pp.join_slides({{{name!r}: {code}}})"
     python = [f"sdata = {code}"]
     if image and "fullres_image_file" not in options:
-        resolve_name("h2e._sdata.images.check_image_key")(sdata, image)
+        check_image_key(sdata, image)
         for key in set(sdata.images) - {image}:
             del sdata.images[key]
         python.append(f"for key in set(sdata.images) - {{{image!r}}}:\n    del sdata.images[key]")
